@@ -1,0 +1,45 @@
+# `make figures` and `make test` need nothing but Python 3.11 or later: they make .venv, install there, and run.
+
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+BIN := .venv/bin
+
+.PHONY: install figures test check format bench schema clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# The default workflow, to its figures, tables and claims.
+figures: install
+	$(BIN)/snakemake --cores $(CORES) all
+
+test: install
+	$(BIN)/python -m pytest
+
+# Format, lint, types, and that the JSON schema is that of the models.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# How much of the last run was not work.
+bench: install
+	$(BIN)/python benchmarks/overhead.py results
+
+# The JSON schema of config.yaml, for editors.
+schema: install
+	$(BIN)/python -m relstab.config > configs/schema.json
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

@@ -1,0 +1,27 @@
+# How deep convolutional networks lose spatial information: from images to figures.
+# Data flow: config -> dataset -> networks -> (probes -> sensitivity), spectra -> tables -> figures, claims -> report.
+
+from snakemake.utils import min_version
+
+min_version("9.11")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/networks.smk"
+include: "workflow/rules/sensitivity.smk"
+include: "workflow/rules/spectra.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.all_figures.input,
+        rules.all_tables.input,
+        rules.claims.input,

@@ -1,0 +1,59 @@
+"""Shuffling the channels between convolutions: it breaks channel pooling and leaves spatial pooling."""
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["shuffle_channels"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class _ReadChannels:
+    """Forward pre-hook that hands the input's channels to a module in another order."""
+
+    def __init__(self, order: Tensor) -> None:
+        self.order = order
+
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0].index_select(1, self.order.to(args[0].device)), *args[1:])
+
+
+def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input", seed: int = 0) -> nn.Module:
+    """Copy of a network in which every convolution reads its input channels in a random order (paper, section 2).
+
+    The weights w[c, c', ...] of each convolution become w[c, p(c'), ...], p a random permutation of its own; biases and
+    every single filter stay as they are. In a convolution with groups, a filter sees the channels of its group only:
+    these are permuted within each group. Where a group is a single channel (depthwise) that does nothing, and which channel
+    each filter reads is permuted instead: filter c is applied to channel p(c), by a hook, since no weights can say that.
+
+    Args:
+        model: any module; it is not changed. Convolutions are Conv1d, Conv2d and Conv3d.
+        which: "input" permutes what each filter reads; "both" also permutes the order of the filters, the output channels.
+        seed: of the permutations; the same seed gives the same ones on every device.
+    """
+    if which not in ("input", "both"):
+        raise ValueError(f"which is {which!r}: 'input' or 'both' is wanted")
+    shuffled = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in shuffled.modules():
+            if not isinstance(module, _CONVOLUTIONS):
+                continue
+            weight = module.weight
+            filters, channels = weight.shape[:2]
+            if channels == 1 and module.groups > 1:
+                new = weight.clone()
+                module.register_forward_pre_hook(_ReadChannels(torch.randperm(module.groups, generator=generator)))
+            else:
+                new = weight.clone()
+                group_size = filters // module.groups
+                for start in range(0, filters, group_size):
+                    order = torch.randperm(channels, generator=generator)
+                    new[start : start + group_size] = weight[start : start + group_size, order.to(weight.device)]
+            if which == "both":
+                new = new[torch.randperm(filters, generator=generator).to(weight.device)]
+            weight.copy_(new)
+    return shuffled

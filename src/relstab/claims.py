@@ -1,0 +1,209 @@
+"""The paper's claims, each decided from the run's own numbers with an interval over networks.
+
+Every claim is a statistic that is positive where the claim holds (number 12: near 1). Its interval is a percentile bootstrap
+over networks: the claim is supported when the whole interval is on its side, not supported when the whole interval is on the
+other, and undecided otherwise. A claim of several parts takes the smallest of its parts within every bootstrap sample.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from relstab.correlation import log_correlation
+from relstab.paper_layers import paper_layers
+from relstab.seeding import derive_seed
+from relstab.tables import KEYS, output_sensitivities
+
+__all__ = ["claim_table"]
+
+Statistic = Callable[[NDArray[np.int64]], float]
+
+# Claim 12 says "about": within a factor of two.
+_ABOUT = 2.0
+
+
+@dataclass(frozen=True)
+class _Settings:
+    confidence: float
+    resamples: int
+    seed: int
+
+
+def _verdict(low: float, high: float, above: float = 0.0, below: float = math.inf) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "undecided"
+    if low > above and high < below:
+        return "supported"
+    if high < above or low > below:
+        return "not supported"
+    return "undecided"
+
+
+def _bootstrap(name: str, statistic: Statistic, count: int, settings: _Settings) -> tuple[float, float, float]:
+    """Statistic of all ``count`` networks, and its percentile interval over networks drawn with replacement."""
+    if count < 4:
+        return (statistic(np.arange(count)) if count > 1 else math.nan), math.nan, math.nan
+    rng = np.random.default_rng(derive_seed("claims", name, settings.seed))
+    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(settings.resamples)])
+    if np.isnan(drawn).all():
+        return statistic(np.arange(count)), math.nan, math.nan
+    low, high = np.nanquantile(drawn, [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2])
+    return statistic(np.arange(count)), float(low), float(high)
+
+
+def _mean(values: NDArray[Any]) -> Statistic:
+    return lambda chosen: float(values[chosen].mean())
+
+
+def _smallest(*parts: Statistic) -> Statistic:
+    return lambda chosen: float(np.min([part(chosen) for part in parts]))
+
+
+def _rho(outputs: pd.DataFrame, name: str) -> Statistic:
+    error, sensitivity = outputs["error"].to_numpy(), outputs[name].to_numpy()
+    return lambda chosen: log_correlation(error[chosen], sensitivity[chosen])
+
+
+def _difference(first: Statistic, second: Statistic) -> Statistic:
+    return lambda chosen: first(chosen) - second(chosen)
+
+
+def _negative(statistic: Statistic) -> Statistic:
+    return lambda chosen: -statistic(chosen)
+
+
+def _fall(layers: pd.DataFrame) -> "pd.Series[float]":
+    """How fast R_k falls in each network: minus the least-squares slope of ln R_k against depth, over k >= 0."""
+
+    def slope(rows: pd.DataFrame) -> float:
+        return -float(np.polyfit(rows["depth"], np.log(rows["R"]), 1)[0])
+
+    usable = layers[layers["R"] > 0]
+    return pd.Series({key: slope(rows) for key, rows in usable.groupby(KEYS)}, dtype=float)
+
+
+def _convolutional(layers: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
+    return layers[layers["architecture"].isin(spectrum["architecture"].unique())]
+
+
+def claim_table(
+    networks: pd.DataFrame,
+    sensitivity: pd.DataFrame,
+    spectrum: pd.DataFrame,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Decide the claims on real data: 1 to 7 of the paper, and 12 of Petrini et al.
+
+    Claims 1, 2, 4 to 7 and 12 are about the lowest noise level of the run, claim 3 about all the others. Networks that did not
+    learn are left out of all of them.
+
+    Args:
+        networks, sensitivity, spectrum: the tables of these names.
+        confidence, resamples: of the bootstrap intervals.
+        seed: of the resampling.
+
+    Returns:
+        claim, statement (with what the statistic is), statistic, low, high, verdict.
+    """
+    settings = _Settings(confidence, resamples, seed)
+    learned = networks.loc[networks["learned"], KEYS]
+    lowest = networks["noise"].min()
+    outputs = output_sensitivities(networks, sensitivity)
+    trained = outputs[outputs["state"] == "trained"]
+    clean = trained[trained["noise"] == lowest].reset_index(drop=True)
+    layers = paper_layers(sensitivity[sensitivity["noise"] == lowest].merge(learned, on=KEYS), [*KEYS, "state", "shuffle"])
+    convolutional = _convolutional(layers, spectrum)
+    plain = convolutional[convolutional["shuffle"] == "none"]
+    shuffled = convolutional[convolutional["shuffle"] != "none"]
+    rows: list[tuple[int, str, float, float, float, str]] = []
+
+    def decide(claim: int, statement: str, statistic: Statistic, count: int) -> None:
+        value, low, high = _bootstrap(str(claim), statistic, count, settings)
+        rows.append((claim, statement, value, low, high, _verdict(low, high)))
+
+    def first_claim(level: pd.DataFrame) -> Statistic:
+        return _smallest(_rho(level, "R"), _difference(_rho(level, "R"), _rho(level, "D")))
+
+    decide(
+        1,
+        "rho(eps, R) is positive and larger than rho(eps, D): min of rho(eps, R) and rho(eps, R) - rho(eps, D)",
+        first_claim(clean),
+        len(clean),
+    )
+    decide(2, "rho(eps, G) is negative: -rho(eps, G)", _negative(_rho(clean, "G")), len(clean))
+
+    # Networks at different noise levels are different ones: each level is resampled by itself.
+    levels = [level.reset_index(drop=True) for noise, level in trained.groupby("noise") if noise > lowest]
+    bounds = [
+        _bootstrap(
+            f"3 at {level['noise'].iloc[0]:g}", _smallest(first_claim(level), _negative(_rho(level, "G"))), len(level), settings
+        )
+        for level in levels
+    ]
+    statement = "claims 1 and 2 hold for noisy training sets: the least of their statistics over noise levels"
+    if bounds:
+        value, low, high = (float(np.min(column)) for column in zip(*bounds, strict=True))
+        rows.append((3, statement, value, low, high, _verdict(low, high)))
+    else:
+        rows.append((3, statement, math.nan, math.nan, math.nan, "undecided"))
+
+    fall = {state: _fall(plain[plain["state"] == state]) for state in ("init", "trained")}
+    both = fall["trained"].index.intersection(fall["init"].index)
+    decide(
+        4,
+        "R_k falls with depth after training, not at initialization: min of the mean fall of ln R_k over the depth of trained "
+        "networks, and minus that at initialization",
+        _smallest(_mean(fall["trained"][both].to_numpy()), _negative(_mean(fall["init"][both].to_numpy()))),
+        len(both),
+    )
+
+    average = shuffled[shuffled["state"] == "trained"].assign(R=lambda table: np.log(table["R"]))
+    average = average.groupby([*KEYS, "k", "depth"], as_index=False)["R"].mean().assign(R=lambda table: np.exp(table["R"]))
+    pairs = average.merge(plain[plain["state"] == "trained"], on=[*KEYS, "k"], suffixes=("_shuffled", ""))
+    pairs = pairs[pairs["k"] > 0]
+    rise = np.log(pairs["R_shuffled"] / pairs["R"]).groupby([pairs[key] for key in KEYS]).mean()
+    still = _fall(average).reindex(rise.index)
+    decide(
+        5,
+        "shuffling channels raises R_k, without making it flat: min of the mean of ln(R_k shuffled / R_k) over layers, and the "
+        "mean fall of ln R_k over the depth of shuffled networks",
+        _smallest(_mean(rise.to_numpy()), _mean(still.to_numpy())),
+        len(rise),
+    )
+
+    spectra = spectrum[spectrum["noise"] == lowest].merge(learned, on=KEYS)
+    layer_keys = [*KEYS, "state", "layer"]
+    share = spectra[spectra["mode"] == 1].set_index(layer_keys)["gamma"] / spectra.groupby(layer_keys)["gamma"].sum()
+    share = np.log(share).unstack("state")
+    growth = (share["trained"] - share["init"]).groupby(KEYS).mean() if len(share) else pd.Series(dtype=float)
+    decide(
+        6,
+        "training moves filters toward low frequencies: mean over layers of ln of the growth of gamma_1 / sum of gamma",
+        _mean(growth.to_numpy()),
+        len(growth),
+    )
+
+    gains = outputs[outputs["noise"] == lowest].pivot_table(index=KEYS, columns="state", values="G").dropna()
+    raised = np.log(gains["trained"] / gains["init"]).to_numpy() if len(gains) else np.array([])
+    decide(7, "training raises G of the output: mean of ln(G trained / G at initialization)", _mean(raised), len(raised))
+
+    factor = np.log(clean["error"] / (0.2 * np.sqrt(clean["R"]))).to_numpy()
+    value, low, high = np.exp(_bootstrap("12", _mean(factor), len(factor), settings))
+    rows.append(
+        (
+            12,
+            "eps is about 0.2 sqrt(R), as found on CIFAR-10: geometric mean of eps / (0.2 sqrt(R)), within a factor of 2 of 1",
+            float(value),
+            float(low),
+            float(high),
+            _verdict(low, high, 1 / _ABOUT, _ABOUT),
+        )
+    )
+    return pd.DataFrame(rows, columns=["claim", "statement", "statistic", "low", "high", "verdict"])

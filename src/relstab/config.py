@@ -1,0 +1,329 @@
+"""The configuration as typed, described models, checked as a whole before any job starts.
+
+One sentence for each wrong key says what was given, what is allowed, and the nearest valid name. ``python -m relstab.config``
+prints the JSON schema that editors use.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from relstab.architectures import ARCHITECTURES
+from relstab.datasets import DATASETS
+
+__all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_config"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one sentence for each wrong key."""
+
+
+class _Section(BaseModel):
+    # Strict: a string is no number. Whole numbers pass for fractional ones.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(_Section):
+    """Which images."""
+
+    name: str = Field("mnist5k", description="Data set: " + ", ".join(DATASETS) + ".")
+    root: str | None = Field(
+        None,
+        description="Folder where the files of the data set are, or are downloaded to; null: the system's, or data/.",
+    )
+    train_images: Count | None = Field(None, description="Training images to keep, the same number a class; null: all.")
+    test_images: Count | None = Field(None, description="Test images to keep, the same number a class; null: all.")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _known_name(name, DATASETS)
+
+
+class Training(_Section):
+    """How a network is trained; every key can be set for one architecture under ``recipes``."""
+
+    epochs: Count = Field(250, description="Passes over the training images.")
+    batch_size: Count = Field(128, description="Images a step.")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd (with momentum) or adam.")
+    learning_rate: Positive = Field(0.1, description="Rate at the start of the schedule.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of sgd; adam does not use it.")
+    weight_decay: NotNegative = Field(5e-4, description="L2 penalty on parameters with more than one dimension.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine: the rate falls to 0; constant.")
+    schedule_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="Share of the epochs over which the cosine falls to 0; it stays there for the rest."
+    )
+    warmup_epochs: NotNegative = Field(0, description="Epochs over which the rate rises linearly from 0 first.")
+    initialization: Literal["default", "he"] = Field(
+        "default", description="default: torch's own; he: normal weights of variance 2 / fan-in, biases 0."
+    )
+    width: Positive = Field(1.0, description="Multiplier of the number of channels or hidden units of every layer.")
+    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="Pixels of zero padding for random crops; 0: no crops.")
+    flip: bool = Field(True, description="Whether to flip images horizontally at random.")
+
+
+class _RecipeBase(_Section):
+    seeds: Count | None = Field(
+        None, description="Networks of this architecture at each noise level; null: as many as the others."
+    )
+
+
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    """The same key with the same bounds, that may be left out."""
+    bounded: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return (bounded | None, Field(None, description=f"{field.description} Left out or null: as in training."))
+
+
+Recipe: type[_RecipeBase] = create_model(
+    "Recipe",
+    __base__=_RecipeBase,
+    __doc__="What one architecture does otherwise than training says.",
+    **{name: _optional(field) for name, field in Training.model_fields.items()},
+)  # type: ignore[call-overload]  # the keys are fields, not options
+
+
+class Probing(_Section):
+    """The perturbed images on which sensitivities are measured."""
+
+    images: Annotated[int, Field(ge=2)] = Field(500, description="P, test images that are perturbed.")
+    displacement: Positive = Field(1.0, description="delta, typical displacement of the diffeomorphisms, in pixels.")
+    cutoff: Annotated[int, Field(ge=2)] = Field(3, description="c, largest mode number of the displacement field.")
+    interpolation: Literal["bilinear", "nearest", "gaussian"] = Field(
+        "bilinear", description="How warped images are interpolated: bilinear, nearest or gaussian."
+    )
+    noisy: bool = Field(True, description="Whether probes of networks trained on noisy images are noisy test images too.")
+
+
+class Sensitivity(_Section):
+    """D, G and R of every layer."""
+
+    weights: Literal["last", "best"] = Field(
+        "last", description="Trained weights: those of the last epoch, or of the epoch of best test error."
+    )
+    batch_size: Count = Field(125, description="Images that go through the network at a time, each in three versions.")
+
+
+class ChannelShuffle(_Section):
+    """R with the channels between convolutions shuffled."""
+
+    count: Count = Field(5, description="Shuffles of each network.")
+    which: Literal["input", "both"] = Field(
+        "input", description="Channels to permute: those read (input), or also those written (both)."
+    )
+    noise: Annotated[list[NotNegative], Field(min_length=1)] = Field(
+        [0.0], description="Noise levels whose networks are shuffled; each one of the top-level noise."
+    )
+
+
+class Correlation(_Section):
+    """Correlation of test error and sensitivities over networks."""
+
+    learned_below: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="A network has learned when its test error is below this share of the error of guessing the largest class.",
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Of the intervals, in tables and figures.")
+    resamples: Annotated[int, Field(ge=100)] = Field(2000, description="Bootstrap samples of the intervals.")
+
+
+class Figures(_Section):
+    """How figures look."""
+
+    dpi: Annotated[int, Field(ge=50, le=1200)] = Field(200, description="Dots an inch of the PNG files.")
+    font_size: Annotated[float, Field(ge=4, le=30)] = Field(8, description="Size of the text, in points.")
+    example: Annotated[int, Field(ge=0)] = Field(0, description="Which of the probes is shown as the sample image, from 0.")
+
+
+class Config(_Section):
+    """Everything that a run depends on."""
+
+    results: str = Field("results", description="Folder for all that the run makes.", min_length=1)
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="From which all random numbers of the run follow.")
+    device: str = Field("auto", description="Where networks run: auto (cuda where there is one), cpu, cuda, cuda:1.")
+    data: Data = Field(default_factory=Data, description="Which images.")
+    architectures: Annotated[list[str], Field(min_length=1)] = Field(
+        ..., description="Networks to train: " + ", ".join(ARCHITECTURES) + "."
+    )
+    noise: Annotated[list[NotNegative], Field(min_length=1)] = Field(
+        [0.0], description="Norms sigma of the Gaussian noise on the data set's images, after normalisation."
+    )
+    seeds: Count = Field(4, description="Networks of each architecture at each noise level.")
+    training: Training = Field(default_factory=Training, description="How networks are trained.")
+    recipes: dict[str, Recipe] = Field(
+        default_factory=dict, description="By architecture: what it does otherwise than training says."
+    )
+    probes: Probing = Field(default_factory=Probing, description="Perturbed images to measure on.")
+    sensitivity: Sensitivity = Field(default_factory=Sensitivity, description="D, G and R of every layer.")
+    channel_shuffle: ChannelShuffle = Field(default_factory=ChannelShuffle, description="R with shuffled channels.")
+    correlation: Correlation = Field(default_factory=Correlation, description="Correlations over networks.")
+    figures: Figures = Field(default_factory=Figures, description="How figures look.")
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError("'auto', 'cpu', 'cuda' or 'cuda:N' is wanted")
+        return device
+
+    @field_validator("architectures")
+    @classmethod
+    def _architectures(cls, names: list[str]) -> list[str]:
+        for name in names:
+            _known_name(name, ARCHITECTURES)
+        return _distinct(names)
+
+    @field_validator("recipes")
+    @classmethod
+    def _recipes(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        for name in recipes:
+            _known_name(name, ARCHITECTURES)
+        return recipes
+
+    @field_validator("noise")
+    @classmethod
+    def _noise(cls, noise: list[float]) -> list[float]:
+        return _distinct(noise)
+
+    @model_validator(mode="after")
+    def _shuffled_noise_is_trained(self) -> "Config":
+        missing = [noise for noise in self.channel_shuffle.noise if noise not in self.noise]
+        if missing:
+            raise ValueError(
+                f"channel_shuffle.noise holds {missing[0]:g}, which is not among the noise levels that are trained: "
+                f"some of noise = {self.noise} is wanted"
+            )
+        return self
+
+    def training_of(self, architecture: str) -> Training:
+        """Recipe of one architecture: ``training`` with what ``recipes`` says otherwise."""
+        own = self.recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
+        return self.training.model_copy(update=own)
+
+    def seeds_of(self, architecture: str) -> list[int]:
+        """Seeds of the networks of one architecture, from 0."""
+        return list(range(self.recipes.get(architecture, Recipe()).seeds or self.seeds))
+
+
+def _known_name(name: str, allowed: Mapping[str, Any]) -> str:
+    if name not in allowed:
+        near = difflib.get_close_matches(name, allowed, 1, cutoff=0.4)
+        hint = f" (nearest: {near[0]!r})" if near else ""
+        raise ValueError(f"{name!r} is unknown; one of {', '.join(allowed)} is wanted{hint}")
+    return name
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands there more than once; distinct values are wanted")
+    return values
+
+
+def _section_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Model of the section that holds the key at ``location``."""
+    section: type[BaseModel] = Config
+    steps = list(location[:-1])
+    while steps:
+        step = steps.pop(0)
+        if section is Config and step == "recipes" and steps:
+            steps.pop(0)
+            section = Recipe
+            continue
+        annotation = section.model_fields[str(step)].annotation if step in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        section = annotation
+    return section
+
+
+def _shown(value: Any) -> str:
+    text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """One sentence for one of pydantic's errors."""
+    location: tuple[int | str, ...] = error["loc"]
+    key = ".".join(str(part) for part in location) or "the configuration"
+    key = re.sub(r"\.(\d+)$", r"[\1]", key)
+    given, context = error["input"], error.get("ctx", {})
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        section = _section_at(location)
+        names = list(section.model_fields) if section else []
+        near = difflib.get_close_matches(str(location[-1]), names, 1, cutoff=0.4)
+        hint = f" (nearest: {near[0]!r})" if near else ""
+        return f"{key}: there is no such key; one of {', '.join(names)} is wanted{hint}."
+    if kind == "missing":
+        return f"{key}: the key is missing and has no default."
+    if kind == "value_error":
+        cause = str(context["error"])
+        if not location:  # checks across sections name their keys themselves
+            return f"{cause}."
+        return (
+            f"{key}: {cause}."
+            if repr(given) in cause or isinstance(given, list | dict)
+            else f"{key}: {_shown(given)} is given; {cause}."
+        )
+    if kind == "literal_error":
+        allowed = context["expected"]
+        near = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", allowed), 1, cutoff=0.4)
+        hint = f" (nearest: {near[0]!r})" if near else ""
+        return f"{key}: {_shown(given)} is given; {allowed} is wanted{hint}."
+    wanted = {
+        "float_type": "a number",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "bool_type": "true or false",
+        "string_type": "a text",
+        "string_too_short": "a text that is not empty",
+        "list_type": "a list",
+        "dict_type": "keys with values",
+        "model_type": "keys with values",
+        "model_attributes_type": "keys with values",
+        "too_short": "a list with at least one entry",
+        "finite_number": "a finite number",
+        "greater_than": f"a number above {context.get('gt')}",
+        "greater_than_equal": f"a number of at least {context.get('ge')}",
+        "less_than": f"a number below {context.get('lt')}",
+        "less_than_equal": f"a number of at most {context.get('le')}",
+    }.get(kind, str(error["msg"]))
+    hint = ""
+    if kind in ("float_type", "int_type") and isinstance(given, str):
+        with_number = re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", given.strip(), re.IGNORECASE)
+        hint = " (YAML reads this as a text: write 5.0e-4, with a point and a sign)" if with_number else ""
+    return f"{key}: {_shown(given)} is given; {wanted} is wanted{hint}."
+
+
+def load_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Config:
+    """Checked configuration from what YAML gave.
+
+    Args:
+        raw: nested dicts, lists and values.
+        source: the file that is named in messages.
+
+    Raises:
+        ConfigError: one sentence for each wrong key.
+    """
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_sentence(dict(part))}" for part in error.errors())) from None
+
+
+def json_schema() -> str:
+    """JSON schema of the configuration, for editors."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

@@ -1,0 +1,149 @@
+"""Random smooth deformations of images: the ensemble of maximal entropy at fixed norm of the gradient.
+
+A deformation tau moves the pixel at (row, col) by a displacement field (dx, dy), in pixels, with x along
+columns and y along rows:
+
+    tau x (row, col) = x(row - dy(row, col), col - dx(row, col)),
+
+coordinates clamped to the image. Each of dx / n and dy / n is an independent sum of sine modes that vanishes
+at the border (Petrini et al., arXiv 2105.02468, section 2),
+
+    u(x, y) = sqrt(T) * sum over i, j >= 1, sqrt(i^2 + j^2) < c + 1/2, of C_ij / sqrt(i^2 + j^2) sin(i pi x) sin(j pi y),
+
+with C_ij standard normal, x and y on linspace(0, 1, n), T the temperature and c the cutoff.
+"""
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from relstab.interpolation import warp
+
+__all__ = ["deform", "displacement_field", "temperature", "temperature_range", "typical_displacement"]
+
+
+def _check_size_and_cutoff(size: int, cutoff: int) -> None:
+    if size < 2:
+        raise ValueError(f"size is {size}: an image needs at least 2 pixels a side to be deformed")
+    if cutoff < 2:
+        raise ValueError(f"cutoff is {cutoff}: it must be at least 2, because ln(cutoff) sets the scale of the displacement")
+
+
+def temperature(displacement: float, cutoff: int, size: int) -> float:
+    """Temperature T at which the typical displacement is ``displacement`` pixels.
+
+    T = 4 delta^2 / (pi n^2 ln c), the inverse of :func:`typical_displacement`.
+
+    Args:
+        displacement: delta, in pixels, not negative.
+        cutoff: c, the largest mode number, at least 2.
+        size: n, pixels a side.
+    """
+    _check_size_and_cutoff(size, cutoff)
+    if not (displacement >= 0 and math.isfinite(displacement)):
+        raise ValueError(f"displacement is {displacement}: a finite number of pixels, not negative, is wanted")
+    return 4 * displacement**2 / (math.pi * size**2 * math.log(cutoff))
+
+
+def typical_displacement(temperature: float, cutoff: int, size: int) -> float:
+    """Typical displacement delta = n / 2 * sqrt(pi T ln c), in pixels (Petrini et al., appendix).
+
+    Args:
+        temperature: T, not negative.
+        cutoff: c, the largest mode number, at least 2.
+        size: n, pixels a side.
+    """
+    _check_size_and_cutoff(size, cutoff)
+    if not (temperature >= 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature is {temperature}: a finite number, not negative, is wanted")
+    return size / 2 * math.sqrt(math.pi * temperature * math.log(cutoff))
+
+
+def temperature_range(size: int, cutoff: int) -> tuple[float, float]:
+    """Admissible temperatures [1 / (pi n^2 ln c), 4 / (pi^3 c^2 ln c)].
+
+    Below the first the typical displacement is less than half a pixel, so that interpolation dominates; above
+    the second the field folds and is no diffeomorphism.
+    """
+    _check_size_and_cutoff(size, cutoff)
+    log_cutoff = math.log(cutoff)
+    return 1 / (math.pi * size**2 * log_cutoff), 4 / (math.pi**3 * cutoff**2 * log_cutoff)
+
+
+def displacement_field(coefficients: Tensor, size: int, temperature: float) -> Tensor:
+    """One component of the displacement field, in pixels, from its mode coefficients.
+
+    field[row, col] = n sqrt(T) * sum_ij C_ij / sqrt(i^2 + j^2) sin(i pi col / (n - 1)) sin(j pi row / (n - 1)),
+    over sqrt(i^2 + j^2) < c + 1/2: two products of matrices for all the images of a batch.
+
+    Args:
+        coefficients: C, [..., c, c], standard normal; the first of the two indices is i, that of the columns.
+            The cutoff is read from the shape.
+        size: n, pixels a side.
+        temperature: T, see :func:`temperature`.
+
+    Returns:
+        [..., n, n], of the dtype and on the device of ``coefficients``.
+    """
+    if coefficients.ndim < 2 or coefficients.shape[-1] != coefficients.shape[-2]:
+        raise ValueError(f"coefficients have shape {tuple(coefficients.shape)}: [..., c, c] is wanted")
+    if not coefficients.is_floating_point():
+        raise ValueError(f"coefficients are {coefficients.dtype}: a floating-point dtype is wanted")
+    if size < 2:
+        raise ValueError(f"size is {size}: an image needs at least 2 pixels a side to be deformed")
+    if not (temperature >= 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature is {temperature}: a finite number, not negative, is wanted")
+    cutoff = coefficients.shape[-1]
+    mode = torch.arange(1, cutoff + 1, dtype=coefficients.dtype, device=coefficients.device)
+    norm = (mode[:, None] ** 2 + mode**2).sqrt()
+    weight = torch.where(norm < cutoff + 0.5, 1 / norm, 0)
+    sines = torch.sin(math.pi * mode[:, None] * torch.linspace(0, 1, size, dtype=mode.dtype, device=mode.device))  # [mode, pixel]
+    field = sines.T @ (weight * coefficients).transpose(-1, -2) @ sines
+    return size * math.sqrt(temperature) * field
+
+
+def deform(
+    images: Tensor,
+    displacement: float = 1.0,
+    cutoff: int = 3,
+    interpolation: str = "bilinear",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Deform each image by its own random diffeomorphism, the same for all its channels.
+
+    Args:
+        images: [N, C, n, n], floating point.
+        displacement: delta, the typical displacement in pixels.
+        cutoff: c, the largest mode number of the field, at least 2.
+        interpolation: "bilinear", "nearest" or "gaussian", see :func:`relstab.warp`.
+        generator: source of the coefficients, on any device; torch's global one by default.
+
+    Returns:
+        The deformed images, of the shape, dtype and device of ``images``.
+
+    Warns:
+        UserWarning: when the temperature is outside :func:`temperature_range`.
+    """
+    if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
+        raise ValueError(f"images have shape {tuple(images.shape)}: square ones, [N, C, n, n], are wanted")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: a floating-point dtype is wanted")
+    size = images.shape[-1]
+    temperature_ = temperature(displacement, cutoff, size)
+    low, high = temperature_range(size, cutoff)
+    # One part in 1e9 of slack: a displacement of exactly half a pixel must not warn because of rounding.
+    if displacement > 0 and not low * (1 - 1e-9) <= temperature_ <= high * (1 + 1e-9):
+        warnings.warn(
+            f"displacement {displacement:g} with cutoff {cutoff} on {size} pixels is a temperature of {temperature_:.3g}, "
+            f"outside the admissible range [{low:.3g}, {high:.3g}], which is a displacement of "
+            f"{typical_displacement(low, cutoff, size):.3g} to {typical_displacement(high, cutoff, size):.3g} pixels",
+            stacklevel=2,
+        )
+    device = images.device if generator is None else generator.device
+    coefficients = torch.randn(2, len(images), cutoff, cutoff, dtype=images.dtype, device=device, generator=generator).to(
+        images.device
+    )
+    dx, dy = displacement_field(coefficients, size, temperature_)
+    return warp(images, dx, dy, interpolation)

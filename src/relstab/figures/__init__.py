@@ -1,0 +1,1 @@
+"""The figures, one a module: each draws a matplotlib figure from tables (and, for sample images, from prepared data)."""

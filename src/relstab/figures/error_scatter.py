@@ -1,0 +1,52 @@
+"""Figure 10: test error against D, G and R of the output, at each noise level."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.tables import output_sensitivities
+
+__all__ = ["draw"]
+
+
+def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
+    """Draw figure 10: a row for each noise level, a column for each sensitivity, a point for each network that learned.
+
+    Error bars are standard errors over the probes.
+
+    Args:
+        networks, sensitivity, correlation: the tables of these names.
+    """
+    outputs = output_sensitivities(networks, sensitivity)
+    outputs = outputs[outputs["state"] == "trained"]
+    noise = sorted(networks["noise"].unique())
+    figure, axes = plt.subplots(len(noise), 3, figsize=(WIDTH, 0.7 + 1.6 * len(noise)), sharex="col", sharey="row", squeeze=False)
+    rho = correlation[correlation["state"] == "trained"].set_index(["noise", "sensitivity"])
+    for line, level in zip(axes, noise, strict=True):
+        rows = outputs[outputs["noise"] == level]
+        for ax, name in zip(line, ("D", "G", "R"), strict=True):
+            if rows.empty:
+                note_empty(ax, "no network learned")
+                continue
+            for architecture in trained_architectures(rows):
+                points = rows[rows["architecture"] == architecture]
+                ax.errorbar(
+                    points[name],
+                    points["error"],
+                    xerr=points[f"{name}_sem"],
+                    **mark(architecture),
+                )
+            ax.set(xscale="log", yscale="log")
+            value = rho.loc[(level, name)]
+            ax.set_title(rf"$\rho = {value['rho']:.2f}$  [{value['low']:.2f}, {value['high']:.2f}]", pad=3)
+        line[0].set_ylabel(rf"$\epsilon$ at $\sigma = {level:g}$")
+    # Axes are shared, and every panel has added its points by now.
+    for line in axes:
+        log_axis(line[0].yaxis)
+    for ax, name in zip(axes[-1], ("D", "G", "R"), strict=True):
+        log_axis(ax.xaxis)
+        ax.set_xlabel(rf"${name}_f$")
+    handles = legend_of_architectures(trained_architectures(outputs)) if len(outputs) else []
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, handletextpad=0.1)
+    return figure

@@ -1,0 +1,130 @@
+"""Figure 1: a diffeomorphism and noise of its norm; error against R_f; their correlation at each noise level."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from relstab.correlation import log_correlation
+from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.storage import open_hdf5
+from relstab.tables import output_sensitivities
+
+__all__ = ["SENSITIVITY_MARKS", "draw", "read_sample"]
+
+Image = NDArray[np.float32]
+
+SENSITIVITY_MARKS = {"D": ("s", "0.45", "--"), "G": ("^", "0.7", ":"), "R": ("o", "0.0", "-")}
+"""Marker, grey and line of D, G and R, as functions of the noise level."""
+
+
+def read_sample(probes: str | Path, example: int) -> dict[str, Image]:
+    """One probe in its three versions, each [C, n, n]."""
+    with open_hdf5(probes) as file:
+        count = len(file["images"])
+        if example >= count:
+            raise ValueError(
+                f"example is {example} (config.yaml: figures.example), and there are {count} probes: 0 to {count - 1} is wanted"
+            )
+        return {name: file[name][example] for name in ("images", "deformed", "noisy")}
+
+
+def _show(ax: Axes, image: Image, limits: tuple[float, float] | None = None) -> None:
+    """Draw a normalised image [C, n, n], grey or colour; values outside ``limits`` are clipped."""
+    low, high = limits or (float(image.min()), float(image.max()))
+    scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1).transpose(1, 2, 0)
+    if scaled.shape[2] == 3:
+        ax.imshow(scaled, interpolation="nearest")
+    else:
+        ax.imshow(scaled[..., 0], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=[])
+
+
+def _draw_versions(axes: list[Axes], sample: dict[str, Image]) -> None:
+    clean = sample["images"]
+    limits = float(clean.min()), float(clean.max())
+    titles = {"images": r"$x$", "deformed": r"$\tau(x)$", "noisy": r"$x + \eta$"}
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        _show(ax, sample[name], limits)
+        ax.set_title(title, pad=3)
+
+
+def _draw_error(ax: Axes, outputs: pd.DataFrame) -> None:
+    if outputs.empty:
+        note_empty(ax, "no network learned")
+        return
+    names = trained_architectures(outputs)
+    for name in names:
+        rows = outputs[outputs["architecture"] == name]
+        ax.errorbar(rows["R"], rows["error"], xerr=rows["R_sem"], **mark(name))
+    log_axis(ax.xaxis)
+    log_axis(ax.yaxis)
+    if len(outputs) >= 3:
+        rho = log_correlation(outputs["error"], outputs["R"])
+        ax.text(0.97, 0.03, rf"$\rho = {rho:.2f}$", transform=ax.transAxes, ha="right", va="bottom")
+    ax.set(xlabel=r"relative sensitivity $R_f$", ylabel=r"test error $\epsilon$")
+    ax.legend(handles=legend_of_architectures(names), loc="upper left", handletextpad=0.1, borderaxespad=0.2, labelspacing=0.25)
+
+
+def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -> None:
+    place = {level: position for position, level in enumerate(noise)}
+    for shift, (name, (shape, grey, line)) in enumerate(SENSITIVITY_MARKS.items()):
+        rows = correlation[correlation["sensitivity"] == name].sort_values("noise")
+        at = rows["noise"].map(place) + 0.08 * (shift - 1)
+        interval = np.abs(rows[["low", "high"]].to_numpy().T - rows["rho"].to_numpy())
+        ax.errorbar(
+            at,
+            rows["rho"],
+            yerr=interval,
+            marker=shape,
+            color=grey,
+            linestyle=line,
+            elinewidth=0.8,
+            capsize=2,
+            label=rf"${name}_f$",
+        )
+    ax.axhline(0, color="k", linewidth=0.5)
+    ax.set(
+        xlabel=r"noise $\sigma$ of the data set",
+        ylabel=r"$\rho(\epsilon, X)$",
+        ylim=(-1.08, 1.08),
+        xlim=(-0.5, len(noise) - 0.5),
+        xticks=range(len(noise)),
+        xticklabels=[f"{level:g}" for level in noise],
+    )
+    ax.legend(title="$X$", loc="best")
+
+
+def draw(
+    networks: pd.DataFrame,
+    sensitivity: pd.DataFrame,
+    correlation: pd.DataFrame,
+    samples: dict[float, dict[str, Image]],
+) -> Figure:
+    """Draw figure 1.
+
+    Args:
+        networks, sensitivity, correlation: the tables of these names.
+        samples: one image in its three versions, see :func:`read_sample`, for each noise level.
+    """
+    noise = sorted(samples)
+    figure = plt.figure(figsize=(WIDTH, 2.6))
+    parts: Any = figure.subfigures(1, 3, width_ratios=[0.42, 1, 1])
+    left, centre, right = parts
+    _draw_versions(list(left.subplots(3, 1)), samples[noise[0]])
+    outputs = output_sensitivities(networks, sensitivity)
+    outputs = outputs[(outputs["state"] == "trained") & (outputs["noise"] == noise[0])]
+    _draw_error(centre.subplots(), outputs)
+    grid = right.add_gridspec(2, len(noise), height_ratios=[1, 3.2])
+    clean = samples[noise[0]]["images"]
+    for column, level in enumerate(noise):
+        ax = right.add_subplot(grid[0, column])
+        image = samples[level]["images"]
+        _show(ax, image, (float(clean.min()), float(clean.max())) if level == noise[0] else None)
+    _draw_correlation(right.add_subplot(grid[1, :]), correlation[correlation["state"] == "trained"], noise)
+    return figure

@@ -1,0 +1,139 @@
+"""What all figures share: colours and marks that tell networks apart in grey as well, sizes, labels, saving."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+
+from relstab.architectures import ARCHITECTURES
+from relstab.storage import whole_file
+
+__all__ = [
+    "INITIAL",
+    "label_of",
+    "legend_of_architectures",
+    "log_axis",
+    "mark",
+    "note_empty",
+    "save_figure",
+    "style",
+    "trained_architectures",
+    "whole_numbers",
+]
+
+WIDTH = 7.0
+"""Width of a full-page figure, in inches."""
+
+INITIAL = "0.55"
+"""Grey of what is measured at initialization."""
+
+# Digits that have a tick label, by the number of decades that the axis spans.
+_TICKS: list[tuple[float, tuple[float, ...]]] = [
+    (0.25, (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)),
+    (0.8, (1, 1.5, 2, 3, 4, 6)),
+    (2.2, (1, 2, 5)),
+    (math.inf, (1,)),
+]
+
+_MARKS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p"]
+
+
+def label_of(architecture: str) -> str:
+    """Name of an architecture in figures."""
+    return ARCHITECTURES[architecture].label if architecture in ARCHITECTURES else architecture
+
+
+def trained_architectures(table: pd.DataFrame) -> list[str]:
+    """Architectures in ``table``, in the order of the registry."""
+    present = set(table["architecture"])
+    return [name for name in ARCHITECTURES if name in present] + sorted(present - set(ARCHITECTURES))
+
+
+@contextmanager
+def style(font_size: float) -> Iterator[None]:
+    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF."""
+    settings: dict[Any, Any] = {
+        "font.size": font_size,
+        "axes.titlesize": font_size,
+        "axes.labelsize": font_size,
+        "xtick.labelsize": font_size - 1,
+        "ytick.labelsize": font_size - 1,
+        "legend.fontsize": font_size - 1,
+        "legend.frameon": False,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 4,
+        "axes.linewidth": 0.7,
+        "pdf.fonttype": 42,
+        "figure.constrained_layout.use": True,
+    }
+    with sns.axes_style("ticks"), mpl.rc_context(settings):
+        yield
+
+
+def log_axis(axis: Any) -> None:
+    """Logarithmic axis with plain numbers: at powers of ten over many decades, at more of the digits the shorter the range.
+
+    Call it when the data are drawn.
+    """
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    digits = next(digits for limit, digits in _TICKS if decades < limit)
+    axis.set_major_locator(FixedLocator([d * 10.0**e for e in range(-12, 13) for d in digits if low <= d * 10.0**e <= high]))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=40))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def whole_numbers(axis: Any) -> None:
+    """Axis of layers or modes: a few whole numbers."""
+    axis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+
+
+def note_empty(ax: Axes, what: str) -> None:
+    """Say in an empty panel why it is empty."""
+    ax.text(0.5, 0.5, what, transform=ax.transAxes, ha="center", va="center", color=INITIAL)
+    ax.set(xticks=[], yticks=[])
+
+
+def mark(architecture: str) -> dict[str, Any]:
+    """Look of the points of one architecture, the same in all figures: colour, lightness and shape tell them apart."""
+    palette = sns.color_palette("cubehelix", len(ARCHITECTURES) + 1)
+    index = list(ARCHITECTURES).index(architecture) if architecture in ARCHITECTURES else len(ARCHITECTURES)
+    return {
+        "linestyle": "none",
+        "marker": _MARKS[index % len(_MARKS)],
+        "color": palette[index],
+        "markeredgecolor": "k",
+        "markeredgewidth": 0.4,
+        "elinewidth": 0.6,
+    }
+
+
+def legend_of_architectures(names: list[str]) -> list[Line2D]:
+    """Handles of a legend of marks."""
+    looks = [{key: value for key, value in mark(name).items() if key != "elinewidth"} for name in names]
+    return [Line2D([], [], label=label_of(name), **look) for name, look in zip(names, looks, strict=True)]
+
+
+def save_figure(figure: Figure, paths: Iterable[str | Path], dpi: int) -> None:
+    """Write a figure to each path, in the format of its suffix, whole or absent, and close it."""
+    for path in paths:
+        with whole_file(path) as temporary:
+            # No date: the same drawing gives the same file.
+            metadata = {"CreationDate": None} if Path(path).suffix == ".pdf" else {}
+            figure.savefig(temporary, dpi=dpi, metadata=metadata)
+    plt.close(figure)

@@ -1,0 +1,110 @@
+"""Frequency content of filters: squared projections on the modes of the Laplacian of the filter grid."""
+
+import functools
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relstab.storage import open_hdf5, provenance, write_hdf5
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["filter_spectrum", "laplacian_modes", "write_spectra"]
+
+# The arithmetic is numpy's, so that the stage that analyses saved weights starts without loading torch.
+Array = NDArray[np.float64]
+
+
+@functools.lru_cache
+def _modes(size: int) -> tuple[Array, Array]:
+    position = np.arange(size)
+    waves = np.cos(math.pi * position[:, None] * (position + 0.5) / size)  # DCT-II: [wave number, site]
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    line = 2 - 2 * np.cos(math.pi * position / size)
+    # Eigenvalues that are equal differ by rounding: round before the stable sort, so that ties keep the order of (a, b).
+    eigenvalues = (line[:, None] + line).ravel()
+    order = np.argsort(eigenvalues.round(9), stable=True)
+    modes = np.einsum("ax,by->abxy", waves, waves).reshape(-1, size, size)
+    return eigenvalues[order], modes[order]
+
+
+def laplacian_modes(size: int) -> tuple["Tensor", "Tensor"]:
+    """Eigenvalues and eigenvectors of the Laplacian of a grid of size x size sites with free ends.
+
+    The eigenvectors are products of DCT-II modes,
+    Psi_ab(row, col) ~ cos(pi a (row + 1/2) / F) cos(pi b (col + 1/2) / F), with eigenvalue
+    (2 - 2 cos(pi a / F)) + (2 - 2 cos(pi b / F)), in order of the eigenvalue and, where it is degenerate, of (a, b).
+    The first is the homogeneous filter.
+
+    Args:
+        size: F, sites a side, at least 1.
+
+    Returns:
+        eigenvalues [F * F] and orthonormal modes [F * F, F, F], in float64.
+    """
+    import torch
+
+    if size < 1:
+        raise ValueError(f"size is {size}: at least 1 is wanted")
+    eigenvalues, modes = _modes(size)
+    return torch.from_numpy(eigenvalues.copy()), torch.from_numpy(modes.copy())
+
+
+def _gamma(weight: NDArray[Any]) -> Array:
+    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}: square filters, [out, in, F, F], are wanted")
+    filters = weight.reshape(-1, weight.shape[2] ** 2).astype(np.float64)
+    _, modes = _modes(weight.shape[2])
+    gamma: Array = np.square(filters @ modes.reshape(len(modes), -1).T).mean(0)
+    return gamma
+
+
+def filter_spectrum(weight: "Tensor") -> "Tensor":
+    """Average squared projection of filters on each Laplacian mode (paper, Eq. 3).
+
+    gamma_l = 1 / (H H') * sum over the H x H' pairs of channels of (Psi_l . w_{c, c'})^2.
+
+    Args:
+        weight: filters of a convolution, [out, in, F, F].
+
+    Returns:
+        gamma, [F * F], in the order of :func:`laplacian_modes`, in float64, on the device of ``weight``; it sums to the mean of
+        |w_{c, c'}|^2.
+    """
+    import torch
+
+    return torch.from_numpy(_gamma(weight.detach().double().cpu().numpy())).to(weight.device)
+
+
+def write_spectra(path: str | Path, network: str | Path, weights: str = "last") -> None:
+    """Spectra of every convolution with F > 1 of a saved network, at initialization and after training, in HDF5.
+
+    Args:
+        path: of the HDF5 file: groups "init" and "trained", and in each a group a layer, named by its place among the
+            layers and holding its name as an attribute, its eigenvalues and its gamma.
+        network: file of :func:`relstab.training.save_network`.
+        weights: which weights are the trained ones, "last" or "best".
+    """
+    with open_hdf5(network) as saved:
+        layers = [
+            name.removesuffix(".weight")
+            for name in saved[weights]
+            if name.endswith(".weight") and saved[weights][name].ndim == 4 and saved[weights][name].shape[2] > 1
+        ]
+        # HDF5 lists names in alphabetical order; the order of the layers was written beside them.
+        order = [str(name) for name in saved.attrs["parameters_in_order"]]
+        layers.sort(key=lambda name: order.index(f"{name}.weight"))
+        attributes = {key: saved.attrs[key] for key in ("dataset", "architecture", "noise", "seed")}
+        with write_hdf5(path, {**provenance({"weights": weights}), **attributes}) as file:
+            for state, source in (("init", "init"), ("trained", weights)):
+                for index, name in enumerate(layers):
+                    gamma = _gamma(saved[source][f"{name}.weight"][:])
+                    group = file.create_group(f"{state}/{index:03d}")
+                    group.attrs["layer"] = name
+                    group.attrs["depth"] = (index + 1) / len(layers)
+                    group["eigenvalue"] = _modes(round(math.sqrt(len(gamma))))[0]
+                    group["gamma"] = gamma

@@ -1,0 +1,102 @@
+"""The stages that measure saved networks: D, G and R of every layer, as trained and with shuffled channels."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from torch import nn
+
+from relstab.channel_shuffle import shuffle_channels
+from relstab.probes import read_probes
+from relstab.seeding import derive_seed
+from relstab.sensitivity import COLUMNS, LayerSums, accumulate_sums, sensitivity_rows
+from relstab.storage import open_hdf5, provenance, write_hdf5
+from relstab.training import choose_device, load_network
+
+__all__ = ["measure_network", "measure_shuffled"]
+
+
+def _write_sums(group: h5py.Group, sums: list[LayerSums]) -> None:
+    """Table of one network, a data set a column, and per layer and image the sums that it was computed from."""
+    rows = sensitivity_rows(sums)
+    for column in COLUMNS:
+        values = [row[column] for row in rows]
+        group.create_dataset(column, data=values, dtype=h5py.string_dtype() if isinstance(values[0], str) else None)
+    for position, name in enumerate(("diffeo", "noise", "spread")):
+        group[f"sums/{name}"] = np.stack([layer.per_image()[position] for layer in sums])
+
+
+def _identity(network: str | Path) -> dict[str, Any]:
+    with open_hdf5(network) as file:
+        identity = {key: file.attrs[key] for key in ("dataset", "architecture", "noise", "seed")}
+    return {key: value.item() if hasattr(value, "item") else value for key, value in identity.items()}
+
+
+def _states(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
+    place = choose_device(device)
+    for state, saved in (("init", "init"), ("trained", weights)):
+        yield state, load_network(network, saved).to(place)
+
+
+def measure_network(
+    path: str | Path, network: str | Path, probes: str | Path, weights: str = "last", batch_size: int = 125, device: str = "auto"
+) -> None:
+    """Measure a saved network at initialization and after training.
+
+    Args:
+        path: of the HDF5 file to write: groups "init" and "trained", with the columns of the table of
+            :func:`relstab.measure_sensitivity` and, under "sums", what they were computed from.
+        network: file of :func:`relstab.training.save_network`.
+        probes: file of :func:`relstab.probes.write_probes`.
+        weights: which weights are the trained ones, "last" or "best".
+        batch_size: images at a time.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+    loaded = read_probes(probes)
+    attributes = {**_identity(network), **_made_with({"weights": weights}, device)}
+    with write_hdf5(path, attributes) as file:
+        for state, model in _states(network, weights, device):
+            print(f"{state}: {len(loaded)} probes")
+            _write_sums(file.create_group(state), accumulate_sums(model, loaded, batch_size=batch_size))
+
+
+def measure_shuffled(
+    path: str | Path,
+    network: str | Path,
+    probes: str | Path,
+    shuffles: int,
+    which: Literal["input", "both"] = "input",
+    weights: str = "last",
+    batch_size: int = 125,
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Measure a saved network with shuffled channels, ``shuffles`` times, at initialization and after training.
+
+    A shuffle is drawn from the run's seed, the network and the number of the shuffle alone: more shuffles leave the first ones as
+    they were.
+
+    Args:
+        path: of the HDF5 file to write: groups "init/0", "init/1", ..., "trained/0", ...
+        network, probes, weights, batch_size, device: as in :func:`measure_network`.
+        shuffles: how many.
+        which: channels that are permuted, "input" or "both".
+        seed: of the whole run.
+    """
+    if which not in ("input", "both"):
+        raise ValueError(f"which is {which!r}: 'input' or 'both' is wanted")
+    loaded = read_probes(probes)
+    identity = _identity(network)
+    parameters = {"weights": weights, "shuffles": shuffles, "which": which, "config_seed": seed}
+    with write_hdf5(path, {**identity, **_made_with(parameters, device)}) as file:
+        for state, model in _states(network, weights, device):
+            for number in range(shuffles):
+                print(f"{state}: shuffle {number + 1} of {shuffles}, {len(loaded)} probes")
+                shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity.values(), number))
+                _write_sums(file.create_group(f"{state}/{number}"), accumulate_sums(shuffled, loaded, batch_size=batch_size))
+
+
+def _made_with(parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
+    return provenance(parameters, device=str(choose_device(device)))

@@ -1,0 +1,63 @@
+"""Isotropic Gaussian noise: of a given norm for the probes, of a given scale for noisy data sets."""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["add_noise", "isotropic_noise"]
+
+
+def _normal_like(images: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = images.device if generator is None else generator.device
+    normal = torch.randn(images.shape, dtype=images.dtype, device=device, generator=generator)
+    return normal.to(images.device)
+
+
+def isotropic_noise(images: Tensor, norm: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
+    """Noise of uniformly random direction and given L2 norm for each image.
+
+    eta = norm * z / |z| with z standard normal in all the entries of the image (paper, Eq. 1: eta has the norm of
+    tau(x) - x).
+
+    Args:
+        images: [N, ...], floating point; only their shape, dtype and device matter.
+        norm: [N], one an image, or one number for all; not negative.
+        generator: source of the noise, on any device; torch's global one by default.
+
+    Returns:
+        The noise alone, of the shape, dtype and device of ``images``.
+    """
+    if images.ndim < 2:
+        raise ValueError(f"images have shape {tuple(images.shape)}: [N, ...] with at least one entry an image is wanted")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: a floating-point dtype is wanted")
+    norms = torch.as_tensor(norm, dtype=images.dtype, device=images.device)
+    if norms.shape not in ((), (len(images),)):
+        raise ValueError(
+            f"norm has shape {tuple(norms.shape)}: one number, or one for each of the {len(images)} images, is wanted"
+        )
+    if not bool((norms.isfinite() & (norms >= 0)).all()):
+        raise ValueError("norm has entries that are negative, NaN or infinite: finite ones, not negative, are wanted")
+    normal = _normal_like(images, generator).flatten(1)
+    noise: Tensor = normal * (norms / torch.linalg.vector_norm(normal, dim=1))[:, None]
+    return noise.reshape(images.shape)
+
+
+def add_noise(images: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
+    """Images plus Gaussian noise of standard deviation sigma / sqrt(d) an entry, so of norm about sigma.
+
+    d is the number of entries of an image; the images are normalised already. This makes the noisy data sets of the
+    paper (section 1 and figure 1, right).
+
+    Args:
+        images: [N, ...], floating point.
+        sigma: typical norm of the noise, not negative; 0 gives the images back.
+        generator: source of the noise, on any device; torch's global one by default.
+    """
+    if not (sigma >= 0 and math.isfinite(sigma)):
+        raise ValueError(f"sigma is {sigma}: a finite number, not negative, is wanted")
+    if sigma == 0:
+        return images
+    noise = _normal_like(images, generator) * (sigma / math.sqrt(images[0].numel()))
+    return torch.add(images, noise)

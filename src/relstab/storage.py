@@ -1,0 +1,106 @@
+"""Files that are whole or absent, and that say what made them."""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["open_hdf5", "provenance", "whole_file", "write_hdf5", "write_table"]
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Path of a temporary file beside ``path``, which takes its place when the block ends well and is removed otherwise.
+
+    A reader of ``path`` sees a whole file or none, also when the writer is killed. What a killed writer left behind is
+    removed by the next one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = f".{path.stem}.partial-"
+    for left_over in path.parent.glob(f"{mark}*{path.suffix}"):
+        left_over.unlink(missing_ok=True)
+    temporary = path.with_name(f"{mark}{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        yield temporary
+        # The bytes must be on disk before the name is, or a power cut can leave an empty file under it.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@functools.lru_cache
+def _git_commit() -> str:
+    """Commit of the checkout that this package runs from, with -dirty where it was edited; "unknown" elsewhere."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        prefix = subprocess.run([*git, "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True)
+        if prefix.stdout.strip() != "src/relstab/":  # installed inside another project's checkout
+            return "unknown"
+        command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Attributes that every file carries: what made it, with which versions, where, from which seed.
+
+    Args:
+        parameters: all that the content depends on; kept as JSON.
+        seed: of the generators, if any.
+        device: where it was computed.
+    """
+    # Looked up, not imported: a table or a figure is drawn without torch, and asking for its version would cost its import.
+    versions = {name: importlib.metadata.version(name) for name in ("relstab", "torch")}
+    return {
+        "parameters": json.dumps(parameters, sort_keys=True),
+        "relstab_version": versions["relstab"],
+        "git_commit": _git_commit(),
+        "torch_version": versions["torch"],
+        "python_version": sys.version.split()[0],
+        "device": device,
+        **({} if seed is None else {"seed": seed}),
+    }
+
+
+@contextlib.contextmanager
+def write_hdf5(path: str | Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
+    """New HDF5 file at ``path`` with these attributes, whole or absent; see :func:`whole_file`."""
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(attributes)
+        yield file
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """HDF5 file opened to read, with one clear sentence where that fails."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise OSError(f"{path} is not a readable HDF5 file ({error}): delete it and run again") from error
+    with file:
+        yield file
+
+
+def write_table(path: str | Path, table: "pd.DataFrame") -> None:
+    """Table as CSV, every float with all its digits, whole or absent."""
+    with whole_file(path) as temporary:
+        table.to_csv(temporary, index=False)

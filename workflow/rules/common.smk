@@ -1,0 +1,78 @@
+# The checked configuration and the few functions that turn it into file names.
+
+import fcntl
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from relstab.architectures import ARCHITECTURES
+from relstab.config import ConfigError, load_config
+
+
+def checked_config():
+    """The configuration, or one sentence for each wrong key before anything runs."""
+    sources = [Path(file).name for file in workflow.configfiles]
+    try:
+        return load_config(config, " with ".join(dict.fromkeys(sources)) or "config.yaml")
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+CONFIG = checked_config()
+RESULTS = CONFIG.results
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+DATASET = CONFIG.data.name
+# One network in file names: data set, architecture, noise level, seed.
+NETWORK = "{dataset}/{architecture}/noise{noise}/seed{seed}"
+
+
+wildcard_constraints:
+    dataset=r"\w+",
+    architecture=r"\w+",
+    noise=r"[0-9.e+-]+",
+    seed=r"\d+",
+
+
+def noise_name(noise):
+    """A noise level in file names: 0, 0.01, 30."""
+    return f"{noise:.12g}"
+
+
+def of_all_networks(pattern, noise=None, architectures=None):
+    """File names of ``pattern`` for every network of the run, or those at some noise levels or of some architectures."""
+    return [
+        pattern.format(dataset=DATASET, architecture=architecture, noise=noise_name(level), seed=seed)
+        for architecture in (CONFIG.architectures if architectures is None else architectures)
+        for level in (CONFIG.noise if noise is None else noise)
+        for seed in CONFIG.seeds_of(architecture)
+    ]
+
+
+def convolutional():
+    """Architectures of the run that have convolutions to shuffle and analyse."""
+    return [name for name in CONFIG.architectures if ARCHITECTURES[name].convolutional]
+
+
+def images_to_probe(wildcards):
+    """Test images of the noise level, or clean ones where the config says that probes are clean."""
+    noise = wildcards.noise if CONFIG.probes.noisy else "0"
+    return f"{RESULTS}/datasets/{wildcards.dataset}/test_noise{noise}.h5"
+
+
+def gpus(wildcards):
+    """GPUs that a job which runs a network asks for."""
+    return 0 if CONFIG.device == "cpu" else 1
+
+
+onstart:
+    # Snakemake's own lock outlives a run that was killed (it is off in the default profile); this one ends with the process that holds
+    # it, so that an interrupted run can be started again as it is, and two runs still cannot write to one folder.
+    Path(RESULTS).mkdir(parents=True, exist_ok=True)
+    RUN_LOCK = open(f"{RESULTS}/.lock", "w")
+    try:
+        fcntl.flock(RUN_LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError(
+            f"another run is writing to {RESULTS}: wait for it to end, or give this one another folder (config.yaml: results)"
+        )

@@ -1,0 +1,68 @@
+# Data sets, prepared once; their noisy test images; the probes.
+
+
+rule prepare_dataset:
+    output:
+        dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
+    log:
+        f"{LOGS}/prepare_dataset/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prepare_dataset/{{dataset}}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        train_images=CONFIG.data.train_images,
+        test_images=CONFIG.data.test_images,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/prepare_dataset.py"
+
+
+rule noisy_test:
+    input:
+        dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
+    output:
+        noisy_test=f"{RESULTS}/datasets/{{dataset}}/test_noise{{noise}}.h5",
+    log:
+        f"{LOGS}/noisy_test/{{dataset}}/noise{{noise}}.log",
+    benchmark:
+        f"{BENCHMARKS}/noisy_test/{{dataset}}/noise{{noise}}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        seed=CONFIG.seed,
+    script:
+        "../scripts/noisy_test.py"
+
+
+rule probes:
+    input:
+        noisy_test=images_to_probe,
+    output:
+        probes=f"{RESULTS}/probes/{{dataset}}/noise{{noise}}.h5",
+    log:
+        f"{LOGS}/probes/{{dataset}}/noise{{noise}}.log",
+    benchmark:
+        f"{BENCHMARKS}/probes/{{dataset}}/noise{{noise}}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        number=CONFIG.probes.images,
+        displacement=CONFIG.probes.displacement,
+        cutoff=CONFIG.probes.cutoff,
+        interpolation=CONFIG.probes.interpolation,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/probes.py"

@@ -1,0 +1,25 @@
+# Training: one job is one network, so that a new seed trains that seed only.
+
+
+rule train:
+    input:
+        dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
+        noisy_test=f"{RESULTS}/datasets/{{dataset}}/test_noise{{noise}}.h5",
+    output:
+        network=f"{RESULTS}/networks/{NETWORK}.h5",
+    log:
+        f"{LOGS}/train/{NETWORK}.log",
+    benchmark:
+        f"{BENCHMARKS}/train/{NETWORK}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=gpus,
+    params:
+        recipe=lambda wildcards: CONFIG.training_of(wildcards.architecture).model_dump(),
+        seed=CONFIG.seed,
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,24 @@
+# The HTML report: figures and tables with captions, and how each was made.
+
+
+rule report:
+    input:
+        rules.all_figures.input,
+        rules.all_tables.input,
+        rules.claims.input,
+    output:
+        html=f"{RESULTS}/report.html",
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{BENCHMARKS}/report.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        snakefile=workflow.main_snakefile,
+    script:
+        "../scripts/report.py"

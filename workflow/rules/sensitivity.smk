@@ -1,0 +1,50 @@
+# D, G and R of every layer: of the networks as they are, and with shuffled channels.
+
+
+rule sensitivity:
+    input:
+        network=f"{RESULTS}/networks/{NETWORK}.h5",
+        probes=f"{RESULTS}/probes/{{dataset}}/noise{{noise}}.h5",
+    output:
+        sensitivity=f"{RESULTS}/sensitivity/{NETWORK}.h5",
+    log:
+        f"{LOGS}/sensitivity/{NETWORK}.log",
+    benchmark:
+        f"{BENCHMARKS}/sensitivity/{NETWORK}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+        gpu=gpus,
+    params:
+        weights=CONFIG.sensitivity.weights,
+    script:
+        "../scripts/sensitivity.py"
+
+
+rule shuffled_sensitivity:
+    input:
+        network=f"{RESULTS}/networks/{NETWORK}.h5",
+        probes=f"{RESULTS}/probes/{{dataset}}/noise{{noise}}.h5",
+    output:
+        sensitivity=f"{RESULTS}/sensitivity/{NETWORK}_shuffled.h5",
+    log:
+        f"{LOGS}/shuffled_sensitivity/{NETWORK}.log",
+    benchmark:
+        f"{BENCHMARKS}/shuffled_sensitivity/{NETWORK}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=gpus,
+    params:
+        shuffles=CONFIG.channel_shuffle.count,
+        which=CONFIG.channel_shuffle.which,
+        weights=CONFIG.sensitivity.weights,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/shuffled_sensitivity.py"

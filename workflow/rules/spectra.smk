@@ -1,0 +1,22 @@
+# Frequency content of the filters.
+
+
+rule spectra:
+    input:
+        network=f"{RESULTS}/networks/{NETWORK}.h5",
+    output:
+        spectra=f"{RESULTS}/spectra/{NETWORK}.h5",
+    log:
+        f"{LOGS}/spectra/{NETWORK}.log",
+    benchmark:
+        f"{BENCHMARKS}/spectra/{NETWORK}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        weights=CONFIG.sensitivity.weights,
+    script:
+        "../scripts/spectra.py"

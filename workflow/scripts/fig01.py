@@ -1,0 +1,17 @@
+"""Draw figure 1: error and sensitivities."""
+
+from job import job
+
+from relstab.figures import relative_sensitivity
+from relstab.figures.style import save_figure, style
+from relstab.tables import read_tables
+
+with job(snakemake):
+    tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity, snakemake.input.correlation)
+    samples = {
+        noise: relative_sensitivity.read_sample(probes, snakemake.params.example)
+        for noise, probes in zip(snakemake.params.noise, snakemake.input.probes, strict=True)
+    }
+    with style(snakemake.params.font_size):
+        figure = relative_sensitivity.draw(*tables, samples)
+        save_figure(figure, snakemake.output, snakemake.params.dpi)

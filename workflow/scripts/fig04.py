@@ -1,0 +1,13 @@
+"""Draw figure 4: filter spectra."""
+
+from job import job
+
+from relstab.figures import filter_spectra
+from relstab.figures.style import save_figure, style
+from relstab.tables import read_tables
+
+with job(snakemake):
+    tables = read_tables(snakemake.input.networks, snakemake.input.spectrum)
+    with style(snakemake.params.font_size):
+        figure = filter_spectra.draw(*tables)
+        save_figure(figure, snakemake.output, snakemake.params.dpi)

@@ -1,0 +1,13 @@
+"""Draw figure 10: error against D, G and R."""
+
+from job import job
+
+from relstab.figures import error_scatter
+from relstab.figures.style import save_figure, style
+from relstab.tables import read_tables
+
+with job(snakemake):
+    tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity, snakemake.input.correlation)
+    with style(snakemake.params.font_size):
+        figure = error_scatter.draw(*tables)
+        save_figure(figure, snakemake.output, snakemake.params.dpi)

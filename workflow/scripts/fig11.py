@@ -1,0 +1,13 @@
+"""Draw figure 11: D_k and G_k."""
+
+from job import job
+
+from relstab.figures import layer_sensitivities
+from relstab.figures.style import save_figure, style
+from relstab.tables import read_tables
+
+with job(snakemake):
+    tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity)
+    with style(snakemake.params.font_size):
+        figure = layer_sensitivities.draw(*tables)
+        save_figure(figure, snakemake.output, snakemake.params.dpi)

@@ -1,0 +1,9 @@
+"""Write the test images of one noise level."""
+
+from job import job
+
+from relstab.datasets import read_dataset, write_noisy_test
+
+with job(snakemake):
+    dataset = read_dataset(snakemake.input.dataset)
+    write_noisy_test(snakemake.output.noisy_test, dataset, float(snakemake.wildcards.noise), snakemake.params.seed)
