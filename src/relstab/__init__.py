@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relstab.config import Config, load_config
     from relstab.correlation import bootstrap_log_correlation, log_correlation
     from relstab.diffeomorphism import deform, displacement_field, temperature, temperature_range, typical_displacement
-    from relstab.filter_spectrum import filter_spectrum, laplacian_modes
+    from relstab.filter_spectra import filter_spectrum, laplacian_modes
     from relstab.interpolation import warp
     from relstab.noise import add_noise, isotropic_noise
     from relstab.probes import Probes, make_probes
@@ -30,7 +30,7 @@ _MODULES = {
     "config": ("Config", "load_config"),
     "correlation": ("bootstrap_log_correlation", "log_correlation"),
     "diffeomorphism": ("deform", "displacement_field", "temperature", "temperature_range", "typical_displacement"),
-    "filter_spectrum": ("filter_spectrum", "laplacian_modes"),
+    "filter_spectra": ("filter_spectrum", "laplacian_modes"),
     "interpolation": ("warp",),
     "noise": ("add_noise", "isotropic_noise"),
     "probes": ("Probes", "make_probes"),

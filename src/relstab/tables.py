@@ -108,7 +108,7 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
     """Rows of gamma for every convolution, state and mode (from 1) of each network.
 
     Args:
-        spectra: files of :func:`relstab.filter_spectrum.write_spectra`.
+        spectra: files of :func:`relstab.filter_spectra.write_spectra`.
     """
     columns = [*KEYS, "state", "layer", "index", "depth", "mode", "eigenvalue", "gamma"]
     rows = []

@@ -2,7 +2,7 @@
 
 from job import job
 
-from relstab.filter_spectrum import write_spectra
+from relstab.filter_spectra import write_spectra
 
 with job(snakemake):
     write_spectra(snakemake.output.spectra, snakemake.input.network, snakemake.params.weights)

@@ -1,0 +1,36 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parent.parent
+
+
+class Reference:
+    """Numbers of the reference implementation: arrays as float64 tensors, figures as they are."""
+
+    def __init__(self) -> None:
+        self.arrays = np.load(DATA / "reference.npz")
+        self.figures: dict[str, Any] = json.loads((DATA / "reference.json").read_text())
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    return Reference()
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(20221123)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_global_seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,86 @@
+import copy
+
+import pytest
+import yaml
+
+from conftest import ROOT
+from relstab.config import ConfigError, load_config
+
+BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(path, value):
+    raw = copy.deepcopy(BASE)
+    *sections, key = path.split(".")
+    place = raw
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[key] = value
+    return raw
+
+
+def test_the_default_config_is_valid():
+    config = load_config(BASE)
+    assert len(config.architectures) >= 5
+    assert len(config.noise) >= 3
+    assert config.seeds >= 2
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("probe", {}, "probe: there is no such key; one of results, seed,"),
+        ("probe", {}, "(nearest: 'probes')"),
+        ("probes.cutof", 4, "probes.cutof: there is no such key; one of images, displacement, cutoff,"),
+        ("probes.cutof", 4, "(nearest: 'cutoff')"),
+        ("recipes.lenet.learning_rte", 0.1, "(nearest: 'learning_rate')"),
+        ("recipes.lennet", {}, "recipes: 'lennet' is unknown; one of fc2,"),
+        ("architectures", ["vgg11bn"], "architectures: 'vgg11bn' is unknown; one of fc2, fc4, lenet,"),
+        ("architectures", ["vgg11bn"], "(nearest: 'vgg11_bn')"),
+        ("architectures", [], "architectures: [] is given; a list with at least one entry is wanted"),
+        ("architectures", ["lenet", "lenet"], "architectures: 'lenet' stands there more than once"),
+        ("data.name", "mnist", "data.name: 'mnist' is unknown; one of mnist5k, fashionmnist is wanted (nearest: 'mnist5k')"),
+        ("noise", [-1, 2], "noise[0]: -1 is given; a number of at least 0"),
+        ("noise", [], "noise: [] is given; a list with at least one entry"),
+        ("noise", 3, "noise: 3 is given; a list is wanted"),
+        ("noise", [float("nan")], "noise[0]: nan is given; a finite number is wanted"),
+        ("seeds", 0, "seeds: 0 is given; a number of at least 1"),
+        ("seeds", 2.5, "seeds: 2.5 is given; a whole number is wanted"),
+        ("training.learning_rate", "fast", "training.learning_rate: 'fast' is given; a number is wanted"),
+        ("training.weight_decay", "5e-4", "(YAML reads this as a text: write 5.0e-4"),
+        ("training.optimizer", "agd", "training.optimizer: 'agd' is given; 'sgd' or 'adam' is wanted (nearest: 'sgd')"),
+        ("training.flip", "yes", "training.flip: 'yes' is given; true or false is wanted"),
+        ("training.epochs", None, "training.epochs: None is given; a whole number is wanted"),
+        ("recipes.lenet.width", 0, "recipes.lenet.width: 0 is given; a number above 0"),
+        ("recipes.lenet", 3, "recipes.lenet: 3 is given; a section of keys with values is wanted"),
+        ("probes", None, "probes: None is given; a section of keys with values is wanted"),
+        ("device", "gpu", "device: 'gpu' is given; 'auto', 'cpu', 'cuda' or 'cuda:N' is wanted"),
+        ("channel_shuffle.noise", [5], "channel_shuffle.noise holds 5, which is not among the noise levels"),
+        ("correlation.confidence", 95, "correlation.confidence: 95 is given; a number below 1"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
+    with pytest.raises(ConfigError) as caught:
+        load_config(changed(path, value), "config.yaml")
+    message = str(caught.value)
+    assert message.startswith("config.yaml: ")
+    assert "\n" not in message
+    assert sentence in message
+
+
+def test_every_wrong_key_has_its_sentence():
+    raw = changed("noise", [])
+    raw["seeds"] = "two"
+    with pytest.raises(ConfigError) as caught:
+        load_config(raw)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_recipes_say_what_is_otherwise():
+    config = load_config(BASE)
+    vgg = config.training_of("vgg11")
+    assert vgg.learning_rate == BASE["recipes"]["vgg11"]["learning_rate"]
+    assert vgg.batch_size == BASE["training"]["batch_size"]
+    assert load_config(changed("recipes.vgg11.weight_decay", 0)).training_of("vgg11").weight_decay == 0
+    assert load_config(changed("recipes.fc2.seeds", 5)).seeds_of("fc2") == [0, 1, 2, 3, 4]
+    assert config.seeds_of("lenet") == [0, 1]

@@ -1,0 +1,325 @@
+import copy
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import relstab
+from relstab.architectures import ARCHITECTURES
+from relstab.sensitivity import COLUMNS, LayerSums, accumulate_sums
+
+FIGURES = ["D", "G", "R", "denominator"]
+
+
+def random_probes(count=12, shape=(3, 16, 16), seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return relstab.make_probes(torch.randn(count, *shape, dtype=dtype, generator=generator), generator=generator)
+
+
+def textbook(clean, deformed, noisy):
+    """D, G, R and the denominator by the definition: all P^2 pairs, each image by itself."""
+    clean, deformed, noisy = (f.flatten(1).double() for f in (clean, deformed, noisy))
+    denominator = torch.cdist(clean, clean, compute_mode="donot_use_mm_for_euclid_dist").square().mean()
+    d = (deformed - clean).square().sum(1).mean() / denominator
+    g = (noisy - clean).square().sum(1).mean() / denominator
+    return [float(value) for value in (d, g, d / g, denominator)]
+
+
+@pytest.fixture(scope="module")
+def reference_network(reference):
+    channels = reference.figures["layers"]["channels"]
+    model = nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(2 * channels),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(8 * channels, 10),
+    ).double()
+    prefix = "layers_state/"
+    model.load_state_dict({key.removeprefix(prefix): reference[key] for key in reference.arrays.files if key.startswith(prefix)})
+    return model.eval()
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 48])
+def test_every_layer_is_that_of_the_reference(reference, reference_network, batch_size):
+    probes = relstab.Probes(*(reference[f"layers_x{version}"] for version in ("", "_deformed", "_noisy")))
+    table = relstab.measure_sensitivity(reference_network, probes, batch_size=batch_size)
+    assert list(table.columns) == COLUMNS
+    expected = pd.DataFrame(reference.figures["layers"]["rows"])
+    inner = table.iloc[1:-1].reset_index(drop=True)
+    assert list(inner["layer"]) == list(expected["layer"])
+    assert list(inner["kind"]) == list(expected["kind"])
+    np.testing.assert_allclose(inner[FIGURES].to_numpy(), expected[FIGURES].to_numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_sums_of_a_representation_are_those_of_the_reference(reference, case):
+    clean, perturbed = (reference[f"stability{case}_{name}"].flatten(1) for name in ("f", "f_perturbed"))
+    sums = LayerSums("f", "f")
+    sums.add(torch.cat([clean, perturbed, perturbed]))
+    figures = reference.figures[f"stability{case}"]
+    assert sums.per_image()[0].mean() == pytest.approx(figures["numerator_mean"], rel=1e-10)
+    assert sums.denominator == pytest.approx(figures["denominator"], rel=1e-10)
+
+
+def test_r_is_one_at_the_input_and_depth_runs_from_0_to_1(reference_network):
+    table = relstab.measure_sensitivity(reference_network, random_probes())
+    first, last = table.iloc[0], table.iloc[-1]
+    assert first["layer"] == "input"
+    assert last["layer"] == "output"
+    assert first["R"] == pytest.approx(1, rel=1e-12)
+    assert first["D"] == pytest.approx(first["G"], rel=1e-12)
+    assert list(table["index"]) == list(range(len(table)))
+    np.testing.assert_allclose(table["depth"], np.linspace(0, 1, len(table)), rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_every_architecture_agrees_with_the_textbook_method(name, dtype, tolerance):
+    """Against activations that are collected one module at a time (before the next can change them) and all their pairs."""
+    model = relstab.build_model(name, (1, 28, 28), 10, 0.1).to(dtype)
+    probes = random_probes(shape=(1, 28, 28), dtype=dtype)
+    table = relstab.measure_sensitivity(model, probes, batch_size=5)
+    collected: dict[tuple[str, int], list[torch.Tensor]] = {}
+    for version in (probes.images, probes.deformed, probes.noisy):
+        calls: dict[str, int] = {}
+
+        def keep(layer, value, calls=calls):
+            calls[layer] = calls.get(layer, 0) + 1
+            collected.setdefault((layer, calls[layer]), []).append(value.clone())
+
+        leaves = [(layer, module) for layer, module in model.named_modules() if not list(module.children())]
+        handles = [
+            module.register_forward_hook(lambda _, __, output, layer=layer, keep=keep: keep(layer, output))
+            for layer, module in leaves
+        ]
+        with torch.no_grad():
+            keep("input", version)
+            keep("output", model.eval()(version))
+        for handle in handles:
+            handle.remove()
+    expected = {key: textbook(*versions) for key, versions in collected.items()}
+    calls = {}
+    for row in table.to_dict("records"):
+        calls[row["layer"]] = calls.get(row["layer"], 0) + 1
+        np.testing.assert_allclose(
+            [row[figure] for figure in FIGURES], expected[row["layer"], calls[row["layer"]]], rtol=tolerance, err_msg=row["layer"]
+        )
+    assert len(table) == len(expected)
+
+
+def test_in_place_activations_do_not_reach_the_layer_before(generator):
+    convolution = nn.Conv2d(3, 4, 3)
+    probes = random_probes()
+    in_place, plain = (nn.Sequential(convolution, nn.ReLU(inplace=flag)).double() for flag in (True, False))
+    pd.testing.assert_frame_equal(
+        relstab.measure_sensitivity(in_place, probes)[FIGURES], relstab.measure_sensitivity(plain, probes)[FIGURES]
+    )
+
+
+def test_every_call_of_a_shared_module_is_a_row():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu).double()
+    table = relstab.measure_sensitivity(model, random_probes(), batch_size=5)
+    assert list(table["layer"]) == ["input", "0", "1", "2", "1", "output"]
+    assert table["D"].iloc[4] == table["D"].iloc[5]
+    assert table["D"].iloc[2] != table["D"].iloc[4]
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x):
+        return {"mean": x.mean((2, 3)), "rest": (x.amax((2, 3)), torch.zeros(len(x), dtype=torch.int64))}
+
+
+def test_outputs_in_tuples_and_dicts_count_together():
+    probes = random_probes()
+    table = relstab.measure_sensitivity(nn.Sequential(TwoOutputs()), probes)
+    versions = [torch.cat([v.mean((2, 3)), v.amax((2, 3))], 1) for v in (probes.images, probes.deformed, probes.noisy)]
+    np.testing.assert_allclose(table[FIGURES].iloc[1], textbook(*versions), rtol=1e-10)
+
+
+def test_the_model_is_left_as_it_was(generator):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU()).double()
+    model.train()
+    model[1].eval()
+    before = copy.deepcopy(model.state_dict())
+    relstab.measure_sensitivity(model, random_probes())
+    with pytest.raises(ValueError, match="NaN"):
+        relstab.measure_sensitivity(model, relstab.Probes(*[torch.full((3, 3, 8, 8), math.nan, dtype=torch.float64)] * 3))
+    assert [module.training for module in model] == [True, False, True, True]
+    assert not any(module._forward_hooks for module in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_batches_of_probes_are_one_set(reference_network):
+    probes = random_probes(10)
+    whole = relstab.measure_sensitivity(reference_network, probes)
+    parts = relstab.measure_sensitivity(reference_network, iter([probes[:4], probes[4:]]))
+    np.testing.assert_allclose(parts[FIGURES].to_numpy(), whole[FIGURES].to_numpy(), rtol=1e-12)
+
+
+def test_layers_can_be_chosen(reference_network):
+    table = relstab.measure_sensitivity(reference_network, random_probes(), layers=["7", "output", "1"])
+    assert list(table["layer"]) == ["1", "7", "output"]
+    with pytest.raises(ValueError, match=r"layer 'classifer' is not a module .* nearest is 'classifier'"):
+        relstab.measure_sensitivity(relstab.build_model("lenet", (3, 16, 16), 10), random_probes(), layers=["classifer"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 10_000))
+def test_scaling_and_rotating_a_representation_changes_nothing(scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(3, 8, 6, dtype=torch.float64, generator=generator)  # versions, images, features
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=generator))
+    shift = torch.randn(6, dtype=torch.float64, generator=generator)
+    tables = [relstab.measure_sensitivity(nn.Identity(), relstab.Probes(*f)) for f in (base, scale * base @ rotation + shift)]
+    columns = ["D", "G", "R", "D_sem", "G_sem", "R_sem"]
+    np.testing.assert_allclose(tables[1][columns].to_numpy(), tables[0][columns].to_numpy(), rtol=1e-8)
+
+
+def test_a_linear_network_has_its_closed_form(generator):
+    """f = W x and eta = e z with z standard normal: G = e^2 |W|^2 / (2 tr(W C W')), with C the covariance of x.
+
+    Numerator and denominator are means over 4,000 images of squares of relative spread at most sqrt(2): 4 standard errors of their
+    ratio are at most 4 * 2 / sqrt(4000) = 0.13.
+    """
+    weight = torch.randn(5, 20, dtype=torch.float64, generator=generator)
+    factor = torch.randn(20, 20, dtype=torch.float64, generator=generator) / 4
+    images = torch.randn(4000, 20, dtype=torch.float64, generator=generator) @ factor
+    noisy = images + 0.3 * torch.randn(4000, 20, dtype=torch.float64, generator=generator)
+    model = nn.Linear(20, 5, bias=False).double()
+    model.weight.data = weight
+    table = relstab.measure_sensitivity(model, relstab.Probes(images, noisy, noisy), layers=["output"])
+    expected = 0.3**2 * weight.square().sum() / (2 * torch.trace(weight @ factor.T @ factor @ weight.T))
+    assert table["G"].iloc[0] == pytest.approx(float(expected), rel=0.13)
+
+
+def test_circular_convolutions_and_global_pooling_ignore_whole_shifts(generator):
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).double()
+    images = torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator)
+    noisy = images + torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator)
+    table = relstab.measure_sensitivity(model, relstab.Probes(images, images.roll((2, 3), (2, 3)), noisy))
+    assert table["D"].iloc[0] > 0.1
+    assert table["D"].iloc[-1] < 1e-25
+
+
+def _jackknife(clean, deformed, noisy):
+    """Standard errors of D, G and R by leaving out one image at a time, from the definition."""
+    count = len(clean)
+    values = []
+    for left_out in range(count):
+        keep = [i for i in range(count) if i != left_out]
+        d, g, r, _ = textbook(clean[keep], deformed[keep], noisy[keep])
+        values.append((d, g, r))
+    values = np.array(values)
+    return np.sqrt((count - 1) / count * np.square(values - values.mean(0)).sum(0))
+
+
+def test_standard_errors_agree_with_the_jackknife(generator):
+    """The two differ at the order 1 / P, and by the running mean of the spread: within 5% at P = 100."""
+    clean, one, two = torch.randn(3, 100, 15, dtype=torch.float64, generator=generator)
+    size = torch.rand(100, 1, dtype=torch.float64, generator=generator)
+    deformed, noisy = clean + size * one, clean + 2 * size * two
+    table = relstab.measure_sensitivity(nn.Identity(), relstab.Probes(clean, deformed, noisy), batch_size=25)
+    measured = table[["D_sem", "G_sem", "R_sem"]].iloc[0]
+    np.testing.assert_allclose(measured, _jackknife(clean, deformed, noisy), rtol=0.05)
+
+
+def test_intervals_cover_the_truth():
+    """Normal representations with known D and G: of 1,000 intervals of 1.96 standard errors, 93% to 97% hold the truth.
+
+    The truth is that of the estimator's expectation: the mean over all P^2 pairs is (P - 1) / P of the expected squared distance.
+    The binomial standard error of 95% over 1,000 is 0.7%.
+    """
+    count, features, repetitions = 200, 10, 1000
+    generator = torch.Generator().manual_seed(5)
+    hits = np.zeros(3)
+    for _ in range(repetitions):
+        clean, one, two = torch.randn(3, count, features, dtype=torch.float64, generator=generator)
+        probes = relstab.Probes(clean, clean + 0.3 * one, clean + 0.5 * two)
+        row = relstab.measure_sensitivity(nn.Identity(), probes, layers=["input"], batch_size=50).iloc[0]
+        scale = count / (count - 1)
+        truth = np.array([0.09 / 2 * scale, 0.25 / 2 * scale, 0.09 / 0.25])
+        measured = row[["D", "G", "R"]].to_numpy(float)
+        errors = row[["D_sem", "G_sem", "R_sem"]].to_numpy(float)
+        hits += np.abs(measured - truth) < 1.96 * errors
+    assert (hits / repetitions > 0.93).all(), hits
+    assert (hits / repetitions < 0.97).all(), hits
+
+
+def test_a_large_mean_loses_no_digits(generator):
+    """2 (mean |f|^2 - |mean f|^2) of float32 activations far from the origin, where the plain difference has no digit left."""
+    base = torch.randn(3, 40, 8, generator=generator)
+    near, far = (relstab.measure_sensitivity(nn.Identity(), relstab.Probes(*(base + shift))) for shift in (0.0, 4096.0))
+    np.testing.assert_allclose(far["denominator"], near["denominator"], rtol=1e-3)
+
+
+def test_a_constant_representation_is_refused_or_nan():
+    class Dead(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 3), 0.1, dtype=x.dtype)
+
+    model = nn.Sequential(nn.Flatten(), Dead())
+    for dtype in (torch.float32, torch.float64):
+        probes = random_probes(dtype=dtype)
+        with pytest.raises(ValueError, match=r"layer '1' \(Dead\) gives the same representation"):
+            relstab.measure_sensitivity(model, probes)
+        table = relstab.measure_sensitivity(model, probes, constant="nan")
+        assert table.loc[1, "R"] > 0
+        assert table.loc[2, ["D", "G", "R"]].isna().all()
+        assert table.loc[2, "denominator"] == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_activations_that_are_not_finite_name_the_layer(bad):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where(x > 1, bad, x)
+
+    model = nn.Sequential(nn.Flatten(), nn.Identity(), Broken())
+    with pytest.raises(ValueError, match=r"layer '2' \(Broken\) gave activations that are NaN, infinite"):
+        relstab.measure_sensitivity(model, random_probes())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(1)), r"1 image\(s\): at least 2"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), []), r"0 image\(s\): at least 2"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_size=0), "batch_size is 0"),
+        (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"shape \(27648,\) for 36 images"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'raise' or 'nan'"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bfloat16_networks_are_measured():
+    """Eight bits of mantissa: D and G agree with float32 to a few percent where the perturbation is large."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
+    probes = random_probes(dtype=torch.float32)
+    exact = relstab.measure_sensitivity(model, probes)
+    rough = relstab.measure_sensitivity(model.to(torch.bfloat16), probes)
+    np.testing.assert_allclose(rough[["D", "G"]].to_numpy(), exact[["D", "G"]].to_numpy(), rtol=0.05)
+
+
+def test_memory_of_sums_does_not_hold_activations():
+    sums = accumulate_sums(nn.Sequential(nn.Flatten()), random_probes(40), batch_size=4)
+    for layer in sums:
+        assert sum(part.numel() for part in (*layer.diffeo, *layer.noise, *layer.spread)) == 3 * 40

@@ -1,0 +1,216 @@
+import math
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import relstab
+from relstab.claims import _verdict, claim_table
+from relstab.paper_layers import paper_layers
+from relstab.tables import (
+    correlation_table,
+    error_above_zero,
+    network_table,
+    output_sensitivities,
+    read_tables,
+    sensitivity_table,
+)
+
+DEPTHS = {"init": 0.0, "trained": -1.5}
+
+
+def network_file(path, architecture="lenet", noise=0.0, seed=0, errors=(0.5, 0.2, 0.3)):
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"dataset": "some", "architecture": architecture, "noise": noise, "seed": seed})
+        file.attrs.update({"chance_error": 0.9, "test_images": 100})
+        file["history/test_error"] = errors
+        file["history/train_loss"] = [2.0, 1.0, 0.5]
+    return path
+
+
+def test_networks_are_judged_by_their_last_or_best_epoch(tmp_path):
+    path = network_file(tmp_path / "a.h5")
+    bad = network_file(tmp_path / "b.h5", "vgg11", errors=(0.9, 0.9, 0.85))
+    last, best = network_table([path, bad]), network_table([path, bad], weights="best")
+    assert last["test_error"].tolist() == [0.3, 0.85]
+    assert best["test_error"].tolist() == [0.2, 0.85]
+    assert best["train_loss"].tolist() == [1.0, 0.5]
+    assert last["learned"].tolist() == [True, False]  # 0.85 is above 0.9 * 0.9
+    assert network_table([bad], learned_below=1.0)["learned"].tolist() == [True]
+    assert list(last.columns[:8]) == [
+        "dataset", "architecture", "noise", "seed", "test_error", "train_loss", "epochs", "learned",
+    ]  # fmt: skip
+
+
+def synthetic(networks=12, noise=(0.0,), exponent=2.0, shuffles=2):
+    """Tables of networks whose error is 0.2 R^(1/exponent), whose R_k falls by e^-1.5 with depth when trained, and so on."""
+    rng = np.random.default_rng(0)
+    errors, layers, gammas = [], [], []
+    for level in noise:
+        for seed in range(networks):
+            keys = {"dataset": "some", "architecture": "lenet", "noise": level, "seed": seed}
+            r = math.exp(-1.5 + 0.5 * rng.normal())
+            error = 0.2 * r ** (1 / exponent)
+            errors.append(
+                {**keys, "test_error": error, "train_loss": 0.1, "epochs": 3, "learned": True, "test_images": 1000}
+            )
+            for state, fall in DEPTHS.items():
+                for shuffle in ["none", *map(str, range(shuffles))]:
+                    rise = 0.0 if shuffle == "none" else 0.3
+                    scale = math.log(r) if state == "trained" else 0.02 * seed
+                    kinds = [("input", "input"), ("c1", "Conv2d"), ("a1", "ReLU"), ("c2", "Conv2d"), ("a2", "ReLU")]
+                    for index, (layer, kind) in enumerate([*kinds, ("output", "output")]):
+                        depth = index / 5
+                        value = math.exp(depth * (scale if fall else 0.5 + scale) + rise * depth)
+                        g = 0.5 * value ** (-0.5) * (2.0 if state == "trained" else 1.0)
+                        layers.append(
+                            {**keys, "state": state, "shuffle": shuffle, "layer": layer, "kind": kind, "index": index}
+                            | {"depth": depth, "D": value * g, "G": g, "R": value, "denominator": 1.0}
+                            | {"D_sem": 0.01, "G_sem": 0.01, "R_sem": 0.01}
+                        )
+                for mode in (1, 2):
+                    gamma = 2.0 if state == "trained" and mode == 1 else 1.0
+                    gammas.append({**keys, "state": state, "layer": "c1", "index": 1, "depth": 1.0, "mode": mode})
+                    gammas[-1] |= {"eigenvalue": mode - 1.0, "gamma": gamma * math.exp(0.1 * rng.normal())}
+    return pd.DataFrame(errors), pd.DataFrame(layers), pd.DataFrame(gammas)
+
+
+def test_correlations_are_those_of_the_outputs():
+    networks, sensitivity, _ = synthetic(noise=(0.0, 3.0))
+    table = correlation_table(networks, sensitivity, resamples=200).set_index(["noise", "state", "sensitivity"])
+    assert table.loc[(0.0, "trained", "R"), "rho"] == pytest.approx(1)
+    assert table.loc[(3.0, "trained", "G"), "rho"] == pytest.approx(-1)
+    row = table.loc[(0.0, "init", "R")]
+    assert row["low"] < row["rho"] < row["high"]
+    outputs = sensitivity.query("noise == 0 and state == 'init' and shuffle == 'none' and layer == 'output'")
+    expected = relstab.log_correlation(networks.query("noise == 0")["test_error"], outputs["R"])
+    assert row["rho"] == pytest.approx(expected)
+    assert (table["networks"] == 12).all()
+
+
+def test_networks_that_did_not_learn_or_are_constant_are_left_out_and_counted():
+    networks, sensitivity, _ = synthetic()
+    networks.loc[0, ["test_error", "learned"]] = [0.9, False]
+    sensitivity.loc[(sensitivity["seed"] == 1) & (sensitivity["layer"] == "output"), ["D", "G", "R"]] = np.nan
+    table = correlation_table(networks, sensitivity, resamples=100)
+    assert (table["networks"] == 10).all()
+    assert table.query("state == 'trained' and sensitivity == 'R'")["rho"].iloc[0] == pytest.approx(1)
+
+
+def test_an_error_of_zero_counts_as_half_a_test_image():
+    networks, sensitivity, _ = synthetic()
+    networks.loc[0, "test_error"] = 0.0
+    assert error_above_zero(networks)[0] == 1 / 2000
+    assert output_sensitivities(networks, sensitivity)["error"].min() == 1 / 2000
+    assert np.isfinite(correlation_table(networks, sensitivity, resamples=100)["rho"]).all()
+
+
+def test_too_few_networks_have_no_correlation():
+    table = correlation_table(*synthetic(networks=2)[:2], resamples=100)
+    assert table[["rho", "low", "high"]].isna().all(axis=None)
+    assert (table["networks"] == 2).all()
+
+
+def test_layers_of_the_paper_follow_convolutions():
+    """A residual block: two branches meet in one activation; pooling, batch norm and a second activation do not count."""
+    kinds = "input Conv2d BatchNorm2d ReLU MaxPool2d ReLU Conv2d Conv2d BatchNorm2d ReLU Flatten Linear output".split()
+    layers = ["input", *map(str, range(11)), "output"]
+    table = pd.DataFrame({"layer": layers, "kind": kinds, "index": range(13), "depth": 0.0, "seed": 0})
+    chosen = paper_layers(table, ["seed"])
+    assert chosen["index"].tolist() == [0, 3, 9, 12]
+    assert chosen["k"].tolist() == [0, 1, 2, 3]
+    assert chosen["depth"].tolist() == [0, 1 / 3, 2 / 3, 1]
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet18", 17), ("vgg11", 8), ("vgg11_bn", 8), ("lenet", 4), ("fc4", 4)])
+def test_networks_have_as_many_layers_as_their_names_say(name, count):
+    """ResNet18: 17 convolutions and the read-out; VGG11 for small images: 8 and the read-out; hidden layers count as well."""
+    import torch
+
+    model = relstab.build_model(name, (1, 28, 28), 10, 0.1)
+    images = torch.randn(4, 1, 28, 28)
+    table = relstab.measure_sensitivity(model, relstab.Probes(images, images + 0.1, images - 0.1), constant="nan")
+    assert len(paper_layers(table.assign(seed=0), ["seed"])) == count + 2  # and the input and the output
+
+
+def test_tables_survive_the_disk(tmp_path):
+    networks, sensitivity, _ = synthetic(networks=3)
+    networks.to_csv(tmp_path / "networks.csv", index=False)
+    sensitivity.to_csv(tmp_path / "sensitivity.csv", index=False)
+    again = read_tables(tmp_path / "networks.csv", tmp_path / "sensitivity.csv")
+    pd.testing.assert_frame_equal(again[0], networks)
+    pd.testing.assert_frame_equal(again[1], sensitivity, check_dtype=False)
+    assert set(again[1]["shuffle"]) == {"none", "0", "1"}
+
+
+def test_files_of_sums_become_one_table(tmp_path):
+    columns = {"layer": ["input", "output"], "kind": ["input", "output"], "index": [0, 1], "depth": [0.0, 1.0]}
+    numbers = {name: [1.0, 2.0] for name in ("D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator")}
+    for name, groups in (("plain", ["init", "trained"]), ("mixed", [f"{s}/{i}" for s in ("init", "trained") for i in range(11)])):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.attrs.update({"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 0})
+            for group in groups:
+                for column, values in (columns | numbers).items():
+                    file[f"{group}/{column}"] = values
+    table = sensitivity_table([tmp_path / "plain.h5"], [tmp_path / "mixed.h5"])
+    assert table.groupby("state")["shuffle"].unique()["trained"].tolist() == ["none", *map(str, range(11))]
+    assert len(table) == 2 * 2 * 12
+    assert table.columns.tolist() == [
+        "dataset", "architecture", "noise", "seed", "state", "shuffle", "layer", "kind", "index", "depth",
+        "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator",
+    ]  # fmt: skip
+
+
+def verdicts(*tables):
+    return claim_table(*tables, resamples=300).set_index("claim")
+
+
+def test_claims_are_decided_from_tables_that_were_made_to_hold():
+    table = verdicts(*synthetic(noise=(0.0, 3.0)))
+    assert table.loc[2, "verdict"] == "supported"  # G falls with R, and the error grows with it
+    assert table.loc[4, "verdict"] == "supported"
+    assert table.loc[5, "verdict"] == "supported"
+    assert table.loc[6, "verdict"] == "supported"
+    assert table.loc[6, "statistic"] == pytest.approx(math.log(2 / 3 / (1 / 2)), abs=0.1)
+    assert table.loc[7, "verdict"] == "supported"
+    assert table.loc[12, "verdict"] == "supported"
+    assert table.loc[12, "statistic"] == pytest.approx(1)
+    assert list(table.index) == [1, 2, 3, 4, 5, 6, 7, 12]
+
+
+def test_claims_are_refused_by_tables_that_were_made_to_fail():
+    networks, sensitivity, spectrum = synthetic(noise=(0.0, 3.0))
+    networks["test_error"] = 0.01 / networks["test_error"]  # rises where R falls
+    swapped = {"init": "trained", "trained": "init"}
+    sensitivity["state"] = sensitivity["state"].replace(swapped)
+    spectrum["state"] = spectrum["state"].replace(swapped)
+    table = verdicts(networks, sensitivity, spectrum)
+    for claim in (4, 6, 7, 12):
+        assert table.loc[claim, "verdict"] == "not supported", claim
+    assert table.loc[7, "statistic"] < 0
+
+
+def test_claim_4_needs_networks_at_initialization_that_do_not_fall():
+    networks, sensitivity, spectrum = synthetic()
+    initial = sensitivity["state"] == "init"
+    sensitivity.loc[initial, "R"] = np.exp(-2 * sensitivity.loc[initial, "depth"])
+    assert verdicts(networks, sensitivity, spectrum).loc[4, "verdict"] == "not supported"
+
+
+def test_without_enough_networks_claims_are_undecided():
+    table = verdicts(*synthetic(networks=3))
+    assert (table["verdict"] == "undecided").all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.1, 0.5, "supported"), (-0.1, 0.5, "undecided"), (-0.5, -0.1, "not supported"), (math.nan, math.nan, "undecided")],
+)
+def test_verdicts_follow_the_interval(low, high, expected):
+    assert _verdict(low, high) == expected
+
+
+def test_claims_are_seeded():
+    tables = synthetic()
+    pd.testing.assert_frame_equal(claim_table(*tables, resamples=100), claim_table(*tables, resamples=100))

@@ -1,0 +1,174 @@
+import math
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import relstab
+from relstab.config import Training
+from relstab.datasets import normalise, prepare_dataset, read_dataset
+from relstab.training import (
+    HISTORY,
+    STATES,
+    _optimizer,
+    augment,
+    choose_device,
+    classification_error,
+    learning_rate,
+    save_network,
+)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "mnist5k.h5"
+    prepare_dataset(path, "mnist5k", train_images=400, test_images=200)
+    return read_dataset(path)
+
+
+@pytest.fixture(scope="module")
+def test_images(digits):
+    return normalise(torch.from_numpy(digits.images["test"]), digits), torch.from_numpy(digits.labels["test"])
+
+
+QUICK = Training(epochs=2, batch_size=50, learning_rate=0.02, crop_padding=2, flip=False, width=0.25)
+
+
+def test_the_cosine_falls_to_zero_over_its_share_of_the_epochs():
+    recipe = Training(epochs=10, learning_rate=0.4, schedule_fraction=0.5)
+    rates = [learning_rate(step, 4, recipe) for step in range(40)]
+    assert rates[0] == 0.4
+    assert rates[10] == pytest.approx(0.2)
+    assert rates[20:] == [0.0] * 20
+    assert rates[5] == pytest.approx(0.4 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_warm_up_rises_and_a_constant_rate_stays():
+    recipe = Training(epochs=10, learning_rate=0.4, schedule="constant", warmup_epochs=2)
+    rates = [learning_rate(step, 4, recipe) for step in range(40)]
+    np.testing.assert_allclose(rates[:8], 0.4 * np.arange(1, 9) / 9)
+    assert rates[8:] == [0.4] * 32
+    longer = Training(epochs=1, learning_rate=0.4, warmup_epochs=2)
+    assert 0 < learning_rate(3, 4, longer) < 0.4
+
+
+def test_only_matrices_decay():
+    model = relstab.build_model("vgg11_bn", (1, 28, 28), 10, 0.1)
+    decaying, others = _optimizer(model, Training(weight_decay=0.1)).param_groups
+    assert decaying["weight_decay"] == 0.1
+    assert others["weight_decay"] == 0
+    assert all(parameter.ndim > 1 for parameter in decaying["params"])
+    assert all(parameter.ndim == 1 for parameter in others["params"])
+    assert len(decaying["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_crops_are_shifts_into_padding_and_flips_are_mirrors(generator):
+    images = torch.randint(1, 256, (64, 2, 6, 6), dtype=torch.uint8, generator=generator)
+    padded = torch.nn.functional.pad(images, [2] * 4)
+    crops = augment(images, 2, True, generator)
+    assert crops.shape == images.shape
+    assert crops.dtype == torch.uint8
+    seen = set()
+    for crop, source in zip(crops, padded, strict=True):
+        for flip in (False, True):
+            for row in range(5):
+                for col in range(5):
+                    # A flipped crop is the mirrored window.
+                    window = source[:, row : row + 6, col : col + 6]
+                    if torch.equal(crop, window.flip(2) if flip else window):
+                        seen.add((flip, row, col))
+    assert {flip for flip, _, _ in seen} == {False, True}
+    assert {row for _, row, _ in seen} == set(range(5))
+    assert {col for _, _, col in seen} == set(range(5))
+    assert torch.equal(augment(images, 0, False, generator), images)
+
+
+def test_every_crop_is_some_window(generator):
+    images = torch.randint(1, 256, (30, 1, 5, 5), dtype=torch.uint8, generator=generator)
+    padded = torch.nn.functional.pad(images, [1] * 4)
+    for crop, source in zip(augment(images, 1, False, generator), padded, strict=True):
+        windows = [source[:, r : r + 5, c : c + 5] for r in range(3) for c in range(3)]
+        assert any(torch.equal(crop, window) for window in windows)
+
+
+def test_a_network_learns_and_is_what_it_says(digits, test_images, tmp_path):
+    recipe = QUICK.model_copy(update={"epochs": 15, "batch_size": 20, "learning_rate": 0.02, "width": 1.0})
+    network = relstab.train_network("lenet", digits, test_images, recipe, sigma=0, seed=0, device="cpu")
+    errors = [row["test_error"] for row in network.history]
+    assert network.chance_error == 0.9
+    assert errors[-1] < 0.2
+    assert network.history[-1]["train_loss"] < 0.3 * network.history[0]["train_loss"]
+    save_network(tmp_path / "net.h5", network)
+    for state, error in (("last", errors[-1]), ("best", min(errors))):
+        assert classification_error(relstab.load_network(tmp_path / "net.h5", state), *test_images) == error
+    with h5py.File(tmp_path / "net.h5") as file:
+        assert file["history/epoch"][:].tolist() == list(range(1, 16))
+        assert list(file["history"]) == sorted(HISTORY)
+        assert file.attrs["architecture"] == "lenet"
+        assert '"learning_rate": 0.02' in file.attrs["parameters"]
+    with pytest.raises(ValueError, match="state is 'middle'"):
+        relstab.load_network(tmp_path / "net.h5", "middle")
+
+
+def states_of(network):
+    return {f"{state}/{name}": value for state in STATES for name, value in network.states[state].items()}
+
+
+@pytest.mark.parametrize("architecture", ["fc2", "vgg11_bn"])
+def test_the_same_seed_gives_the_same_weights_whatever_ran_before(digits, test_images, architecture):
+    recipe = QUICK.model_copy(update={"width": 0.05})
+    first = relstab.train_network(architecture, digits, test_images, recipe, 5.0, 1, device="cpu")
+    torch.manual_seed(99)
+    torch.rand(10)
+    before = torch.get_rng_state()
+    again = relstab.train_network(architecture, digits, test_images, recipe, 5.0, 1, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, value in states_of(first).items():
+        assert torch.equal(value, states_of(again)[name]), name
+    assert first.history == again.history
+    for other in ({"seed": 2, "sigma": 5.0}, {"seed": 1, "sigma": 6.0}):
+        different = relstab.train_network(architecture, digits, test_images, recipe, device="cpu", **other)
+        assert not torch.equal(
+            next(iter(different.states["init"].values())), next(iter(first.states["init"].values()))
+        )
+
+
+def test_statistics_at_initialization_are_those_of_training_images(digits, test_images):
+    """Batch norm of the first layer, at initialization, gives activations of mean 0 and variance 1 on training images."""
+    network = relstab.train_network("vgg11_bn", digits, test_images, QUICK, 0, 0, device="cpu")
+    model = relstab.build_model("vgg11_bn", (1, 28, 28), 10, QUICK.width)
+    model.load_state_dict(network.states["init"])
+    images = normalise(torch.from_numpy(digits.images["train"]), digits)
+    activations = model.eval().features[:2](images).detach().transpose(0, 1).flatten(1)
+    # 250 of the 400 images were used.
+    assert activations.mean(1).abs().max() < 0.1
+    torch.testing.assert_close(activations.var(1), torch.ones(len(activations)), rtol=0.15, atol=0)
+
+
+def test_he_initialization_keeps_the_second_moment():
+    """Through vgg11, He's weights keep activations of order one where torch's own let them die out."""
+    from relstab.training import _initialise
+
+    x = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    scale = {}
+    for name in ("default", "he"):
+        torch.manual_seed(0)
+        model = relstab.build_model("vgg11", (3, 32, 32), 10).eval()
+        _initialise(model, name)
+        with torch.no_grad():
+            scale[name] = float(model(x).std(0).mean())
+    assert scale["he"] > 0.1
+    assert scale["default"] < 0.01 * scale["he"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(digits, test_images):
+    recipe = QUICK.model_copy(update={"learning_rate": 1e18})
+    with pytest.raises(FloatingPointError, match=r"loss of lenet at noise 0, seed 3, became (nan|inf) in epoch 1 .*recipes.lenet"):
+        relstab.train_network("lenet", digits, test_images, recipe, 0, 3, device="cpu")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"device is 'cuda:63', and this machine has \d+ CUDA devices"):
+        choose_device("cuda:63")

@@ -1,0 +1,328 @@
+"""The workflow as a user runs it: made once, small; then what a change makes anew, and what happens after a kill."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import ROOT
+
+SMOKE = ROOT / "configs" / "smoke.yaml"
+RESULTS = Path("results/smoke")
+
+
+def overlay(path, **changes):
+    """The smoke config with some keys replaced, written to ``path``; keys of sections are joined by two underscores."""
+    raw = yaml.safe_load(SMOKE.read_text())
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        place = raw
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def command(folder, *arguments, config=SMOKE):
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    return [*snakemake, *arguments, "--configfile", str(config)]
+
+
+def run(folder, *arguments, config=SMOKE, check=True):
+    done = subprocess.run(
+        command(folder, *arguments, config=config), cwd=folder, capture_output=True, text=True, timeout=600, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def planned(folder, config=SMOKE, cores="2"):
+    """What a run would do: the file of each job by its rule, without the results folder."""
+    done = run(folder, "all", "--dry-run", "--cores", cores, config=config)
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    jobs: dict[str, set[str]] = {}
+    for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, flags=re.MULTILINE):
+        if rule == "all":
+            continue
+        output = re.search(r"^    output: ([^,\n]+)", block, flags=re.MULTILINE)
+        jobs.setdefault(rule, set()).add(str(Path(output[1]).relative_to(RESULTS)))
+    assert jobs, text
+    return jobs
+
+
+FIGURES = {"figure_1", "figure_3", "figure_4", "figure_10", "figure_11"}
+ALL_TABLES = {"network_table", "sensitivity_table", "spectrum_table", "correlation_table", "claim_table"}
+COLLECTING = FIGURES | ALL_TABLES
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder in which the smoke config ran to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder, "all", "report", "--cores", "2")
+    return folder
+
+
+def contents(path):
+    """Everything in an HDF5 file: attributes and arrays by their names."""
+    found = {}
+    with h5py.File(path) as file:
+        found["/"] = dict(file.attrs)
+
+        def keep(name, item):
+            found[name] = dict(item.attrs) if isinstance(item, h5py.Group) else item[()]
+
+        file.visititems(keep)
+    return found
+
+
+def assert_same_results(first, second):
+    names = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.suffix in (".h5", ".csv", ".pdf", ".png"))
+    others = sorted(str(path.relative_to(second)) for path in second.rglob("*") if path.suffix in (".h5", ".csv", ".pdf", ".png"))
+    assert names == others
+    assert len(names) > 30
+    for name in names:
+        if name.endswith(".h5"):
+            one, two = contents(first / name), contents(second / name)
+            assert one.keys() == two.keys()
+            for key in one:
+                np.testing.assert_equal(two[key], one[key], err_msg=f"{name}: {key}")
+        else:
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_all_that_is_promised_is_there(finished):
+    results = finished / RESULTS
+    networks = pd.read_csv(results / "tables/networks.csv")
+    assert len(networks) == 6
+    sensitivity = pd.read_csv(results / "tables/sensitivity.csv", dtype={"shuffle": str})
+    inputs = sensitivity[sensitivity["layer"] == "input"]
+    np.testing.assert_allclose(inputs["R"], 1, rtol=1e-5)
+    assert set(sensitivity["shuffle"]) == {"none", "0", "1"}
+    assert set(sensitivity.query("shuffle != 'none'")["architecture"]) == {"lenet", "vgg11_bn"}
+    # Shuffles leave the input as it is, and change the layers behind the second convolution.
+    claims = pd.read_csv(results / "tables/claims.csv")
+    assert claims["claim"].tolist() == [1, 2, 3, 4, 5, 6, 7, 12]
+    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 5
+    assert (results / "report.html").stat().st_size > 100_000
+    assert not list(results.rglob("*.partial-*"))
+    for log in (results / "logs").rglob("*.log"):
+        assert re.fullmatch(r"work: [\d.]+ s", log.read_text().splitlines()[-1]), log
+
+
+def test_every_file_says_what_made_it(finished):
+    for path in (finished / RESULTS).rglob("*.h5"):
+        attributes = contents(path)["/"]
+        assert {"parameters", "relstab_version", "git_commit", "torch_version", "device"} <= set(attributes), path
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert planned(finished) == {}
+    before = {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
+    done = run(finished, "all_figures", "--cores", "8")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
+
+
+def test_cores_and_device_rerun_nothing(finished, tmp_path):
+    assert planned(finished, cores="7") == {}
+    assert planned(finished, overlay(tmp_path / "c.yaml", device="cpu", sensitivity__batch_size=7, data__root="elsewhere")) == {}
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_another_place_reruns_nothing(finished, tmp_path, how):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, symlinks=True)  # keeps the times of files
+    if how == "moved":
+        copy = copy.rename(tmp_path / "moved")
+    assert planned(copy) == {}
+
+
+NETWORKS_OF = "networks/mnist5k/{}/noise{}/seed{}.h5"
+
+
+def test_a_new_seed_trains_and_measures_that_seed_only(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", seeds=2))
+    new = {(a, n) for a in ("fc2", "lenet", "vgg11_bn") for n in (0, 10)}
+    assert jobs["train"] == {NETWORKS_OF.format(a, n, 1) for a, n in new}
+    assert jobs["sensitivity"] == {f"sensitivity/mnist5k/{a}/noise{n}/seed1.h5" for a, n in new}
+    assert jobs["shuffled_sensitivity"] == {f"sensitivity/mnist5k/{a}/noise0/seed1_shuffled.h5" for a in ("lenet", "vgg11_bn")}
+    assert jobs["spectra"] == {f"spectra/mnist5k/{a}/noise{n}/seed1.h5" for a, n in new if a != "fc2"}
+    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+
+
+def test_seeds_of_one_architecture_are_its_own(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", recipes__fc2={"epochs": 3, "width": 0.25, "seeds": 2}))
+    assert jobs["train"] == {NETWORKS_OF.format("fc2", n, 1) for n in (0, 10)}
+
+
+def test_a_new_noise_level_trains_and_measures_that_level_only(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", noise=[0, 10, 0.5]))
+    assert jobs["train"] == {NETWORKS_OF.format(a, 0.5, 0) for a in ("fc2", "lenet", "vgg11_bn")}
+    assert jobs["noisy_test"] == {"datasets/mnist5k/test_noise0.5.h5"}
+    assert jobs["probes"] == {"probes/mnist5k/noise0.5.h5"}
+    assert jobs["sensitivity"] == {f"sensitivity/mnist5k/{a}/noise0.5/seed0.h5" for a in ("fc2", "lenet", "vgg11_bn")}
+    assert jobs["spectra"] == {f"spectra/mnist5k/{a}/noise0.5/seed0.h5" for a in ("lenet", "vgg11_bn")}
+    assert set(jobs) == {"train", "noisy_test", "probes", "sensitivity", "spectra"} | COLLECTING
+
+
+def test_a_new_architecture_trains_and_measures_it_only(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", architectures=["fc2", "lenet", "vgg11_bn", "resnet18"]))
+    assert jobs["train"] == {NETWORKS_OF.format("resnet18", n, 0) for n in (0, 10)}
+    assert jobs["sensitivity"] == {f"sensitivity/mnist5k/resnet18/noise{n}/seed0.h5" for n in (0, 10)}
+    assert jobs["shuffled_sensitivity"] == {"sensitivity/mnist5k/resnet18/noise0/seed0_shuffled.h5"}
+    assert jobs["spectra"] == {f"spectra/mnist5k/resnet18/noise{n}/seed0.h5" for n in (0, 10)}
+    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+
+
+@pytest.mark.parametrize("change", [{"probes__cutoff": 4}, {"probes__displacement": 0.7}, {"probes__images": 50}])
+def test_other_probes_train_nothing(finished, tmp_path, change):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", **change))
+    assert jobs["probes"] == {f"probes/mnist5k/noise{n}.h5" for n in (0, 10)}
+    assert len(jobs["sensitivity"]) == 6
+    assert len(jobs["shuffled_sensitivity"]) == 2
+    assert set(jobs) == {
+        "probes", "sensitivity", "shuffled_sensitivity", "sensitivity_table", "correlation_table", "claim_table",
+        "figure_1", "figure_3", "figure_10", "figure_11",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{"figures__dpi": 90}, {"figures__font_size": 9}])
+def test_a_figure_option_draws_figures_only(finished, tmp_path, change):
+    assert set(planned(finished, overlay(tmp_path / "c.yaml", **change))) == FIGURES
+
+
+def test_another_example_draws_its_figure_only(finished, tmp_path):
+    assert set(planned(finished, overlay(tmp_path / "c.yaml", figures__example=3))) == {"figure_1"}
+
+
+def test_one_architectures_rate_trains_its_networks_only(finished, tmp_path):
+    changed = {"epochs": 6, "learning_rate": 0.03}
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", recipes__lenet=changed))
+    assert jobs["train"] == {NETWORKS_OF.format("lenet", n, 0) for n in (0, 10)}
+    assert jobs["sensitivity"] == {f"sensitivity/mnist5k/lenet/noise{n}/seed0.h5" for n in (0, 10)}
+    assert jobs["spectra"] == {f"spectra/mnist5k/lenet/noise{n}/seed0.h5" for n in (0, 10)}
+    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+
+
+@pytest.mark.parametrize("change", [{"channel_shuffle__count": 3}, {"channel_shuffle__which": "both"}])
+def test_shuffles_train_nothing_and_measure_nothing_else(finished, tmp_path, change):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", **change))
+    assert len(jobs["shuffled_sensitivity"]) == 2
+    assert set(jobs) == {
+        "shuffled_sensitivity", "sensitivity_table", "correlation_table", "claim_table",
+        "figure_1", "figure_3", "figure_10", "figure_11",
+    }  # fmt: skip
+
+
+def test_a_confidence_measures_nothing(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", correlation__confidence=0.9))
+    assert set(jobs) == {"correlation_table", "claim_table", "figure_1", "figure_10"}
+
+
+def test_best_weights_train_nothing(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", sensitivity__weights="best"))
+    assert set(jobs) == {"sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+
+
+def test_another_folder_or_seed_of_the_run_is_all_new(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", seed=5))
+    assert len(jobs["train"]) == 6
+    assert len(jobs["prepare_dataset"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"probes__cutof": 4}, "probes.cutof: there is no such key"),
+        ({"architectures": ["lenett"]}, "(nearest: 'lenet')"),
+        ({"noise": [-1]}, "noise[0]: -1 is given; a number of at least 0"),
+        ({"seeds": "two"}, "seeds: 'two' is given; a whole number is wanted"),
+    ],
+)
+def test_a_wrong_config_stops_before_any_job_with_one_sentence(tmp_path, change, sentence):
+    done = run(tmp_path, "all", "--cores", "1", config=overlay(tmp_path / "wrong.yaml", **change), check=False)
+    assert done.returncode != 0
+    text = done.stdout + done.stderr
+    assert "config.yaml with wrong.yaml: " in text
+    assert sentence in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
+    config = overlay(tmp_path / "c.yaml", probes__images=1000)
+    done = run(tmp_path, "all", "--cores", "2", "--until", "probes", config=config, check=False)
+    assert done.returncode != 0
+    line = "relstab: probes (dataset mnist5k, noise 0): 1000 probes are wanted (config.yaml: probes.images), and the test set has 200"
+    assert line in done.stdout + done.stderr
+    assert not list((tmp_path / RESULTS / "probes").rglob("*.h5"))
+    log = next((tmp_path / RESULTS / "logs/probes").rglob("noise0.log"))
+    assert "Traceback" in log.read_text()
+
+
+def test_two_runs_cannot_write_to_one_folder(finished, tmp_path):
+    with (finished / RESULTS / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(finished, "all", "--cores", "1", "--forcerun", "network_table", check=False)
+        assert done.returncode != 0
+        assert "another run is writing to results/smoke" in done.stdout + done.stderr
+        assert planned(finished) == {}  # looking is allowed
+
+
+def start(folder):
+    with (folder / "out.txt").open("a") as out:
+        return subprocess.Popen(
+            command(folder, "all", "--cores", "2"), cwd=folder, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def interrupt(process, how):
+    if how == "Ctrl-C":  # the terminal sends it to all processes of the group
+        os.killpg(process.pid, signal.SIGINT)
+    elif how == "kill":
+        process.terminate()
+    elif how == "kill -9 of all":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:  # of Snakemake alone: its jobs go on without it
+        process.kill()
+
+
+def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
+    """Interrupted again and again, at moments spread over the run, in four ways; then run to the end."""
+    rng = np.random.default_rng(7)
+    ways = ["Ctrl-C", "kill -9 of all", "kill", "kill -9 of Snakemake"]
+    undisturbed = 0
+    for attempt in range(12):
+        process = start(tmp_path)
+        way = ways[attempt % len(ways)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(2.5, 7))
+        if process.poll() is None:
+            interrupt(process, way)
+            process.wait(timeout=120)
+        else:
+            undisturbed += 1
+        assert not [path for path in (tmp_path / RESULTS).rglob("*.h5") if ".partial-" not in path.name and not h5py.is_hdf5(path)]
+        if undisturbed:
+            break
+    time.sleep(1)
+    run(tmp_path, "all", "--cores", "2")
+    assert planned(tmp_path) == {}
+    assert_same_results(finished / RESULTS, tmp_path / RESULTS)

@@ -1,0 +1,22 @@
+"""Write the HTML report of the whole run with Snakemake."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from job import job
+
+from relstab.storage import whole_file
+
+with job(snakemake), tempfile.TemporaryDirectory() as folder, whole_file(snakemake.output.html) as temporary:
+    config = Path(folder) / "config.json"
+    config.write_text(json.dumps(snakemake.config))
+    command = ["snakemake", "all", "--report", str(temporary), "--snakefile", snakemake.params.snakefile]
+    # The run that makes the report holds the lock; reading what it made needs none.
+    command += ["--nolock", "--configfile", str(config)]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    if done.returncode:
+        raise RuntimeError(f"snakemake --report failed; its output is in {snakemake.log[0]}")
