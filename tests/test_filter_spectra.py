@@ -52,9 +52,7 @@ def test_sums_over_eigenspaces_are_those_of_the_reference(reference, case):
     weight, figures = reference[f"spectrum{case}_weight"], reference.figures[f"spectrum{case}"]
     gamma = relstab.filter_spectrum(weight)
     eigenvalues, _ = relstab.laplacian_modes(weight.shape[-1])
-    for eigenvalue, expected, degeneracy in zip(
-        figures["eigenvalue"], figures["gamma_sum"], figures["degeneracy"], strict=True
-    ):
+    for eigenvalue, expected, degeneracy in zip(figures["eigenvalue"], figures["gamma_sum"], figures["degeneracy"], strict=True):
         space = (eigenvalues - eigenvalue).abs() < 1e-5
         assert space.sum() == degeneracy
         assert float(gamma[space].sum()) == pytest.approx(expected, rel=1e-10)
@@ -85,9 +83,7 @@ def test_files_hold_every_convolution_larger_than_one_pixel(tmp_path):
     names = ["stem.weight", "b.1x1.weight", "a.late.weight", "fc.weight"]
     shapes = [(2, 1, 3, 3), (2, 2, 1, 1), (3, 2, 5, 5), (4, 3)]
     with h5py.File(tmp_path / "net.h5", "w") as file:
-        file.attrs.update(
-            {"dataset": "some", "architecture": "net", "noise": 0.0, "seed": 1, "parameters_in_order": names}
-        )
+        file.attrs.update({"dataset": "some", "architecture": "net", "noise": 0.0, "seed": 1, "parameters_in_order": names})
         for state, factor in (("init", 1.0), ("last", 2.0)):
             for name, shape in zip(names, shapes, strict=True):
                 file[f"{state}/{name}"] = np.full(shape, factor, np.float32)

@@ -52,9 +52,7 @@ def synthetic(networks=12, noise=(0.0,), exponent=2.0, shuffles=2):
             keys = {"dataset": "some", "architecture": "lenet", "noise": level, "seed": seed}
             r = math.exp(-1.5 + 0.5 * rng.normal())
             error = 0.2 * r ** (1 / exponent)
-            errors.append(
-                {**keys, "test_error": error, "train_loss": 0.1, "epochs": 3, "learned": True, "test_images": 1000}
-            )
+            errors.append({**keys, "test_error": error, "train_loss": 0.1, "epochs": 3, "learned": True, "test_images": 1000})
             for state, fall in DEPTHS.items():
                 for shuffle in ["none", *map(str, range(shuffles))]:
                     rise = 0.0 if shuffle == "none" else 0.3

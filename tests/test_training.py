@@ -129,9 +129,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_ran_before(digits, test_i
     assert first.history == again.history
     for other in ({"seed": 2, "sigma": 5.0}, {"seed": 1, "sigma": 6.0}):
         different = relstab.train_network(architecture, digits, test_images, recipe, device="cpu", **other)
-        assert not torch.equal(
-            next(iter(different.states["init"].values())), next(iter(first.states["init"].values()))
-        )
+        assert not torch.equal(next(iter(different.states["init"].values())), next(iter(first.states["init"].values())))
 
 
 def test_statistics_at_initialization_are_those_of_training_images(digits, test_images):
@@ -164,7 +162,9 @@ def test_he_initialization_keeps_the_second_moment():
 
 def test_a_loss_that_is_not_finite_stops_with_advice(digits, test_images):
     recipe = QUICK.model_copy(update={"learning_rate": 1e18})
-    with pytest.raises(FloatingPointError, match=r"loss of lenet at noise 0, seed 3, became (nan|inf) in epoch 1 .*recipes.lenet"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss of lenet at noise 0, seed 3, became (nan|inf) in epoch 1 .*recipes.lenet"
+    ):
         relstab.train_network("lenet", digits, test_images, recipe, 0, 3, device="cpu")
 
 

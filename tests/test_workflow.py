@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -308,7 +307,7 @@ def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
     """Interrupted again and again, at moments spread over the run, in four ways; then run to the end."""
     rng = np.random.default_rng(7)
     ways = ["Ctrl-C", "kill -9 of all", "kill", "kill -9 of Snakemake"]
-    undisturbed = 0
+    interrupted, ended = 0, False
     for attempt in range(12):
         process = start(tmp_path)
         way = ways[attempt % len(ways)]
@@ -317,12 +316,15 @@ def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
         if process.poll() is None:
             interrupt(process, way)
             process.wait(timeout=120)
+            interrupted += 1
         else:
-            undisturbed += 1
-        assert not [path for path in (tmp_path / RESULTS).rglob("*.h5") if ".partial-" not in path.name and not h5py.is_hdf5(path)]
-        if undisturbed:
+            ended = True
+        assert not [
+            path for path in (tmp_path / RESULTS).rglob("*.h5") if ".partial-" not in path.name and not h5py.is_hdf5(path)
+        ]
+        if ended:
             break
-    time.sleep(1)
+    assert interrupted >= len(ways)
     run(tmp_path, "all", "--cores", "2")
     assert planned(tmp_path) == {}
     assert_same_results(finished / RESULTS, tmp_path / RESULTS)

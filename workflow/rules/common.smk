@@ -11,9 +11,9 @@ from relstab.config import ConfigError, load_config
 
 def checked_config():
     """The configuration, or one sentence for each wrong key before anything runs."""
-    sources = [Path(file).name for file in workflow.configfiles]
+    overlays = [Path(file).name for file in workflow.overwrite_configfiles]
     try:
-        return load_config(config, " with ".join(dict.fromkeys(sources)) or "config.yaml")
+        return load_config(config, " with ".join(["config.yaml", *overlays]))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
