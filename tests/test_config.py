@@ -3,8 +3,9 @@ import copy
 import pytest
 import yaml
 
-from conftest import ROOT
 from relstab.config import ConfigError, load_config
+
+from conftest import ROOT
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
 

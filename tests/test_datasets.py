@@ -64,7 +64,7 @@ def test_fewer_images_are_balanced(tmp_path):
     assert counts.sum() == 105
     assert counts.max() - counts.min() <= 1
     assert np.bincount(few.labels["test"]).tolist() == [2] * 10
-    with pytest.raises(ValueError, match="4001 images are wanted .*data.train_images.* has 4000"):
+    with pytest.raises(ValueError, match=r"4001 images are wanted .*data.train_images.* has 4000"):
         prepare_dataset(tmp_path / "many.h5", "mnist5k", train_images=4001)
     assert not (tmp_path / "many.h5").exists()
 
@@ -135,7 +135,7 @@ def test_changed_or_cut_files_are_refused(small_fashion, tmp_path):
 def test_without_files_and_network_the_message_says_what_to_put_where(small_fashion, tmp_path, monkeypatch):
     from relstab._torchvision import torchvision
 
-    def no_network(*args, **kwargs):
+    def no_network(*_args, **_kwargs):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", no_network)

@@ -72,8 +72,8 @@ def test_fields_of_a_batch_are_those_of_each_image(generator):
 def test_mean_squared_displacement_has_its_closed_form(generator):
     """E u(x, y)^2 = n^2 T sum_ij sin(i pi x)^2 sin(j pi y)^2 / (i^2 + j^2), at every pixel.
 
-    Over 20,000 fields the average of the squares of normal numbers has relative error sqrt(2 / 20000) = 0.01; the mean over pixels
-    is checked to 4 of these, single pixels to 6.
+    Over 20,000 fields the average of the squares of normal numbers has relative error sqrt(2 / 20000) = 0.01; the mean over
+    pixels is checked to 4 of these, single pixels to 6.
     """
     size, cutoff, count = 16, 3, 20_000
     temperature = relstab.temperature(1.0, cutoff, size)

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from relstab.figures import error_scatter, filter_spectra, layer_sensitivities, relative_sensitivity, shuffled_layers
 from relstab.figures.style import log_axis, mark, save_figure, style
 from relstab.tables import correlation_table
+
 from test_tables import synthetic
 
 

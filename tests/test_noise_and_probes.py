@@ -15,7 +15,7 @@ def test_noise_has_the_given_norm_image_by_image(generator):
 
 
 def test_noise_has_no_preferred_direction(generator):
-    """With |eta| = sqrt(d) an entry has variance 1 and entries are uncorrelated: over N = 20,000 images the error is 1 / sqrt(N)."""
+    """With |eta| = sqrt(d) entries have variance 1 and are uncorrelated; over N = 20,000 images the error is 1 / sqrt(N)."""
     noise = relstab.isotropic_noise(torch.zeros(20_000, 4, dtype=torch.float64), 2.0, generator)
     covariance = noise.T @ noise / len(noise)
     assert (covariance - torch.eye(4, dtype=torch.float64)).abs().max() < 5 / math.sqrt(20_000)

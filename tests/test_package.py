@@ -14,8 +14,9 @@ import yaml
 from packaging.requirements import Requirement
 
 import relstab
-from conftest import ROOT
 from relstab.config import Config, json_schema, load_config
+
+from conftest import ROOT
 
 
 def test_public_names_are_what_they_say_after_every_module_was_imported():

@@ -119,7 +119,7 @@ def test_every_architecture_agrees_with_the_textbook_method(name, dtype, toleran
     assert len(table) == len(expected)
 
 
-def test_in_place_activations_do_not_reach_the_layer_before(generator):
+def test_in_place_activations_do_not_reach_the_layer_before():
     convolution = nn.Conv2d(3, 4, 3)
     probes = random_probes()
     in_place, plain = (nn.Sequential(convolution, nn.ReLU(inplace=flag)).double() for flag in (True, False))
@@ -149,7 +149,7 @@ def test_outputs_in_tuples_and_dicts_count_together():
     np.testing.assert_allclose(table[FIGURES].iloc[1], textbook(*versions), rtol=1e-10)
 
 
-def test_the_model_is_left_as_it_was(generator):
+def test_the_model_is_left_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU()).double()
     model.train()
     model[1].eval()
@@ -192,8 +192,8 @@ def test_scaling_and_rotating_a_representation_changes_nothing(scale, seed):
 def test_a_linear_network_has_its_closed_form(generator):
     """f = W x and eta = e z with z standard normal: G = e^2 |W|^2 / (2 tr(W C W')), with C the covariance of x.
 
-    Numerator and denominator are means over 4,000 images of squares of relative spread at most sqrt(2): 4 standard errors of their
-    ratio are at most 4 * 2 / sqrt(4000) = 0.13.
+    Numerator and denominator are means over 4,000 images of squares of relative spread at most sqrt(2): 4 standard errors of
+    their ratio are at most 4 * 2 / sqrt(4000) = 0.13.
     """
     weight = torch.randn(5, 20, dtype=torch.float64, generator=generator)
     factor = torch.randn(20, 20, dtype=torch.float64, generator=generator) / 4

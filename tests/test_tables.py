@@ -112,7 +112,8 @@ def test_too_few_networks_have_no_correlation():
 
 def test_layers_of_the_paper_follow_convolutions():
     """A residual block: two branches meet in one activation; pooling, batch norm and a second activation do not count."""
-    kinds = "input Conv2d BatchNorm2d ReLU MaxPool2d ReLU Conv2d Conv2d BatchNorm2d ReLU Flatten Linear output".split()
+    block = ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "ReLU", "Conv2d", "Conv2d", "BatchNorm2d", "ReLU"]
+    kinds = ["input", *block, "Flatten", "Linear", "output"]
     layers = ["input", *map(str, range(11)), "output"]
     table = pd.DataFrame({"layer": layers, "kind": kinds, "index": range(13), "depth": 0.0, "seed": 0})
     chosen = paper_layers(table, ["seed"])

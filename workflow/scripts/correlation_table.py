@@ -1,9 +1,9 @@
 """Correlate errors and sensitivities over networks."""
 
-from job import job
-
 from relstab.storage import write_table
 from relstab.tables import correlation_table, read_tables
+
+from job import job
 
 with job(snakemake):
     tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity)

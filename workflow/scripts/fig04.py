@@ -1,10 +1,10 @@
 """Draw figure 4: filter spectra."""
 
-from job import job
-
 from relstab.figures import filter_spectra
 from relstab.figures.style import save_figure, style
 from relstab.tables import read_tables
+
+from job import job
 
 with job(snakemake):
     tables = read_tables(snakemake.input.networks, snakemake.input.spectrum)

@@ -1,8 +1,8 @@
 """Write the test images of one noise level."""
 
-from job import job
-
 from relstab.datasets import read_dataset, write_noisy_test
+
+from job import job
 
 with job(snakemake):
     dataset = read_dataset(snakemake.input.dataset)

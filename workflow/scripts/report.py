@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from job import job
-
 from relstab.storage import whole_file
+
+from job import job
 
 with job(snakemake), tempfile.TemporaryDirectory() as folder, whole_file(snakemake.output.html) as temporary:
     config = Path(folder) / "config.json"

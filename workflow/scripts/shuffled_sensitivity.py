@@ -1,17 +1,15 @@
 """Measure D, G and R of every layer of one network with shuffled channels."""
 
-from job import job
-
-from relstab.config import load_config
 from relstab.measurement import measure_shuffled
 
+from job import job
+
 with job(snakemake):
-    config = load_config(snakemake.config)
     measure_shuffled(
         snakemake.output.sensitivity,
         snakemake.input.network,
         snakemake.input.probes,
-        batch_size=config.sensitivity.batch_size,
-        device=config.device,
+        batch_size=snakemake.config["sensitivity"]["batch_size"],
+        device=snakemake.config["device"],
         **snakemake.params,
     )

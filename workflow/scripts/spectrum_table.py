@@ -1,9 +1,9 @@
 """Collect filter spectra of all networks."""
 
-from job import job
-
 from relstab.storage import write_table
 from relstab.tables import spectrum_table
+
+from job import job
 
 with job(snakemake):
     write_table(snakemake.output.table, spectrum_table(snakemake.input.spectra))

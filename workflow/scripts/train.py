@@ -1,16 +1,16 @@
 """Train one network."""
 
-from job import job
-
-from relstab.config import Training, load_config
+from relstab.config import Training
 from relstab.datasets import read_dataset, read_noisy_test
 from relstab.training import choose_device, save_network, train_network
+
+from job import job
 
 with job(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
     test = read_noisy_test(snakemake.input.noisy_test)
     recipe = Training(**snakemake.params.recipe)
-    device = str(choose_device(load_config(snakemake.config).device))
+    device = str(choose_device(snakemake.config["device"]))
     architecture, noise, seed = snakemake.wildcards.architecture, float(snakemake.wildcards.noise), int(snakemake.wildcards.seed)
     network = train_network(architecture, dataset, test, recipe, noise, seed, snakemake.params.seed, device)
     save_network(snakemake.output.network, network, snakemake.params.seed, device)
