@@ -56,9 +56,8 @@ def main() -> None:
     for rule, rows in sorted(jobs.items(), key=lambda item: -sum(wall for _, wall in item[1])):
         worked, wall = (sum(column) for column in zip(*rows, strict=True))
         print(f"{rule:24}{len(rows):6}{worked:10.1f}{wall:10.1f}{(wall - worked) / len(rows):18.2f}")
-    print(
-        f"{cores} cores for {total / cores:.0f} s: {work:.0f} of {total:.0f} core seconds are work, {1 - work / total:.1%} overhead"
-    )
+    share = 1 - work / total
+    print(f"{cores} cores for {total / cores:.0f} s: {work:.0f} of {total:.0f} core seconds are work, {share:.1%} is overhead")
 
 
 if __name__ == "__main__":

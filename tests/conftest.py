@@ -5,6 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# Seeded, and with no say on time: a slow machine is no failure.
+settings.register_profile("relstab", derandomize=True, deadline=None)
+settings.load_profile("relstab")
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent

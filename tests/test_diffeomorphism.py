@@ -112,7 +112,7 @@ def test_no_displacement_changes_nothing(generator):
     torch.testing.assert_close(relstab.deform(images, displacement=0.0), images, rtol=0, atol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(value=st.floats(-5, 5), seed=st.integers(0, 1000), interpolation=st.sampled_from(["bilinear", "nearest", "gaussian"]))
 def test_constant_images_stay_constant(value, seed, interpolation):
     images = torch.full((1, 1, 12, 12), value, dtype=torch.float64)

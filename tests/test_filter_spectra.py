@@ -58,7 +58,7 @@ def test_sums_over_eigenspaces_are_those_of_the_reference(reference, case):
         assert float(gamma[space].sum()) == pytest.approx(expected, rel=1e-10)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 6), out=st.integers(1, 5), into=st.integers(1, 5), seed=st.integers(0, 10_000))
 def test_the_spectrum_sums_to_the_mean_squared_norm(size, out, into, seed):
     weight = torch.randn(out, into, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -177,7 +177,7 @@ def test_layers_can_be_chosen(reference_network):
         relstab.measure_sensitivity(relstab.build_model("lenet", (3, 16, 16), 10), random_probes(), layers=["classifer"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 10_000))
 def test_scaling_and_rotating_a_representation_changes_nothing(scale, seed):
     generator = torch.Generator().manual_seed(seed)

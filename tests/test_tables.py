@@ -202,6 +202,17 @@ def test_without_enough_networks_claims_are_undecided():
     assert (table["verdict"] == "undecided").all()
 
 
+def test_without_convolutions_or_without_anything_learned_claims_are_undecided():
+    networks, sensitivity, spectrum = synthetic()
+    plain = sensitivity[sensitivity["shuffle"] == "none"]
+    table = verdicts(networks, plain, spectrum.iloc[:0])
+    assert table.loc[[3, 4, 5, 6], "verdict"].tolist() == ["undecided"] * 4
+    assert table.loc[[2, 7], "verdict"].tolist() == ["supported"] * 2
+    table = verdicts(networks.assign(learned=False), sensitivity, spectrum)
+    assert table["verdict"].tolist() == ["undecided"] * 8
+    assert table["statistic"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(0.1, 0.5, "supported"), (-0.1, 0.5, "undecided"), (-0.5, -0.1, "not supported"), (math.nan, math.nan, "undecided")],

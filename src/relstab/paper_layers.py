@@ -33,4 +33,6 @@ def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         rows["depth"] = rows["k"] / max(len(rows) - 1, 1)
         return rows
 
+    if table.empty:
+        return table.assign(k=pd.Series(dtype=int))
     return pd.concat([choose(rows) for _, rows in table.groupby(by, sort=False)], ignore_index=True)

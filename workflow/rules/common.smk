@@ -19,6 +19,8 @@ def checked_config():
 
 
 CONFIG = checked_config()
+# Scripts read from here what changes where they run, but not what they make; a key that was left out has its default.
+config.update(CONFIG.model_dump())
 RESULTS = CONFIG.results
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
