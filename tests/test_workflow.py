@@ -153,6 +153,19 @@ def test_another_place_reruns_nothing(finished, tmp_path, how):
     assert planned(copy) == {}
 
 
+def test_a_checkout_that_writes_scripts_again_reruns_nothing(finished, tmp_path):
+    source = tmp_path / "source"
+    for name in ("workflow", "profiles", "envs"):
+        shutil.copytree(ROOT / name, source / name, copy_function=shutil.copyfile)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copyfile(ROOT / name, source / name)
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(source / "Snakefile"), "--directory", str(finished)]
+    done = subprocess.run(
+        [*snakemake, "all", "-n", "--configfile", str(SMOKE)], cwd=finished, capture_output=True, text=True, check=True
+    )
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
 NETWORKS_OF = "networks/mnist5k/{}/noise{}/seed{}.h5"
 
 

@@ -53,7 +53,7 @@ def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     log_axis(axes[0, 0].yaxis)
     log_axis(axes[1, 0].yaxis)
     axes[0, 0].set_ylabel(r"$\gamma_{k,l}$")
-    axes[1, 0].set_ylabel(r"$\gamma_{k,l}$ / its value at initialization")
+    axes[1, 0].set_ylabel(r"$\gamma_{k,l}$, trained / initial")
     axes[0, 0].legend(
         handles=[
             Line2D([], [], color=shades(0.45), label="trained"),
