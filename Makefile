@@ -4,6 +4,11 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 
+# Snakemake starts the interpreter by its path as it is: a space in it ends the command.
+ifneq ($(words $(CURDIR)),1)
+$(error The path of this checkout, "$(CURDIR)", has a space in it: move it to one without)
+endif
+
 .PHONY: install figures test check format bench schema clean
 
 install: .venv/.installed
@@ -20,13 +25,14 @@ figures: install
 test: install
 	$(BIN)/python -m pytest
 
-# Format, lint, types, and that the JSON schema is that of the models.
+# Format, lint, types, and whether the JSON schema is that of the models.
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+	$(BIN)/python -m relstab.config | diff configs/schema.json - || (echo "run make schema" && false)
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -57,6 +57,10 @@ def test_the_default_config_is_valid():
         ("probes", None, "probes: None is given; a section of keys with values is wanted"),
         ("device", "gpu", "device: 'gpu' is given; 'auto', 'cpu', 'cuda' or 'cuda:N' is wanted"),
         ("channel_shuffle.noise", [5], "channel_shuffle.noise holds 5, which is not among the noise levels"),
+        ("channel_shuffle.noise", [0, 0.0], "channel_shuffle.noise: 0.0 stands there more than once"),
+        ("figures.example", 500, "figures.example is 500 and probes.images is 500"),
+        ("data.test_images", 100, "probes.images is 500 and data.test_images is 100"),
+        ("results", "out/{x}", "results: 'out/{x}' is given; a folder without braces"),
         ("correlation.confidence", 95, "correlation.confidence: 95 is given; a number below 1"),
     ],
 )
@@ -85,3 +89,9 @@ def test_recipes_say_what_is_otherwise():
     assert load_config(changed("recipes.vgg11.weight_decay", 0)).training_of("vgg11").weight_decay == 0
     assert load_config(changed("recipes.fc2.seeds", 5)).seeds_of("fc2") == [0, 1, 2, 3, 4]
     assert config.seeds_of("lenet") == [0, 1]
+
+
+def test_the_lowest_noise_level_is_shuffled_unless_the_config_says_otherwise():
+    assert load_config(changed("noise", [3, 0.5])).shuffled_noise == [0.5]
+    assert load_config(changed("channel_shuffle.noise", [])).shuffled_noise == []
+    assert load_config(changed("channel_shuffle.noise", [0, 30])).shuffled_noise == [0, 30]

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +35,16 @@ def test_units_do_not_matter():
 
 
 def test_equal_errors_have_no_correlation():
-    assert math.isnan(relstab.log_correlation([0.1, 0.1, 0.1], [1, 2, 3]))
+    for count in range(2, 60):
+        assert math.isnan(relstab.log_correlation([0.1] * count, np.arange(1, count + 1)))
+        assert math.isnan(relstab.log_correlation(np.arange(1, count + 1), [0.2] * count))
+        assert math.isnan(relstab.log_correlation([0.1] * count, [0.2] * count))
+    assert all(math.isnan(end) for end in relstab.bootstrap_log_correlation([0.0005] * 6, range(1, 7)))
+
+
+def test_tensors_with_gradients_are_numbers_too():
+    error, sensitivity = torch.tensor([[0.1, 0.2, 0.4], [1.0, 2.0, 4.0]], requires_grad=True)
+    assert relstab.log_correlation(error, sensitivity) == pytest.approx(1)
 
 
 def test_bootstrap_covers_the_correlation_of_normal_logarithms():

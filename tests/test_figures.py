@@ -21,17 +21,15 @@ def tables():
 @pytest.fixture(scope="module")
 def samples():
     rng = np.random.default_rng(0)
-    return {
-        noise: {name: rng.normal(size=(1, 8, 8)).astype(np.float32) for name in ("images", "deformed", "noisy")}
-        for noise in (0.0, 3.0)
-    }
+    probe = {name: rng.normal(size=(1, 8, 8)).astype(np.float32) for name in ("images", "deformed", "noisy")}
+    return probe, {noise: rng.normal(size=(1, 8, 8)).astype(np.float32) for noise in (0.0, 3.0)}
 
 
 def drawn(name, tables, samples):
     networks, sensitivity, spectrum, correlation = tables
     with style(8):
         return {
-            "fig01": lambda: relative_sensitivity.draw(networks, sensitivity, correlation, samples),
+            "fig01": lambda: relative_sensitivity.draw(networks, sensitivity, correlation, *samples),
             "fig03": lambda: shuffled_layers.draw(networks, sensitivity),
             "fig04": lambda: filter_spectra.draw(networks, spectrum),
             "fig10": lambda: error_scatter.draw(networks, sensitivity, correlation),
@@ -49,7 +47,9 @@ def test_figure_1_shows_error_against_r_on_logarithmic_axes(tables, samples):
     (line,) = [line for line in centre.get_lines() if len(line.get_xdata()) == 3]
     networks = tables[0].query("noise == 0")
     assert sorted(line.get_ydata()) == pytest.approx(sorted(networks["test_error"]))
-    np.testing.assert_allclose(line.get_ydata(), 0.2 * np.sqrt(np.asarray(line.get_xdata(), float)), rtol=1e-10)
+    np.testing.assert_allclose(
+        np.asarray(line.get_ydata(), float), 0.2 * np.sqrt(np.asarray(line.get_xdata(), float)), rtol=1e-10
+    )
     # Three versions of a sample, and one sample a noise level.
     assert sum(bool(ax.images) for ax in figure.axes) == 3 + 2
     right = next(ax for ax in figure.axes if "noise" in ax.get_xlabel())
@@ -119,8 +119,8 @@ def test_a_sample_that_is_not_there_names_the_key(tmp_path):
     with h5py.File(tmp_path / "probes.h5", "w") as file:
         for name in ("images", "deformed", "noisy"):
             file[name] = np.zeros((4, 1, 8, 8), np.float32)
-    assert relative_sensitivity.read_sample(tmp_path / "probes.h5", 3)["noisy"].shape == (1, 8, 8)
-    with pytest.raises(ValueError, match=r"example is 4 \(config.yaml: figures.example\), and there are 4 probes: 0 to 3"):
+    assert relative_sensitivity.read_sample(tmp_path / "probes.h5", 3, ["noisy"])["noisy"].shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"example is 4 \(config.yaml: figures.example\), and .*probes.h5 has 4: 0 to 3"):
         relative_sensitivity.read_sample(tmp_path / "probes.h5", 4)
 
 

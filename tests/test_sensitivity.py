@@ -149,6 +149,42 @@ def test_outputs_in_tuples_and_dicts_count_together():
     np.testing.assert_allclose(table[FIGURES].iloc[1], textbook(*versions), rtol=1e-10)
 
 
+def test_modules_may_be_called_input_and_output():
+    model = nn.Sequential()
+    model.add_module("input", nn.Conv2d(3, 4, 3))
+    model.add_module("output", nn.Flatten())
+    model.add_module("last", nn.Tanh())
+    table = relstab.measure_sensitivity(model.double(), random_probes())
+    assert list(zip(table["layer"], table["kind"], strict=True)) == [
+        ("input", "input"), ("input", "Conv2d"), ("output", "Flatten"), ("last", "Tanh"), ("output", "output"),
+    ]  # fmt: skip
+    assert table["R"].iloc[0] == pytest.approx(1)
+    assert table["R"].iloc[1] != pytest.approx(1)
+
+
+class WithPositions(nn.Module):
+    """Leaves that give nothing by image: an embedding of positions, and the state of an LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Embedding(16, 16)
+        self.rows = nn.LSTM(16, 5, batch_first=True)
+        self.read_out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        sequence, _ = self.rows(x.mean(1) + self.positions(torch.arange(16)))
+        return self.read_out(sequence[:, -1])
+
+
+def test_leaves_that_give_nothing_by_image_are_left_out_with_a_warning():
+    model = WithPositions().double()
+    with pytest.warns(UserWarning, match="left out, since they give nothing by image: positions, rows"):
+        table = relstab.measure_sensitivity(model, random_probes())
+    assert list(table["layer"]) == ["input", "read_out", "output"]
+    with pytest.raises(ValueError, match=r"layer 'positions' gave a tensor of shape \(16, 16\) for 36 images"):
+        relstab.measure_sensitivity(model, random_probes(), layers=["positions"])
+
+
 def test_the_model_is_left_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU()).double()
     model.train()
@@ -268,6 +304,13 @@ def test_a_large_mean_loses_no_digits(generator):
     np.testing.assert_allclose(far["denominator"], near["denominator"], rtol=1e-3)
 
 
+def test_small_differences_in_wide_layers_are_no_constant(generator):
+    """Relative spread 3e-5 over 150,528 features is far above float32's rounding."""
+    base = 1 + 3e-5 * torch.randn(3, 6, 150_528, generator=generator)
+    table = relstab.measure_sensitivity(nn.Identity(), relstab.Probes(*base))
+    assert table["D"].iloc[0] == pytest.approx(1 * 6 / 5, rel=0.05)
+
+
 def test_a_constant_representation_is_refused_or_nan():
     class Dead(nn.Module):
         def forward(self, x):
@@ -303,6 +346,8 @@ def test_activations_that_are_not_finite_name_the_layer(bad):
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_size=0), "batch_size is 0"),
         (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"shape \(27648,\) for 36 images"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'raise' or 'nan'"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), (torch.zeros(3, 4),) * 3), "probes hold Tensor: Probes"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), [(torch.zeros(3, 4),) * 3]), "probes hold tuple: Probes"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):

@@ -63,6 +63,17 @@ with write_hdf5({str(path)!r}, {{}}) as file:
     assert os.listdir(tmp_path) == ["data.h5"]
 
 
+def test_a_live_writer_is_left_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as first:
+        first.write_text("first")
+        with whole_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
 def test_readers_never_see_a_half_written_file(tmp_path):
     path = tmp_path / "data.h5"
     code = f"""

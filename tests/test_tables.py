@@ -190,11 +190,20 @@ def test_claims_are_refused_by_tables_that_were_made_to_fail():
     assert table.loc[7, "statistic"] < 0
 
 
-def test_claim_4_needs_networks_at_initialization_that_do_not_fall():
+@pytest.mark.parametrize(("fall", "verdict"), [(0.0, "supported"), (0.05, "supported"), (2.0, "not supported")])
+def test_claim_4_needs_networks_at_initialization_that_fall_less_than_half_as_much(fall, verdict):
     networks, sensitivity, spectrum = synthetic()
     initial = sensitivity["state"] == "init"
-    sensitivity.loc[initial, "R"] = np.exp(-2 * sensitivity.loc[initial, "depth"])
-    assert verdicts(networks, sensitivity, spectrum).loc[4, "verdict"] == "not supported"
+    sensitivity.loc[initial, "R"] = np.exp(-fall * sensitivity.loc[initial, "depth"])
+    assert verdicts(networks, sensitivity, spectrum).loc[4, "verdict"] == verdict
+
+
+def test_claim_3_counts_levels_at_which_nothing_learned():
+    networks, sensitivity, spectrum = synthetic(noise=(0.0, 3.0, 5.0))
+    networks.loc[networks["noise"] == 5.0, "learned"] = False
+    row = verdicts(networks, sensitivity, spectrum).loc[3]
+    assert row["verdict"] == "undecided"
+    assert math.isnan(row["statistic"])
 
 
 def test_without_enough_networks_claims_are_undecided():

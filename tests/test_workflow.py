@@ -1,13 +1,12 @@
 """The workflow as a user runs it: made once, small; then what a change makes anew, and what happens after a kill."""
 
-import contextlib
-import fcntl
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -115,7 +114,12 @@ def test_all_that_is_promised_is_there(finished):
     np.testing.assert_allclose(inputs["R"], 1, rtol=1e-5)
     assert set(sensitivity["shuffle"]) == {"none", "0", "1"}
     assert set(sensitivity.query("shuffle != 'none'")["architecture"]) == {"lenet", "vgg11_bn"}
-    # Shuffles leave the input as it is, and change the layers behind the second convolution.
+    # Shuffles leave the input as it is, and change what follows the second convolution.
+    rows = sensitivity.query("architecture == 'lenet' and noise == 0 and state == 'trained'").set_index(["shuffle", "index"])
+    for shuffle in ("0", "1"):
+        assert rows.loc[(shuffle, 0), "D"] == rows.loc[("none", 0), "D"]
+        assert rows.loc[(shuffle, 4), "D"] != rows.loc[("none", 4), "D"]
+    assert rows.loc[("0", 4), "D"] != rows.loc[("1", 4), "D"]
     claims = pd.read_csv(results / "tables/claims.csv")
     assert claims["claim"].tolist() == [1, 2, 3, 4, 5, 6, 7, 12]
     assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 5
@@ -134,6 +138,7 @@ def test_every_file_says_what_made_it(finished):
 def test_a_second_run_has_nothing_to_do(finished):
     assert planned(finished) == {}
     before = {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
+    assert len(before) > 60
     done = run(finished, "all_figures", "--cores", "8")
     assert "Nothing to be done" in done.stdout + done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
@@ -153,15 +158,15 @@ def test_another_place_reruns_nothing(finished, tmp_path, how):
     assert planned(copy) == {}
 
 
-def test_a_checkout_that_writes_scripts_again_reruns_nothing(finished, tmp_path):
+def test_a_checkout_elsewhere_or_written_again_reruns_nothing(finished, tmp_path):
     source = tmp_path / "source"
-    for name in ("workflow", "profiles", "envs"):
+    for name in ("workflow", "profiles", "envs", "src"):
         shutil.copytree(ROOT / name, source / name, copy_function=shutil.copyfile)
     for name in ("Snakefile", "config.yaml"):
         shutil.copyfile(ROOT / name, source / name)
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(source / "Snakefile"), "--directory", str(finished)]
     done = subprocess.run(
-        [*snakemake, "all", "-n", "--configfile", str(SMOKE)], cwd=finished, capture_output=True, text=True, check=True
+        [*snakemake, "all", "report", "-n", "--configfile", str(SMOKE)], cwd=finished, capture_output=True, text=True, check=True
     )
     assert "Nothing to be done" in done.stdout + done.stderr
 
@@ -279,30 +284,35 @@ def test_a_wrong_config_stops_before_any_job_with_one_sentence(tmp_path, change,
 
 
 def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
-    config = overlay(tmp_path / "c.yaml", probes__images=1000)
+    config = overlay(tmp_path / "c.yaml", data__test_images=None, probes__images=1001)
     done = run(tmp_path, "all", "--cores", "2", "--until", "probes", config=config, check=False)
     assert done.returncode != 0
-    sentence = "1000 probes are wanted (config.yaml: probes.images), and the test set has 200 images"
+    sentence = "1001 probes are wanted (config.yaml: probes.images), and the test set has 1000 images"
     assert f"relstab: probes (dataset mnist5k, noise 0): {sentence}" in done.stdout + done.stderr
     assert not list((tmp_path / RESULTS / "probes").rglob("*.h5"))
     log = next((tmp_path / RESULTS / "logs/probes").rglob("noise0.log"))
     assert "Traceback" in log.read_text()
 
 
-def test_two_runs_cannot_write_to_one_folder(finished):
-    with (finished / RESULTS / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run(finished, "all", "--cores", "1", "--forcerun", "network_table", check=False)
-        assert done.returncode != 0
-        assert "another run is writing to results/smoke" in done.stdout + done.stderr
-        assert planned(finished) == {}  # looking is allowed
-
-
-def start(folder):
+def start(folder, *arguments):
     with (folder / "out.txt").open("a") as out:
         return subprocess.Popen(
-            command(folder, "all", "--cores", "2"), cwd=folder, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command(folder, "all", "--cores", "2", *arguments),
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+
+
+def whole_files(folder):
+    return [path for path in (folder / RESULTS).rglob("*.h5") if ".partial-" not in path.name]
+
+
+def wait_for_files(process, folder, count):
+    """Wait until the run has made ``count`` files, or has ended."""
+    while process.poll() is None and len(whole_files(folder)) < count:
+        time.sleep(0.05)
 
 
 def interrupt(process, how):
@@ -316,28 +326,37 @@ def interrupt(process, how):
         process.kill()
 
 
+def test_two_runs_cannot_write_to_one_folder(finished, tmp_path):
+    first = start(tmp_path)
+    wait_for_files(first, tmp_path, 1)
+    assert first.poll() is None
+    second = run(tmp_path, "all", "--cores", "1", check=False)
+    looking = run(tmp_path, "all", "--dry-run")
+    assert first.poll() is None, "the first run ended before the second was tried"
+    assert second.returncode != 0
+    assert "another run is writing to results/smoke" in second.stdout + second.stderr
+    assert "Traceback" not in second.stdout + second.stderr
+    assert "train" in looking.stdout + looking.stderr  # looking is allowed
+    assert first.wait(timeout=300) == 0
+    assert planned(tmp_path) == {}
+    assert_same_results(finished / RESULTS, tmp_path / RESULTS)
+
+
 def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
-    """Interrupted again and again, at moments spread over the run, in four ways; then run to the end."""
-    rng = np.random.default_rng(7)
-    ways = ["Ctrl-C", "kill -9 of all", "kill", "kill -9 of Snakemake"]
-    interrupted, ended = 0, False
-    for attempt in range(12):
+    """Interrupted in four ways at moments spread over the run, by how many of its files are there; then run to the end."""
+    everything = len(whole_files(finished))
+    ways = ["Ctrl-C", "kill -9 of all", "kill", "kill -9 of Snakemake"] * 2
+    for number, way in enumerate(ways):
         process = start(tmp_path)
-        way = ways[attempt % len(ways)]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=rng.uniform(2.5, 7))
-        if process.poll() is None:
-            interrupt(process, way)
-            process.wait(timeout=120)
-            interrupted += 1
-        else:
-            ended = True
-        assert not [
-            path for path in (tmp_path / RESULTS).rglob("*.h5") if ".partial-" not in path.name and not h5py.is_hdf5(path)
-        ]
-        if ended:
-            break
-    assert interrupted >= len(ways)
+        # At least one more than the last time, so that every run gets somewhere; jobs are in mid-work then.
+        done = len(whole_files(tmp_path))
+        wait_for_files(process, tmp_path, max(done + 1, (number + 1) * everything // (len(ways) + 2)))
+        assert process.poll() is None, f"the run ended before it was interrupted: {way}"
+        interrupt(process, way)
+        process.wait(timeout=120)
+        assert len(whole_files(tmp_path)) > 0
+        assert all(h5py.is_hdf5(path) for path in whole_files(tmp_path))
+    assert len(whole_files(tmp_path)) < everything or not (tmp_path / RESULTS / "tables/claims.csv").exists()
     run(tmp_path, "all", "--cores", "2")
     assert planned(tmp_path) == {}
     assert_same_results(finished / RESULTS, tmp_path / RESULTS)

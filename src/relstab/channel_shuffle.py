@@ -39,16 +39,19 @@ def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input"
     shuffled = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for module in shuffled.modules():
+        for name, module in shuffled.named_modules():
             if not isinstance(module, _CONVOLUTIONS):
                 continue
+            if "weight" not in module._parameters:
+                raise ValueError(
+                    f"layer {name!r} computes its weights (a parametrization such as weight norm): plain ones are wanted"
+                )
             weight = module.weight
             filters, channels = weight.shape[:2]
+            new = weight.clone()
             if channels == 1 and module.groups > 1:
-                new = weight.clone()
                 module.register_forward_pre_hook(_ReadChannels(torch.randperm(module.groups, generator=generator)))
             else:
-                new = weight.clone()
                 group_size = filters // module.groups
                 for start in range(0, filters, group_size):
                     order = torch.randperm(channels, generator=generator)

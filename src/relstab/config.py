@@ -43,6 +43,10 @@ class Data(_Section):
     train_images: Count | None = Field(None, description="Training images to keep, the same number a class; null: all.")
     test_images: Count | None = Field(None, description="Test images to keep, the same number a class; null: all.")
 
+    noisy_test: bool = Field(
+        True, description="Whether test images have the noise of the training images, for the error and for the probes."
+    )
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -100,7 +104,6 @@ class Probing(_Section):
     interpolation: Literal["bilinear", "nearest", "gaussian"] = Field(
         "bilinear", description="How warped images are interpolated: bilinear, nearest or gaussian."
     )
-    noisy: bool = Field(True, description="Whether probes of networks trained on noisy images are noisy test images too.")
 
 
 class Sensitivity(_Section):
@@ -119,8 +122,9 @@ class ChannelShuffle(_Section):
     which: Literal["input", "both"] = Field(
         "input", description="Channels to permute: those read (input), or also those written (both)."
     )
-    noise: Annotated[list[NotNegative], Field(min_length=1)] = Field(
-        [0.0], description="Noise levels whose networks are shuffled; each one of the top-level noise."
+    noise: list[NotNegative] | None = Field(
+        None,
+        description="Noise levels whose networks are shuffled, out of the top-level noise; null: the lowest; []: no shuffles.",
     )
 
 
@@ -193,15 +197,38 @@ class Config(_Section):
     def _noise(cls, noise: list[float]) -> list[float]:
         return _distinct(noise)
 
+    @field_validator("results")
+    @classmethod
+    def _results(cls, results: str) -> str:
+        if "{" in results or "}" in results:
+            raise ValueError("a folder without braces, which name wildcards, is wanted")
+        return results
+
     @model_validator(mode="after")
-    def _shuffled_noise_is_trained(self) -> "Config":
-        missing = [noise for noise in self.channel_shuffle.noise if noise not in self.noise]
+    def _sections_agree(self) -> "Config":
+        missing = [noise for noise in self.shuffled_noise if noise not in self.noise]
         if missing:
             raise ValueError(
                 f"channel_shuffle.noise holds {missing[0]:g}, which is not among the noise levels that are trained: "
                 f"some of noise = {self.noise} is wanted"
             )
+        _distinct(self.shuffled_noise, "channel_shuffle.noise: ")
+        if self.figures.example >= self.probes.images:
+            raise ValueError(
+                f"figures.example is {self.figures.example} and probes.images is {self.probes.images}: "
+                f"one of the probes, counted from 0, is wanted"
+            )
+        if self.data.test_images is not None and self.probes.images > self.data.test_images:
+            raise ValueError(
+                f"probes.images is {self.probes.images} and data.test_images is {self.data.test_images}: "
+                f"no more probes than test images are wanted"
+            )
         return self
+
+    @property
+    def shuffled_noise(self) -> list[float]:
+        """Noise levels whose networks are measured with shuffled channels."""
+        return [min(self.noise)] if self.channel_shuffle.noise is None else self.channel_shuffle.noise
 
     def training_of(self, architecture: str) -> Training:
         """Recipe of one architecture: ``training`` with what ``recipes`` says otherwise."""
@@ -221,10 +248,10 @@ def _known_name(name: str, allowed: Mapping[str, Any]) -> str:
     return name
 
 
-def _distinct(values: list[Any]) -> list[Any]:
+def _distinct(values: list[Any], key: str = "") -> list[Any]:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands there more than once; distinct values are wanted")
+            raise ValueError(f"{key}{value!r} stands there more than once; distinct values are wanted")
     return values
 
 

@@ -8,8 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["bootstrap_log_correlation", "log_correlation"]
 
 
+def _array(values: Any) -> NDArray[np.float64]:
+    """Numbers as an array, also those of a tensor on another device or with gradients."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, float)
+
+
 def _logarithms(error: Any, sensitivity: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values = {"error": np.asarray(error, float), "sensitivity": np.asarray(sensitivity, float)}
+    values = {"error": _array(error), "sensitivity": _array(sensitivity)}
     shapes = [value.shape for value in values.values()]
     if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0][0] < 2:
         raise ValueError(
@@ -40,9 +45,11 @@ def log_correlation(error: ArrayLike, sensitivity: ArrayLike) -> float:
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
     """Correlation coefficient along the last axis."""
+    # Values that are all the same have no correlation; that their mean may differ from them by rounding must not give them one.
+    constant = (x == x[..., :1]).all(-1) | (y == y[..., :1]).all(-1)
     x = x - x.mean(-1, keepdims=True)
     y = y - y.mean(-1, keepdims=True)
-    scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    scale = np.where(constant, 0, np.sqrt((x**2).sum(-1) * (y**2).sum(-1)))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.clip((x * y).sum(-1) / np.where(scale > 0, scale, np.nan), -1, 1)
 

@@ -111,7 +111,7 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
     size = images.shape[-1]
     if size < 2:
         raise ValueError(f"images have {size} pixel a side: at least 2 are wanted")
-    one_field_an_image = dx.shape[:-2] == dy.shape[:-2] == images.shape[:1] and images.ndim == 4
+    one_field_an_image = images.ndim == 4 and dx.shape == dy.shape == images.shape[:1] + images.shape[2:]
     dx, dy = dx.to(images), dy.to(images)
     grid = torch.arange(size, dtype=images.dtype, device=images.device)
     if one_field_an_image:

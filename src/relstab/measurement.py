@@ -34,6 +34,13 @@ def _identity(network: str | Path) -> dict[str, Any]:
     return {key: value.item() if hasattr(value, "item") else value for key, value in identity.items()}
 
 
+def _attributes(network: str | Path, probes: str | Path, parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What made a file of measurements: which network, its recipe, its probes, and how it was measured."""
+    with open_hdf5(network) as trained, open_hdf5(probes) as perturbed:
+        before = {"network_parameters": trained.attrs["parameters"], "probes_parameters": perturbed.attrs["parameters"]}
+    return {**_identity(network), **before, **provenance(parameters, device=str(choose_device(device)))}
+
+
 def _states(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
     place = choose_device(device)
     for state, saved in (("init", "init"), ("trained", weights)):
@@ -55,8 +62,7 @@ def measure_network(
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
     loaded = read_probes(probes)
-    attributes = {**_identity(network), **_made_with({"weights": weights}, device)}
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, _attributes(network, probes, {"weights": weights}, device)) as file:
         for state, model in _states(network, weights, device):
             print(f"{state}: {len(loaded)} probes")
             _write_sums(file.create_group(state), accumulate_sums(model, loaded, batch_size=batch_size))
@@ -90,13 +96,9 @@ def measure_shuffled(
     loaded = read_probes(probes)
     identity = _identity(network)
     parameters = {"weights": weights, "shuffles": shuffles, "which": which, "config_seed": seed}
-    with write_hdf5(path, {**identity, **_made_with(parameters, device)}) as file:
+    with write_hdf5(path, _attributes(network, probes, parameters, device)) as file:
         for state, model in _states(network, weights, device):
             for number in range(shuffles):
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(loaded)} probes")
                 shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity.values(), number))
                 _write_sums(file.create_group(f"{state}/{number}"), accumulate_sums(shuffled, loaded, batch_size=batch_size))
-
-
-def _made_with(parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
-    return provenance(parameters, device=str(choose_device(device)))

@@ -12,6 +12,8 @@ import contextlib
 import difflib
 import itertools
 import math
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,8 +43,9 @@ class LayerSums:
         kind: class of the module, or "input" or "output".
         diffeo: |f(tau x) - f(x)|^2, one number an image.
         noise: |f(x + eta) - f(x)|^2, one number an image.
-        spread: |f(x) - m|^2, one number an image, with m the mean over the images seen so far. Its error, of the order
-            of one over the number of those images, concerns the standard errors only.
+        spread: |f(x) - m|^2, one number an image, with m the mean over the images seen so far, its batch included. Only
+            the standard errors of D and G use it; for images in random order they differ by about 1 / batch from those
+            with the mean over all images.
     """
 
     layer: str
@@ -62,21 +65,21 @@ class LayerSums:
         clean, deformed, noisy = representation.chunk(3)
         if self._origin is None or self._sum is None:
             self._origin = clean.mean(0)
-            self._sum = torch.zeros_like(self._origin, dtype=torch.float64)
+            self._sum = torch.zeros(clean.shape[1], dtype=torch.float64)
         if clean.shape[1] != len(self._origin):
             raise ValueError(
                 f"layer {self.layer!r} gave {len(self._origin)} features an image, then {clean.shape[1]}: "
                 f"the same number for every batch is wanted"
             )
-        self.diffeo.append((deformed - clean).square().sum(1).double().cpu())
-        self.noise.append((noisy - clean).square().sum(1).double().cpu())
+        self.diffeo.append((deformed - clean).square().sum(1).cpu().double())
+        self.noise.append((noisy - clean).square().sum(1).cpu().double())
         centred = clean - self._origin
-        squares = centred.square().sum(1).double()
-        self._sum += centred.sum(0)
+        squares = centred.square().sum(1).cpu().double()
+        self._sum += centred.sum(0).cpu()
         self._sum_of_squares += float(squares.sum())
         self._images += len(clean)
         mean = self._sum / self._images
-        self.spread.append((squares - 2 * (centred @ mean.to(centred)).double() + mean.square().sum()).cpu())
+        self.spread.append(squares - 2 * (centred @ mean.to(centred)).cpu().double() + mean.square().sum())
         if not math.isfinite(float(self.diffeo[-1].sum() + self.noise[-1].sum() + squares.sum())):
             raise ValueError(
                 f"layer {self.layer!r} ({self.kind}) gave activations that are NaN, infinite or too large to square: "
@@ -95,7 +98,8 @@ class LayerSums:
         assert self._origin is not None
         scale = float(self._origin.double().square().sum())
         rounding = torch.finfo(self._origin.dtype).eps
-        return self.denominator <= rounding**2 * scale * len(self._origin)
+        # Each feature is off by some units in its last place at most, about its own mean.
+        return self.denominator <= (4 * rounding) ** 2 * scale
 
     def per_image(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """``diffeo``, ``noise`` and ``spread`` as arrays over all the images."""
@@ -150,14 +154,18 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
+class _NotByImageError(ValueError):
+    """A module gave something that has no image along its first axis."""
+
+
 def _flatten(value: Any, batch: int, layer: str) -> Tensor:
     """What a module gave as one matrix [batch, features], in float32 at least."""
     tensors = list(_tensors(value))
     if not tensors:
-        raise ValueError(f"layer {layer!r} gave no floating-point tensor: there is nothing to measure")
+        raise _NotByImageError(f"layer {layer!r} gave no floating-point tensor: there is nothing to measure")
     for tensor in tensors:
         if tensor.ndim == 0 or len(tensor) != batch:
-            raise ValueError(
+            raise _NotByImageError(
                 f"layer {layer!r} gave a tensor of shape {tuple(tensor.shape)} for {batch} images: "
                 f"[{batch}, ...], the images along the first axis, is wanted"
             )
@@ -196,6 +204,8 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 def _batches(probes: Probes | Iterable[Probes], batch_size: int) -> Iterator[Probes]:
     for part in [probes] if isinstance(probes, Probes) else probes:
+        if not isinstance(part, Probes):
+            raise ValueError(f"probes hold {type(part).__name__}: Probes, or an iterable of Probes, are wanted")
         for start in range(0, len(part), batch_size):
             yield part[start : start + batch_size]
 
@@ -224,16 +234,22 @@ def accumulate_sums(
         if dtype is not None:
             like["dtype"] = dtype
 
-    sums: dict[tuple[str, int], LayerSums] = {}
-    calls: dict[str, int] = {}
+    sums: dict[tuple[str, str, int], LayerSums] = {}
+    calls: Counter[tuple[str, str]] = Counter()
+    left_out: set[str] = set()
     batch = 0
 
     def record(name: str, kind: str, value: Any) -> None:
-        call = calls[name] = calls.get(name, 0) + 1
-        key = (name, call)
-        if key not in sums:
-            sums[key] = LayerSums(name, kind)
-        sums[key].add(_flatten(value, batch, name))
+        # The kind is in the key because a module may be called "input" or "output" as well.
+        calls[name, kind] += 1
+        try:
+            matrix = _flatten(value, batch, name)
+        except _NotByImageError:
+            if layers is not None or kind in ("input", "output"):
+                raise
+            left_out.add(name)
+            return
+        sums.setdefault((name, kind, calls[name, kind]), LayerSums(name, kind)).add(matrix)
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
@@ -261,8 +277,10 @@ def accumulate_sums(
             handle.remove()
     if images < 2:
         raise ValueError(f"probes hold {images} image(s): at least 2 are wanted, and 500 are usual")
+    if left_out:
+        warnings.warn(f"left out, since they give nothing by image: {', '.join(sorted(left_out))}", stacklevel=3)
     # The output is recorded last in each batch, but a layer may be called for the first time in a later batch.
-    return sorted(sums.values(), key=lambda layer: layer.layer == "output")
+    return sorted(sums.values(), key=lambda layer: layer.kind == "output")
 
 
 def measure_sensitivity(
@@ -282,7 +300,8 @@ def measure_sensitivity(
         model: any module that takes the probes' images; the probes go to its device and dtype.
         probes: from :func:`relstab.make_probes`, or an iterable of such batches.
         layers: names in ``model.named_modules()``, and "input" and "output"; by default these two and every module
-            without children. A module that is called several times has a row for every call.
+            without children, but for those that give nothing by image (a warning names them). A module that is called
+            several times has a row for every call.
         batch_size: images that go through the network at a time (each in three versions).
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
             "raise" a ValueError, or give "nan".

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import psutil
+
+import relstab
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,15 +28,17 @@ __all__ = ["open_hdf5", "provenance", "whole_file", "write_hdf5", "write_table"]
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Path of a temporary file beside ``path``, which takes its place when the block ends well and is removed otherwise.
 
-    A reader of ``path`` sees a whole file or none, also when the writer is killed. What a killed writer left behind is
-    removed by the next one.
+    A reader of ``path`` sees a whole file or none, also when the writer is killed. What a killed writer of this machine left
+    behind is removed by the next one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    mark = f".{path.stem}.partial-"
+    # Host and process are in the name, so that what a killed writer left can be told from what a live one is writing.
+    mark = f".{path.stem}.partial-{socket.gethostname()}-"
     for left_over in path.parent.glob(f"{mark}*{path.suffix}"):
-        left_over.unlink(missing_ok=True)
-    temporary = path.with_name(f"{mark}{uuid.uuid4().hex[:12]}{path.suffix}")
+        if not psutil.pid_exists(int(left_over.name.removeprefix(mark).split("-")[0])):
+            left_over.unlink(missing_ok=True)
+    temporary = path.with_name(f"{mark}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
         # The bytes must be on disk before the name is, or a power cut can leave an empty file under it.
@@ -67,12 +73,11 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
         device: where it was computed.
     """
     # Looked up, not imported: a table or a figure is drawn without torch, and asking for its version would cost its import.
-    versions = {name: importlib.metadata.version(name) for name in ("relstab", "torch")}
     return {
         "parameters": json.dumps(parameters, sort_keys=True),
-        "relstab_version": versions["relstab"],
+        "relstab_version": relstab.__version__,
         "git_commit": _git_commit(),
-        "torch_version": versions["torch"],
+        "torch_version": importlib.metadata.version("torch"),
         "python_version": sys.version.split()[0],
         "device": device,
         **({} if seed is None else {"seed": seed}),

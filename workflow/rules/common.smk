@@ -1,9 +1,16 @@
 # The checked configuration and the few functions that turn it into file names.
 
 import fcntl
+import os
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+
+# The library of this checkout, here and in every job, also in an environment into which nobody installed it.
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
 
 from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
@@ -56,9 +63,9 @@ def convolutional():
     return [name for name in CONFIG.architectures if ARCHITECTURES[name].convolutional]
 
 
-def images_to_probe(wildcards):
-    """Test images of the noise level, or clean ones where the config says that probes are clean."""
-    noise = wildcards.noise if CONFIG.probes.noisy else "0"
+def images_to_test(wildcards):
+    """Test images of the noise level, or clean ones where the config says that tests are clean."""
+    noise = wildcards.noise if CONFIG.data.noisy_test else "0"
     return f"{RESULTS}/datasets/{wildcards.dataset}/test_noise{noise}.h5"
 
 
@@ -71,9 +78,10 @@ onstart:
     # Snakemake's own lock outlives a run that was killed (it is off in the default profile); this one ends with the process that holds
     # it, so that an interrupted run can be started again as it is, and two runs still cannot write to one folder.
     Path(RESULTS).mkdir(parents=True, exist_ok=True)
-    RUN_LOCK = open(f"{RESULTS}/.lock", "w")
+    # Kept where it outlives this block: the lock goes with the last reference to the file.
+    workflow.run_lock = open(f"{RESULTS}/.lock", "w")
     try:
-        fcntl.flock(RUN_LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(workflow.run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise WorkflowError(
             f"another run is writing to {RESULTS}: wait for it to end, or give this one another folder (config.yaml: results)"

@@ -45,7 +45,7 @@ rule noisy_test:
 
 rule probes:
     input:
-        noisy_test=images_to_probe,
+        test=images_to_test,
     output:
         probes=f"{RESULTS}/probes/{{dataset}}/noise{{noise}}.h5",
     log:

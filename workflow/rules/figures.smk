@@ -21,7 +21,8 @@ rule figure_1:
         networks=f"{TABLES}/networks.csv",
         sensitivity=f"{TABLES}/sensitivity.csv",
         correlation=f"{TABLES}/correlation.csv",
-        probes=[f"{RESULTS}/probes/{DATASET}/noise{noise_name(noise)}.h5" for noise in CONFIG.noise],
+        probes=f"{RESULTS}/probes/{DATASET}/noise{noise_name(min(CONFIG.noise))}.h5",
+        noisy=[f"{RESULTS}/datasets/{DATASET}/test_noise{noise_name(noise)}.h5" for noise in CONFIG.noise],
     output:
         pdf=f"{FIGURES}/fig01_relative_sensitivity.pdf",
         png=report(f"{FIGURES}/fig01_relative_sensitivity.png", caption="../report/fig01.rst", category="Figures"),

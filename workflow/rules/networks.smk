@@ -4,7 +4,7 @@
 rule train:
     input:
         dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
-        noisy_test=f"{RESULTS}/datasets/{{dataset}}/test_noise{{noise}}.h5",
+        test=images_to_test,
     output:
         network=f"{RESULTS}/networks/{NETWORK}.h5",
     log:

@@ -18,7 +18,5 @@ rule report:
     resources:
         mem_mb=4000,
         runtime=30,
-    params:
-        snakefile=workflow.main_snakefile,
     script:
         "../scripts/report.py"

@@ -38,7 +38,7 @@ rule network_table:
 rule sensitivity_table:
     input:
         measured=of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}.h5"),
-        shuffled=of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}_shuffled.h5", CONFIG.channel_shuffle.noise, convolutional()),
+        shuffled=of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}_shuffled.h5", CONFIG.shuffled_noise, convolutional()),
     output:
         table=f"{TABLES}/sensitivity.csv",
     log:

@@ -8,10 +8,12 @@ from job import job
 
 with job(snakemake):
     tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity, snakemake.input.correlation)
-    samples = {
-        noise: relative_sensitivity.read_sample(probes, snakemake.params.example)
-        for noise, probes in zip(snakemake.params.noise, snakemake.input.probes, strict=True)
+    example = snakemake.params.example
+    probe = relative_sensitivity.read_sample(snakemake.input.probes, example, ("images", "deformed", "noisy"))
+    noisy = {
+        noise: relative_sensitivity.read_sample(path, example)["images"]
+        for noise, path in zip(snakemake.params.noise, snakemake.input.noisy, strict=True)
     }
     with style(snakemake.params.font_size):
-        figure = relative_sensitivity.draw(*tables, samples)
+        figure = relative_sensitivity.draw(*tables, probe, noisy)
         save_figure(figure, snakemake.output, snakemake.params.dpi)

@@ -4,28 +4,30 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 
 @contextlib.contextmanager
-def job(snakemake: Any) -> Iterator[None]:
+def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     """Run the block with all it prints in the rule's log, whose last line is how long the work took, imports not counted.
 
-    An error ends the job: one sentence on the terminal, the traceback in the log.
+    The block gets a function that says something on the terminal as well. An error ends the job: one sentence on the terminal,
+    the traceback in the log.
     """
+    wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items())
+    place = f"{snakemake.rule} ({wildcards})" if wildcards else snakemake.rule
+    terminal = sys.stderr
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with path.open("w", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                yield
+                yield lambda text: print(f"relstab: {place}: {text}", file=terminal)
         except Exception as error:
             traceback.print_exc(file=log)
-            wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items())
-            place = f"{snakemake.rule} ({wildcards})" if wildcards else snakemake.rule
-            print(f"relstab: {place}: {error}", file=sys.stderr)
+            print(f"relstab: {place}: {error}", file=terminal)
             sys.exit(1)
         print(f"work: {time.perf_counter() - start:.3f} s", file=log)

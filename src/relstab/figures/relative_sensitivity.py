@@ -1,5 +1,6 @@
 """Figure 1: a diffeomorphism and noise of its norm; error against R_f; their correlation at each noise level."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,15 @@ SENSITIVITY_MARKS = {"D": ("s", "0.45", "--"), "G": ("^", "0.7", ":"), "R": ("o"
 """Marker, grey and line of D, G and R, as functions of the noise level."""
 
 
-def read_sample(probes: str | Path, example: int) -> dict[str, Image]:
-    """One probe in its three versions, each [C, n, n]."""
-    with open_hdf5(probes) as file:
+def read_sample(path: str | Path, example: int, versions: Sequence[str] = ("images",)) -> dict[str, Image]:
+    """One image of a file of probes or of noisy test images, [C, n, n], in the versions that are asked for."""
+    with open_hdf5(path) as file:
         count = len(file["images"])
         if example >= count:
             raise ValueError(
-                f"example is {example} (config.yaml: figures.example), and there are {count} probes: 0 to {count - 1} is wanted"
+                f"example is {example} (config.yaml: figures.example), and {path} has {count}: 0 to {count - 1} is wanted"
             )
-        return {name: file[name][example] for name in ("images", "deformed", "noisy")}
+        return {name: file[name][example] for name in versions}
 
 
 def _show(ax: Axes, image: Image, limits: tuple[float, float] | None = None) -> None:
@@ -104,27 +105,27 @@ def draw(
     networks: pd.DataFrame,
     sensitivity: pd.DataFrame,
     correlation: pd.DataFrame,
-    samples: dict[float, dict[str, Image]],
+    probe: dict[str, Image],
+    noisy: dict[float, Image],
 ) -> Figure:
     """Draw figure 1.
 
     Args:
         networks, sensitivity, correlation: the tables of these names.
-        samples: one image in its three versions, see :func:`read_sample`, for each noise level.
+        probe: one probe: "images", "deformed" and "noisy".
+        noisy: one test image at each noise level.
     """
-    noise = sorted(samples)
+    noise = sorted(noisy)
     figure = plt.figure(figsize=(WIDTH, 2.6))
     parts: Any = figure.subfigures(1, 3, width_ratios=[0.42, 1, 1])
     left, centre, right = parts
-    _draw_versions(list(left.subplots(3, 1)), samples[noise[0]])
+    _draw_versions(list(left.subplots(3, 1)), probe)
     outputs = output_sensitivities(networks, sensitivity)
     outputs = outputs[(outputs["state"] == "trained") & (outputs["noise"] == noise[0])]
     _draw_error(centre.subplots(), outputs)
     grid = right.add_gridspec(2, len(noise), height_ratios=[1, 3.2])
-    clean = samples[noise[0]]["images"]
     for column, level in enumerate(noise):
         ax = right.add_subplot(grid[0, column])
-        image = samples[level]["images"]
-        _show(ax, image, (float(clean.min()), float(clean.max())) if level == noise[0] else None)
+        _show(ax, noisy[level])
     _draw_correlation(right.add_subplot(grid[1, :]), correlation[correlation["state"] == "trained"], noise)
     return figure
