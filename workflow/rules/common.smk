@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 # The library of this checkout, here and in every job, also in an environment into which nobody installed it.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
