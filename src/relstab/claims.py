@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from relstab.correlation import log_correlation
 from relstab.paper_layers import paper_layers
 from relstab.seeding import derive_seed
-from relstab.tables import KEYS, output_sensitivities
+from relstab.tables import KEYS, of_learned, output_sensitivities
 
 __all__ = ["claim_table"]
 
@@ -113,12 +113,11 @@ def claim_table(
         claim, statement (with what the statistic is), statistic, low, high, verdict.
     """
     settings = _Settings(confidence, resamples, seed)
-    learned = networks.loc[networks["learned"], KEYS]
     lowest = networks["noise"].min()
     outputs = output_sensitivities(networks, sensitivity)
     trained = outputs[outputs["state"] == "trained"]
     clean = trained[trained["noise"] == lowest].reset_index(drop=True)
-    layers = paper_layers(sensitivity[sensitivity["noise"] == lowest].merge(learned, on=KEYS), [*KEYS, "state", "shuffle"])
+    layers = paper_layers(of_learned(sensitivity[sensitivity["noise"] == lowest], networks), [*KEYS, "state", "shuffle"])
     convolutional = _convolutional(layers, spectrum)
     plain = convolutional[convolutional["shuffle"] == "none"]
     shuffled = convolutional[convolutional["shuffle"] != "none"]
@@ -178,10 +177,10 @@ def claim_table(
         len(rise),
     )
 
-    spectra = spectrum[spectrum["noise"] == lowest].merge(learned, on=KEYS)
+    spectra = of_learned(spectrum[spectrum["noise"] == lowest], networks)
     layer_keys = [*KEYS, "state", "layer"]
     share = spectra[spectra["mode"] == 1].set_index(layer_keys)["gamma"] / spectra.groupby(layer_keys)["gamma"].sum()
-    share = np.log(share).unstack("state")
+    share = share.map(math.log).unstack("state")
     growth = (share["trained"] - share["init"]).groupby(KEYS).mean() if len(share) else pd.Series(dtype=float)
     decide(
         6,

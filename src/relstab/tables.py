@@ -20,6 +20,7 @@ __all__ = [
     "correlation_table",
     "error_above_zero",
     "network_table",
+    "of_learned",
     "output_sensitivities",
     "read_tables",
     "sensitivity_table",
@@ -121,6 +122,11 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
                     pairs = zip(group["eigenvalue"][:], group["gamma"][:], strict=True)
                     rows += [[*head, mode, *pair] for mode, pair in enumerate(pairs, start=1)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def of_learned(table: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the networks that learned."""
+    return table.merge(networks.loc[networks["learned"], KEYS], on=KEYS)
 
 
 def error_above_zero(networks: pd.DataFrame) -> "pd.Series[float]":

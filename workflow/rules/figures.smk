@@ -1,4 +1,4 @@
-# Figures, drawn from tables alone; figure 1 also shows sample images of the probes.
+# Figures, drawn from tables alone; figure 1 also shows a probe and noisy test images.
 
 FIGURES = f"{RESULTS}/figures"
 # By file name, the number of the paper first.

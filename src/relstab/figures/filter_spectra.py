@@ -1,5 +1,7 @@
 """Figure 4: squared projections of the filters on the modes of the grid Laplacian, by layer, at initialization and trained."""
 
+import math
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relstab.figures.style import INITIAL, WIDTH, label_of, log_axis, note_empty, trained_architectures, whole_numbers
-from relstab.tables import KEYS
+from relstab.tables import of_learned
 
 __all__ = ["draw"]
 
@@ -23,7 +25,7 @@ def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     Args:
         networks, spectrum: the tables of these names.
     """
-    chosen = spectrum[spectrum["noise"] == spectrum["noise"].min()].merge(networks.loc[networks["learned"], KEYS], on=KEYS)
+    chosen = of_learned(spectrum[spectrum["noise"] == spectrum["noise"].min()], networks)
     names = trained_architectures(chosen) if len(chosen) else []
     figure, axes = plt.subplots(2, max(len(names), 1), figsize=(WIDTH, 3.7), sharex="col", sharey="row", squeeze=False)
     if not names:
@@ -34,7 +36,7 @@ def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     for (above, below), name in zip(axes.T, names, strict=True):
         rows = chosen[chosen["architecture"] == name]
         gamma = rows.pivot_table(index=["index", "depth", "seed"], columns=["state", "mode"], values="gamma")
-        for (_, depth), layer in np.log(gamma).groupby(["index", "depth"]):
+        for (_, depth), layer in gamma.map(math.log).groupby(["index", "depth"]):
             colour = shades(0.9 * depth)
             ratio = layer["trained"] - layer["init"]
             for ax, curves, line, shade in (

@@ -2,13 +2,12 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import INITIAL, WIDTH, label_of, log_axis, note_empty, trained_architectures, whole_numbers
+from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
 from relstab.paper_layers import paper_layers
-from relstab.tables import KEYS
+from relstab.tables import KEYS, of_learned
 
 __all__ = ["draw"]
 
@@ -22,7 +21,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
         networks, sensitivity: the tables of these names.
     """
     plain = sensitivity[(sensitivity["noise"] == sensitivity["noise"].min()) & (sensitivity["shuffle"] == "none")]
-    chosen = plain.merge(networks.loc[networks["learned"], KEYS], on=KEYS)
+    chosen = of_learned(plain, networks)
     names = trained_architectures(chosen) if len(chosen) else []
     figure, axes = plt.subplots(2, max(len(names), 1), figsize=(WIDTH, 3.2), sharex="col", sharey="row", squeeze=False)
     if not names:
@@ -33,24 +32,9 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
         rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state"])
         for ax, sensitivity_name in zip(column, ("D", "G"), strict=True):
             for state, colour, mark in (("init", INITIAL, "s"), ("trained", "k", "o")):
-                sns.lineplot(
-                    data=rows[rows["state"] == state],
-                    x="k",
-                    y=sensitivity_name,
-                    ax=ax,
-                    color=colour,
-                    marker=mark,
-                    markersize=3.5,
-                    markeredgewidth=0,
-                    linestyle="--" if state == "init" else "-",
-                    estimator="mean",
-                    errorbar=("pi", 100),
-                    err_kws={"alpha": 0.2, "linewidth": 0},
-                    legend=False,
-                )
-            ax.set(xlabel="layer $k$", ylabel=f"${sensitivity_name}_k$")
+                line = "--" if state == "init" else "-"
+                draw_layers(ax, rows[rows["state"] == state], sensitivity_name, colour, line, mark)
         column[0].set_title(label_of(name))
-        whole_numbers(column[1].xaxis)
     for ax in axes[:, 0]:
         log_axis(ax.yaxis)
     axes[0, 0].legend(

@@ -2,13 +2,12 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import INITIAL, WIDTH, label_of, log_axis, note_empty, trained_architectures, whole_numbers
+from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
 from relstab.paper_layers import paper_layers
-from relstab.tables import KEYS
+from relstab.tables import KEYS, of_learned
 
 __all__ = ["draw"]
 
@@ -23,8 +22,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """
     shuffled = sensitivity["shuffle"] != "none"
     level = sensitivity.loc[shuffled, "noise"].min()
-    learned = networks.loc[networks["learned"], KEYS]
-    chosen = sensitivity[(sensitivity["noise"] == level)].merge(learned, on=KEYS)
+    chosen = of_learned(sensitivity[sensitivity["noise"] == level], networks)
     names = trained_architectures(chosen[chosen["shuffle"] != "none"]) if len(chosen) else []
     figure, axes = plt.subplots(1, max(len(names), 1), figsize=(WIDTH, 2.3), sharey=True, squeeze=False)
     if not names:
@@ -37,23 +35,8 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
             for is_shuffled, line in ((False, "-"), (True, "--")):
                 part = rows[(rows["state"] == state) & (rows["shuffled"] == is_shuffled)]
                 mark = None if is_shuffled else ("o" if state == "trained" else "s")
-                sns.lineplot(
-                    data=part,
-                    x="k",
-                    y="R",
-                    ax=ax,
-                    color=colour,
-                    linestyle=line,
-                    marker=mark,
-                    markersize=3.5,
-                    markeredgewidth=0,
-                    estimator="mean",
-                    errorbar=("pi", 100),
-                    err_kws={"alpha": 0.2, "linewidth": 0},
-                    legend=False,
-                )
-        ax.set(title=label_of(name), xlabel="layer $k$", ylabel=r"$R_k$")
-        whole_numbers(ax.xaxis)
+                draw_layers(ax, part, "R", colour, line, mark)
+        ax.set_title(label_of(name))
     log_axis(axes[0, 0].yaxis)
     axes[0, 0].legend(
         handles=[

@@ -23,6 +23,7 @@ from relstab.storage import whole_file
 
 __all__ = [
     "INITIAL",
+    "draw_layers",
     "label_of",
     "legend_of_architectures",
     "log_axis",
@@ -101,6 +102,27 @@ def log_axis(axis: Any) -> None:
 def whole_numbers(axis: Any) -> None:
     """Axis of layers or modes: a few whole numbers."""
     axis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+
+
+def draw_layers(ax: Axes, rows: pd.DataFrame, name: str, colour: str, line: str, marker: str | None) -> None:
+    """Draw one sensitivity against the number of the layer: the mean over networks, and their range as a band."""
+    sns.lineplot(
+        data=rows,
+        x="k",
+        y=name,
+        ax=ax,
+        color=colour,
+        linestyle=line,
+        marker=marker,
+        markersize=3.5,
+        markeredgewidth=0,
+        estimator="mean",
+        errorbar=("pi", 100),
+        err_kws={"alpha": 0.2, "linewidth": 0},
+        legend=False,
+    )
+    ax.set(xlabel="layer $k$", ylabel=f"${name}_k$")
+    whole_numbers(ax.xaxis)
 
 
 def note_empty(ax: Axes, what: str) -> None:
