@@ -180,8 +180,8 @@ def claim_table(
     spectra = of_learned(spectrum[spectrum["noise"] == lowest], networks)
     layer_keys = [*KEYS, "state", "layer"]
     share = spectra[spectra["mode"] == 1].set_index(layer_keys)["gamma"] / spectra.groupby(layer_keys)["gamma"].sum()
-    share = share.map(math.log).unstack("state")
-    growth = (share["trained"] - share["init"]).groupby(KEYS).mean() if len(share) else pd.Series(dtype=float)
+    by_state = share.map(np.log).unstack("state")
+    growth = (by_state["trained"] - by_state["init"]).groupby(KEYS).mean() if len(share) else pd.Series(dtype=float)
     decide(
         6,
         "training moves filters toward low frequencies: mean over layers of ln of the growth of gamma_1 / sum of gamma",

@@ -1,6 +1,6 @@
 """Figure 4: squared projections of the filters on the modes of the grid Laplacian, by layer, at initialization and trained."""
 
-import math
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -36,7 +36,8 @@ def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     for (above, below), name in zip(axes.T, names, strict=True):
         rows = chosen[chosen["architecture"] == name]
         gamma = rows.pivot_table(index=["index", "depth", "seed"], columns=["state", "mode"], values="gamma")
-        for (_, depth), layer in gamma.map(math.log).groupby(["index", "depth"]):
+        logarithms: Any = gamma.map(np.log)
+        for (_, depth), layer in logarithms.groupby(["index", "depth"]):
             colour = shades(0.9 * depth)
             ratio = layer["trained"] - layer["init"]
             for ax, curves, line, shade in (
