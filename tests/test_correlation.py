@@ -69,6 +69,10 @@ def test_bootstrap_is_seeded_and_needs_four_networks():
         error, sensitivity, seed=3
     )
     assert all(math.isnan(end) for end in relstab.bootstrap_log_correlation(error[:3], sensitivity[:3]))
+    # Two distinct networks are always perfectly correlated, and 14 of 256 resamples are of the last two alone, which have
+    # rho = -1: counted, they would be the lower end of a 90% interval.
+    low, high = relstab.bootstrap_log_correlation(error, sensitivity, 0.9, seed=3)
+    assert -0.9 < low < high < 1
 
 
 @pytest.mark.parametrize(

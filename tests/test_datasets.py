@@ -133,7 +133,7 @@ def test_changed_or_cut_files_are_refused(small_fashion, tmp_path):
 
 
 def test_without_files_and_network_the_message_says_what_to_put_where(small_fashion, tmp_path, monkeypatch):
-    from relstab._torchvision import torchvision
+    from relstab.torchvision import torchvision
 
     def no_network(*_args, **_kwargs):
         raise OSError("no route to host")

@@ -91,6 +91,19 @@ def test_smoke_is_a_valid_overlay():
     assert load_config(raw).results == "results/smoke"
 
 
+def test_the_readme_names_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (ROOT / target).exists(), target
+    code = re.search(r"## Layout\n\n```\n(.*?)```", text, re.DOTALL)[1]
+    for name in re.findall(r"^([\w./]+)", code, re.MULTILINE):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"relstab\.(\w+)\(", text):
+        assert name in relstab.__all__, name
+    figures = set(re.findall(r"`(fig\d\d_\w+)`", text))
+    assert figures == set(re.findall(r'"(fig\d\d_\w+)",', (ROOT / "workflow/rules/figures.smk").read_text()))
+
+
 def test_every_rule_has_its_script_and_every_script_its_rule():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     named = set(re.findall(r'"\.\./scripts/(\w+\.py)"', rules))

@@ -1,5 +1,6 @@
 import copy
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,7 @@ def test_every_architecture_agrees_with_the_textbook_method(name, dtype, toleran
     """Against activations that are collected one module at a time (before the next can change them) and all their pairs."""
     model = relstab.build_model(name, (1, 28, 28), 10, 0.1).to(dtype)
     probes = random_probes(shape=(1, 28, 28), dtype=dtype)
+    relstab.estimate_batch_statistics(model, probes.images)
     table = relstab.measure_sensitivity(model, probes, batch_size=5)
     collected: dict[tuple[str, int], list[torch.Tensor]] = {}
     for version in (probes.images, probes.deformed, probes.noisy):
@@ -149,6 +151,16 @@ def test_outputs_in_tuples_and_dicts_count_together():
     np.testing.assert_allclose(table[FIGURES].iloc[1], textbook(*versions), rtol=1e-10)
 
 
+def test_batch_norm_that_never_saw_an_image_warns():
+    model = relstab.build_model("vgg11_bn", (3, 16, 16), 10, 0.1).double()
+    with pytest.warns(UserWarning, match="8 batch norms, 'features.1' the first, never saw an image"):
+        relstab.measure_sensitivity(model, random_probes())
+    relstab.estimate_batch_statistics(model, random_probes().images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relstab.measure_sensitivity(model, random_probes())
+
+
 def test_modules_may_be_called_input_and_output():
     model = nn.Sequential()
     model.add_module("input", nn.Conv2d(3, 4, 3))
@@ -187,6 +199,7 @@ def test_leaves_that_give_nothing_by_image_are_left_out_with_a_warning():
 
 def test_the_model_is_left_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU()).double()
+    model(random_probes().images)  # running statistics of its own
     model.train()
     model[1].eval()
     before = copy.deepcopy(model.state_dict())

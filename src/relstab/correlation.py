@@ -66,8 +66,8 @@ def bootstrap_log_correlation(
     Args:
         error, sensitivity: see :func:`log_correlation`.
         confidence: probability that the interval aims at, between 0 and 1.
-        resamples: number of resampled sets of networks; those in which all networks agree have no correlation and are
-            left out.
+        resamples: number of resampled sets of networks; those of fewer than three distinct networks, and those in which all
+            networks agree, have no correlation and are left out.
         seed: of the resampling.
 
     Returns:
@@ -81,6 +81,9 @@ def bootstrap_log_correlation(
     if len(x) < 4:
         return float("nan"), float("nan")
     drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
+    # Two distinct networks always have correlation 1 or -1: resamples of fewer than three say nothing.
+    distinct = (np.diff(np.sort(drawn, axis=1), axis=1) > 0).sum(1) + 1
+    drawn = drawn[distinct >= 3]
     rho = _correlation(x[drawn], y[drawn])
     if np.isnan(rho).all():
         return float("nan"), float("nan")

@@ -133,7 +133,7 @@ def _fashionmnist(root: Path | None, _seed: int) -> Parts:
     download = root or Path("data")
     folders = [download, download / "FashionMNIST" / "raw", *([] if root else [SYSTEM_FASHION_MNIST])]
     if any(_find_idx(name, folders) is None for name in _FASHION_MNIST):
-        from relstab._torchvision import torchvision
+        from relstab.torchvision import torchvision
 
         try:
             torchvision.datasets.FashionMNIST(str(download), download=True)

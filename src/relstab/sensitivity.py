@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from relstab.probes import Probes
@@ -210,6 +211,12 @@ def _batches(probes: Probes | Iterable[Probes], batch_size: int) -> Iterator[Pro
             yield part[start : start + batch_size]
 
 
+def _never_saw_an_image(norm: _BatchNorm) -> bool:
+    """Whether the running statistics are those of construction: mean 0 and variance 1."""
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is not None and variance is not None and not bool(mean.any()) and bool((variance == 1).all())
+
+
 def accumulate_sums(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
@@ -257,6 +264,13 @@ def accumulate_sums(
 
         return hook
 
+    untracked = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and _never_saw_an_image(module)]
+    if untracked:
+        warnings.warn(
+            f"{len(untracked)} batch norms, {untracked[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
+            f"are no statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
+            stacklevel=3,
+        )
     handles: list[RemovableHandle] = []
     images = 0
     try:
@@ -310,7 +324,7 @@ def measure_sensitivity(
         One row a layer, in order of execution, with columns
 
         - layer, kind: name and class of the module;
-        - index, depth: k from 0 (the input) to K (the output), and k / K;
+        - index, depth: k from 0 (the input) to K (the output), and k / K; of chosen layers, their place among the rows;
         - D, G, R and their standard errors D_sem, G_sem, R_sem (delta method over the images);
         - denominator: mean of |f(x1) - f(x2)|^2 over all pairs of images.
 

@@ -232,7 +232,10 @@ def train_network(
     generator = make_generator("training", *identity)
     steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
     step, lowest = 0, math.inf
-    with tqdm(total=recipe.epochs, desc=f"{architecture}, noise {sigma:g}, seed {seed}", unit="epoch", mininterval=1) as progress:
+    title = f"{architecture}, noise {sigma:g}, seed {seed}"
+    print(f"{title}: {len(images)} images on {place}, {recipe}")
+    # A bar on a terminal, a line an epoch in a log.
+    with tqdm(total=recipe.epochs, desc=title, unit="epoch", disable=None) as progress:
         for epoch in range(1, recipe.epochs + 1):
             model.train()
             total = torch.zeros((), device=place)
@@ -257,6 +260,8 @@ def train_network(
             network.history.append(dict(zip(HISTORY, (epoch, rate, train_loss, error), strict=True)))
             progress.update()
             progress.set_postfix(loss=f"{train_loss:.4f}", test_error=f"{error:.4f}")
+            if progress.disable:
+                print(f"epoch {epoch} of {recipe.epochs}: rate {rate:.3g}, loss {train_loss:.4f}, test error {error:.4f}")
             if error < lowest:
                 lowest = error
                 network.states["best"] = _copy_state(model)

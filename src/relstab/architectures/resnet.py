@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from relstab._torchvision import torchvision
 from relstab.architectures import scaled
+from relstab.torchvision import torchvision
 
 
 def build(image_shape: tuple[int, int, int], classes: int, width: float, blocks: tuple[int, ...]) -> nn.Module:

@@ -1,6 +1,7 @@
 """Figure 10: test error against D, G and R of the output, at each noise level."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -39,7 +40,8 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
                 )
             ax.set(xscale="log", yscale="log")
             value = rho.loc[(level, name)]
-            ax.set_title(rf"$\rho = {value['rho']:.2f}$  [{value['low']:.2f}, {value['high']:.2f}]", pad=3)
+            interval = "" if np.isnan(value["low"]) else f"  [{value['low']:.2f}, {value['high']:.2f}]"
+            ax.set_title(rf"$\rho = {value['rho']:.2f}${interval}", pad=3)
         line[0].set_ylabel(rf"$\epsilon$ at $\sigma = {level:g}$")
     # Axes are shared, and every panel has added its points by now.
     for line in axes:

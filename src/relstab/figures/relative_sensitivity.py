@@ -66,10 +66,11 @@ def _draw_error(ax: Axes, outputs: pd.DataFrame) -> None:
     log_axis(ax.xaxis)
     log_axis(ax.yaxis)
     if len(outputs) >= 3:
-        rho = log_correlation(outputs["error"], outputs["R"])
-        ax.text(0.97, 0.03, rf"$\rho = {rho:.2f}$", transform=ax.transAxes, ha="right", va="bottom")
+        ax.set_title(rf"$\rho = {log_correlation(outputs['error'], outputs['R']):.2f}$", pad=3)
     ax.set(xlabel=r"relative sensitivity $R_f$", ylabel=r"test error $\epsilon$")
-    ax.legend(handles=legend_of_architectures(names), loc="upper left", handletextpad=0.1, borderaxespad=0.2, labelspacing=0.25)
+    figure = ax.get_figure()
+    assert figure is not None
+    figure.legend(handles=legend_of_architectures(names), loc="outside lower center", ncols=3, handletextpad=0.1, columnspacing=1)
 
 
 def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -> None:
