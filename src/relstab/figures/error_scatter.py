@@ -40,7 +40,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
                 )
             ax.set(xscale="log", yscale="log")
             value = rho.loc[(level, name)]
-            interval = "" if np.isnan(value["low"]) else f"  [{value['low']:.2f}, {value['high']:.2f}]"
+            interval = "" if np.isnan(value["low"]) else rf"$\quad [{value['low']:.2f}, {value['high']:.2f}]$"
             ax.set_title(rf"$\rho = {value['rho']:.2f}${interval}", pad=3)
         line[0].set_ylabel(rf"$\epsilon$ at $\sigma = {level:g}$")
     # Axes are shared, and every panel has added its points by now.
