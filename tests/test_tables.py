@@ -129,6 +129,7 @@ def test_networks_have_as_many_layers_as_their_names_say(name, count):
 
     model = relstab.build_model(name, (1, 28, 28), 10, 0.1)
     images = torch.randn(4, 1, 28, 28)
+    relstab.estimate_batch_statistics(model, images)
     table = relstab.measure_sensitivity(model, relstab.Probes(images, images + 0.1, images - 0.1), constant="nan")
     assert len(paper_layers(table.assign(seed=0), ["seed"])) == count + 2  # and the input and the output
 

@@ -347,16 +347,18 @@ def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
     everything = len(whole_files(finished))
     ways = ["Ctrl-C", "kill -9 of all", "kill", "kill -9 of Snakemake"] * 2
     for number, way in enumerate(ways):
+        done = len(whole_files(tmp_path))
+        if number >= 4 and done > everything - 4:
+            break  # each way had its turn, and the rest is too short to be interrupted for sure
         process = start(tmp_path)
         # At least one more than the last time, so that every run gets somewhere; jobs are in mid-work then.
-        done = len(whole_files(tmp_path))
         wait_for_files(process, tmp_path, max(done + 1, (number + 1) * everything // (len(ways) + 2)))
         assert process.poll() is None, f"the run ended before it was interrupted: {way}"
         interrupt(process, way)
         process.wait(timeout=120)
         assert len(whole_files(tmp_path)) > 0
         assert all(h5py.is_hdf5(path) for path in whole_files(tmp_path))
-    assert len(whole_files(tmp_path)) < everything or not (tmp_path / RESULTS / "tables/claims.csv").exists()
+    assert not (tmp_path / RESULTS / "figures/fig10_error_scatter.png").exists(), "nothing was left to complete"
     run(tmp_path, "all", "--cores", "2")
     assert planned(tmp_path) == {}
     assert_same_results(finished / RESULTS, tmp_path / RESULTS)
