@@ -302,6 +302,8 @@ def start(folder, *arguments):
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Where the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
@@ -355,7 +357,7 @@ def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
         wait_for_files(process, tmp_path, max(done + 1, (number + 1) * everything // (len(ways) + 2)))
         assert process.poll() is None, f"the run ended before it was interrupted: {way}"
         interrupt(process, way)
-        process.wait(timeout=120)
+        assert process.wait(timeout=120) != 0, way
         assert len(whole_files(tmp_path)) > 0
         assert all(h5py.is_hdf5(path) for path in whole_files(tmp_path))
     assert not (tmp_path / RESULTS / "figures/fig10_error_scatter.png").exists(), "nothing was left to complete"
