@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from relstab.correlation import log_correlation
+from relstab.correlation import log_correlation, percentile_interval
 from relstab.paper_layers import paper_layers
 from relstab.seeding import derive_seed
 from relstab.tables import KEYS, of_learned, output_sensitivities
@@ -50,10 +50,7 @@ def _bootstrap(name: str, statistic: Statistic, count: int, settings: _Settings)
         return (statistic(np.arange(count)) if count > 1 else math.nan), math.nan, math.nan
     rng = np.random.default_rng(derive_seed("claims", name, settings.seed))
     drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(settings.resamples)])
-    if np.isnan(drawn).all():
-        return statistic(np.arange(count)), math.nan, math.nan
-    low, high = np.nanquantile(drawn, [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2])
-    return statistic(np.arange(count)), float(low), float(high)
+    return statistic(np.arange(count)), *percentile_interval(drawn, settings.confidence)
 
 
 def _mean(values: NDArray[Any]) -> Statistic:

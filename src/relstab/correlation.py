@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_log_correlation", "log_correlation"]
+__all__ = ["bootstrap_log_correlation", "log_correlation", "percentile_interval"]
 
 
 def _array(values: Any) -> NDArray[np.float64]:
@@ -85,7 +85,12 @@ def bootstrap_log_correlation(
     distinct = (np.diff(np.sort(drawn, axis=1), axis=1) > 0).sum(1) + 1
     drawn = drawn[distinct >= 3]
     rho = _correlation(x[drawn], y[drawn])
-    if np.isnan(rho).all():
+    return percentile_interval(rho, confidence)
+
+
+def percentile_interval(drawn: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Middle share ``confidence`` of bootstrap samples of a statistic; those that are NaN are left out, and all NaN gives NaN."""
+    if np.isnan(drawn).all():
         return float("nan"), float("nan")
-    low, high = np.nanquantile(rho, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
