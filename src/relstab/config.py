@@ -112,7 +112,16 @@ class Sensitivity(_Section):
     weights: Literal["last", "best"] = Field(
         "last", description="Trained weights: those of the last epoch, or of the epoch of best test error."
     )
-    batch_size: Count = Field(125, description="Images that go through the network at a time, each in three versions.")
+    batch_size: Count | None = Field(
+        None,
+        description="Images that go through the network at a time, each in three versions. Left out or null: as many as keep the "
+        "activations of the widest layer below 20 MiB on a CPU, 256 MiB on a GPU.",
+    )
+    keep_activations: list[str] = Field(
+        [],
+        description="Layers whose representations are kept beside D, G and R, as shell patterns of their names: ['*'] all, "
+        "[output], ['features.*']. They take much disk.",
+    )
 
 
 class ChannelShuffle(_Section):

@@ -1,6 +1,6 @@
 """The stages that measure saved networks: D, G and R of every layer, as trained and with shuffled channels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +8,12 @@ import h5py
 import numpy as np
 from torch import nn
 
+from relstab.activations import ActivationStore
 from relstab.channel_shuffle import shuffle_channels
+from relstab.layer_sums import LayerSums
 from relstab.probes import read_probes
 from relstab.seeding import derive_seed
-from relstab.sensitivity import COLUMNS, LayerSums, accumulate_sums, sensitivity_rows
+from relstab.sensitivity import COLUMNS, accumulate_sums, sensitivity_rows
 from relstab.storage import open_hdf5, provenance, write_hdf5
 from relstab.training import choose_device, load_network
 
@@ -24,8 +26,8 @@ def _write_sums(group: h5py.Group, sums: list[LayerSums]) -> None:
     for column in COLUMNS:
         values = [row[column] for row in rows]
         group.create_dataset(column, data=values, dtype=h5py.string_dtype() if isinstance(values[0], str) else None)
-    for position, name in enumerate(("diffeo", "noise", "spread")):
-        group[f"sums/{name}"] = np.stack([layer.per_image()[position] for layer in sums])
+    for name in ("diffeo", "noise", "spread"):
+        group[f"sums/{name}"] = np.stack([getattr(layer, name) for layer in sums])
 
 
 def _identity(network: str | Path) -> dict[str, Any]:
@@ -48,24 +50,37 @@ def _states(network: str | Path, weights: str, device: str) -> Iterator[tuple[st
 
 
 def measure_network(
-    path: str | Path, network: str | Path, probes: str | Path, weights: str = "last", batch_size: int = 125, device: str = "auto"
+    path: str | Path,
+    network: str | Path,
+    probes: str | Path,
+    weights: str = "last",
+    keep_activations: Sequence[str] = (),
+    batch_size: int | None = None,
+    device: str = "auto",
 ) -> None:
     """Measure a saved network at initialization and after training.
 
     Args:
         path: of the HDF5 file to write: groups "init" and "trained", with the columns of the table of
-            :func:`relstab.measure_sensitivity` and, under "sums", what they were computed from.
+            :func:`relstab.measure_sensitivity`; under "sums", what they were computed from; under "activations", the
+            representations that are kept, see :class:`relstab.activations.ActivationStore`.
         network: file of :func:`relstab.training.save_network`.
         probes: file of :func:`relstab.probes.write_probes`.
         weights: which weights are the trained ones, "last" or "best".
-        batch_size: images at a time.
+        keep_activations: layers whose representations are kept, as shell patterns of their names; none by default.
+        batch_size: images at a time, as in :func:`relstab.measure_sensitivity`.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
     loaded = read_probes(probes)
-    with write_hdf5(path, _attributes(network, probes, {"weights": weights}, device)) as file:
+    parameters = {"weights": weights, "keep_activations": list(keep_activations)}
+    with write_hdf5(path, _attributes(network, probes, parameters, device)) as file:
         for state, model in _states(network, weights, device):
             print(f"{state}: {len(loaded)} probes")
-            _write_sums(file.create_group(state), accumulate_sums(model, loaded, batch_size=batch_size))
+            group = file.create_group(state)
+            store = ActivationStore(group.create_group("activations"), keep_activations) if keep_activations else None
+            _write_sums(group, accumulate_sums(model, loaded, batch_size=batch_size, store=store))
+            if store is not None and store.unmatched:
+                print(f"no layer is called {' or '.join(map(repr, store.unmatched))} (config.yaml: sensitivity.keep_activations)")
 
 
 def measure_shuffled(
@@ -75,7 +90,7 @@ def measure_shuffled(
     shuffles: int,
     which: Literal["input", "both"] = "input",
     weights: str = "last",
-    batch_size: int = 125,
+    batch_size: int | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> None:

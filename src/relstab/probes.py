@@ -45,7 +45,7 @@ class Probes:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: slice) -> "Probes":
+    def __getitem__(self, index: slice | Tensor) -> "Probes":
         return Probes(self.images[index], self.deformed[index], self.noisy[index])
 
 

@@ -14,8 +14,8 @@ import itertools
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,88 +24,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
+from tqdm import tqdm
 
+from relstab.activations import ActivationStore
+from relstab.layer_sums import LayerAccumulator, LayerSums, Scratch
+from relstab.max_pooling import separable_max_pooling
 from relstab.probes import Probes
+from relstab.storage import provenance, write_hdf5
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "LayerSums", "accumulate_sums", "measure_sensitivity", "sensitivity_rows"]
+__all__ = ["COLUMNS", "accumulate_sums", "measure_sensitivity", "sensitivity_rows"]
 
 COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
-
-
-@dataclass
-class LayerSums:
-    """What D, G and R of one layer are made of, accumulated batch by batch in float64.
-
-    Attributes:
-        layer: name in ``model.named_modules()``, or "input" or "output".
-        kind: class of the module, or "input" or "output".
-        diffeo: |f(tau x) - f(x)|^2, one number an image.
-        noise: |f(x + eta) - f(x)|^2, one number an image.
-        spread: |f(x) - m|^2, one number an image, with m the mean over the images seen so far, its batch included. Only
-            the standard errors of D and G use it; for images in random order they differ by about 1 / batch from those
-            with the mean over all images.
-    """
-
-    layer: str
-    kind: str
-    diffeo: list[Tensor] = field(default_factory=list)
-    noise: list[Tensor] = field(default_factory=list)
-    spread: list[Tensor] = field(default_factory=list)
-    # Representations are counted from the mean of the first batch: D, G and R do not depend on the origin, and near the
-    # mean the difference of mean |f|^2 and |mean f|^2 loses no digits.
-    _origin: Tensor | None = None
-    _sum: Tensor | None = None
-    _sum_of_squares: float = 0.0
-    _images: int = 0
-
-    def add(self, representation: Tensor) -> None:
-        """Add one batch, [3 B, features]: B images, then their deformed, then their noisy versions."""
-        clean, deformed, noisy = representation.chunk(3)
-        if self._origin is None or self._sum is None:
-            self._origin = clean.mean(0)
-            self._sum = torch.zeros(clean.shape[1], dtype=torch.float64)
-        if clean.shape[1] != len(self._origin):
-            raise ValueError(
-                f"layer {self.layer!r} gave {len(self._origin)} features an image, then {clean.shape[1]}: "
-                f"the same number for every batch is wanted"
-            )
-        self.diffeo.append((deformed - clean).square().sum(1).cpu().double())
-        self.noise.append((noisy - clean).square().sum(1).cpu().double())
-        centred = clean - self._origin
-        squares = centred.square().sum(1).cpu().double()
-        self._sum += centred.sum(0).cpu()
-        self._sum_of_squares += float(squares.sum())
-        self._images += len(clean)
-        mean = self._sum / self._images
-        self.spread.append(squares - 2 * (centred @ mean.to(centred)).cpu().double() + mean.square().sum())
-        if not math.isfinite(float(self.diffeo[-1].sum() + self.noise[-1].sum() + squares.sum())):
-            raise ValueError(
-                f"layer {self.layer!r} ({self.kind}) gave activations that are NaN, infinite or too large to square: "
-                f"finite ones are wanted"
-            )
-
-    @property
-    def denominator(self) -> float:
-        """Mean of |f(x1) - f(x2)|^2 over all pairs: 2 (mean |f|^2 - |mean f|^2)."""
-        assert self._sum is not None
-        return 2 * (self._sum_of_squares / self._images - float((self._sum / self._images).square().sum()))
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether the representation is the same for all images, up to rounding."""
-        assert self._origin is not None
-        scale = float(self._origin.double().square().sum())
-        rounding = torch.finfo(self._origin.dtype).eps
-        # Each feature is off by some units in its last place at most, about its own mean.
-        return self.denominator <= (4 * rounding) ** 2 * scale
-
-    def per_image(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """``diffeo``, ``noise`` and ``spread`` as arrays over all the images."""
-        diffeo, noise, spread = (torch.cat(parts).numpy() for parts in (self.diffeo, self.noise, self.spread))
-        return diffeo, noise, spread
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: float, influence: NDArray[np.float64]) -> tuple[float, float]:
@@ -130,11 +62,11 @@ def sensitivity_rows(sums: Sequence[LayerSums]) -> list[dict[str, Any]]:
     rows = []
     last = len(sums) - 1
     for index, layer in enumerate(sums):
-        diffeo, noise, spread = layer.per_image()
+        diffeo, noise = layer.diffeo, layer.noise
         denominator = 0.0 if layer.is_constant else layer.denominator
         # One image more of weight w changes 2 mean|f - m|^2 by 2 w (|f_i - m|^2 - mean).
-        d, d_sem = _ratio(diffeo, denominator, 2 * spread)
-        g, g_sem = _ratio(noise, denominator, 2 * spread)
+        d, d_sem = _ratio(diffeo, denominator, 2 * layer.spread)
+        g, g_sem = _ratio(noise, denominator, 2 * layer.spread)
         r, r_sem = _ratio(diffeo, noise.mean() if denominator else 0.0, noise)
         depth = index / last if last else 0.0
         row = (layer.layer, layer.kind, index, depth, d, g, r, d_sem, g_sem, r_sem, denominator)
@@ -159,9 +91,9 @@ class _NotByImageError(ValueError):
     """A module gave something that has no image along its first axis."""
 
 
-def _flatten(value: Any, batch: int, layer: str) -> Tensor:
-    """What a module gave as one matrix [batch, features], in float32 at least."""
-    tensors = list(_tensors(value))
+def _by_image(value: Any, batch: int, layer: str) -> Tensor:
+    """What a module gave as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
+    tensors = [tensor for tensor in _tensors(value) if tensor.numel()]
     if not tensors:
         raise _NotByImageError(f"layer {layer!r} gave no floating-point tensor: there is nothing to measure")
     for tensor in tensors:
@@ -170,10 +102,15 @@ def _flatten(value: Any, batch: int, layer: str) -> Tensor:
                 f"layer {layer!r} gave a tensor of shape {tuple(tensor.shape)} for {batch} images: "
                 f"[{batch}, ...], the images along the first axis, is wanted"
             )
-    matrix = (
-        torch.cat([tensor.reshape(batch, -1) for tensor in tensors], 1) if len(tensors) > 1 else tensors[0].reshape(batch, -1)
-    )
-    return matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
+    return torch.cat([tensor.reshape(batch, -1) for tensor in tensors], 1) if len(tensors) > 1 else tensors[0]
+
+
+def _axes_in_memory(tensor: Tensor) -> list[int]:
+    """Axes in the order in which they lie in memory, the images' first: distances do not depend on the order of the features.
+
+    It spares a copy of representations in channels_last.
+    """
+    return [0, *sorted(range(1, tensor.ndim), key=lambda axis: tensor.stride()[axis], reverse=True)]
 
 
 def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -203,122 +140,256 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _batches(probes: Probes | Iterable[Probes], batch_size: int) -> Iterator[Probes]:
+def _has_no_statistics(norm: _BatchNorm) -> bool:
+    """Whether there are no running statistics, or those of construction: mean 0 and variance 1."""
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is None or variance is None or (not bool(mean.any()) and bool((variance == 1).all()))
+
+
+def _warn_of_batch_norms(model: nn.Module) -> None:
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    unseen = [name for name, norm in norms.items() if norm.running_mean is not None and _has_no_statistics(norm)]
+    if unseen:
+        warnings.warn(
+            f"{len(unseen)} batch norms, {unseen[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
+            f"are no statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
+            stacklevel=4,
+        )
+    untracked = [name for name, norm in norms.items() if norm.running_mean is None]
+    if untracked:
+        warnings.warn(
+            f"{len(untracked)} batch norms, {untracked[0]!r} the first, keep no running statistics: they normalise an image by "
+            f"those of its batch, so that D, G and R depend on the batch size; use track_running_stats=True",
+            stacklevel=4,
+        )
+
+
+# Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
+# batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page; a GPU wants more
+# to do at a time.
+_ROOM = {"cpu": 20 * 2**20, "cuda": 256 * 2**20}
+_FIRST_BATCH = 2
+_LARGEST_BATCH = 4096
+
+
+class _Recorder:
+    """What the hooks of one pass of the probes through a network record, layer by layer and call by call."""
+
+    def __init__(self, layers: Sequence[str] | None, store: ActivationStore | None) -> None:
+        self.sums: dict[tuple[str, str, int], LayerAccumulator] = {}
+        self.left_out: set[str] = set()
+        self.bytes_per_image = 0  # of the largest representation seen, one version
+        self._layers = layers
+        self._store = store
+        self._rows: NDArray[np.int64] = np.arange(0)
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._scratch = Scratch()
+        self._axes: dict[tuple[str, str, int], list[int]] = {}
+        self._checks: list[tuple[LayerAccumulator, Tensor]] = []
+
+    def begin(self, rows: NDArray[np.int64]) -> None:
+        """A batch of these probes comes."""
+        self._rows = rows
+        self._calls.clear()
+
+    def measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Forward hook of layers that are not recorded, but take room."""
+        size = max((tensor.numel() * tensor.element_size() for tensor in _tensors(output)), default=0)
+        self.bytes_per_image = max(self.bytes_per_image, size // (3 * len(self._rows)))
+
+    def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        """Forward hook that records a layer."""
+
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            self.measure_size(module, args, output)
+            self.record(name, type(module).__name__, output)
+
+        return record
+
+    def record(self, name: str, kind: str, value: Any) -> None:
+        """Reduce what a layer gave, before the next one can change it in place."""
+        # The kind is in the key because a module may be called "input" or "output" as well.
+        self._calls[name, kind] += 1
+        key = (name, kind, self._calls[name, kind])
+        batch = 3 * len(self._rows)
+        try:
+            tensor = _by_image(value, batch, name)
+        except _NotByImageError:
+            if self._layers is not None or kind in ("input", "output"):
+                raise
+            self.left_out.add(name)
+            return
+        if self._store is not None and self._store.wants(name):
+            self._store.add(*key, tensor, self._rows)
+        if key not in self.sums:
+            self.sums[key] = LayerAccumulator(name, kind, self._scratch)
+            self._axes[key] = _axes_in_memory(tensor)
+        if tensor.ndim != len(self._axes[key]):
+            raise ValueError(
+                f"layer {name!r} gave {len(self._axes[key])} axes, then {tensor.ndim}: as many in every batch are wanted"
+            )
+        matrix = tensor.permute(self._axes[key]).reshape(batch, -1)
+        matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
+        self._checks.append((self.sums[key], self.sums[key].add(matrix)))
+
+    def end(self) -> None:
+        """The batch is through: were its activations finite? Asked once a batch, since a GPU has to be waited for."""
+        device = self._checks[0][1].device
+        values = torch.stack([values.to(device, non_blocking=True) for _, values in self._checks])
+        finite = values.isfinite().flatten(1).all(1).tolist()
+        for (layer, _), good in zip(self._checks, finite, strict=True):
+            if not good:
+                raise ValueError(
+                    f"layer {layer.layer!r} ({layer.kind}) gave activations that are NaN, infinite or too large to square: "
+                    f"finite ones are wanted"
+                )
+        self._checks.clear()
+
+    def finish(self, order: NDArray[np.int64]) -> list[LayerSums]:
+        """Sums of every layer in order of execution, after the last batch; ``order`` says which probes came in turn."""
+        for name in self._layers or ():
+            if not any(layer.layer == name for layer in self.sums.values()):
+                raise ValueError(f"layer {name!r} was never called in the forward pass: layers that are called are wanted")
+        # A layer of which some batches gave nothing would have D, G and R of other images than the rest.
+        self.left_out |= {layer.layer for layer in self.sums.values() if layer.images < len(order)}
+        if self.left_out:
+            warnings.warn(
+                f"left out, since they give nothing by image in every batch: {', '.join(sorted(self.left_out))}", stacklevel=4
+            )
+        # The output comes last in each batch, but a layer may be called for the first time in a later one.
+        kept = sorted(self.sums.values(), key=lambda layer: layer.kind == "output")
+        return [layer.finish(order) for layer in kept if layer.layer not in self.left_out]
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, where it is compiled or replicated: hooks see every layer of it, images go through it in one piece."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrapped(model.module)
+    original = getattr(model, "_orig_mod", None)  # what torch.compile made
+    return _unwrapped(original) if isinstance(original, nn.Module) else model
+
+
+def _batches(
+    probes: Probes | Iterable[Probes], batch_size: int | None, recorder: _Recorder, device: torch.device
+) -> Iterator[tuple[NDArray[np.int64], Probes]]:
+    """Which probes, and these probes, batch by batch; of automatic size, the first batch tells how much room an image takes.
+
+    Probes that are all at hand go in random order (always the same): the running means behind the standard errors are then
+    means of all kinds of images, also where the images come sorted by class.
+    """
+    shuffled = isinstance(probes, Probes)
+    seen = 0
     for part in [probes] if isinstance(probes, Probes) else probes:
         if not isinstance(part, Probes):
             raise ValueError(f"probes hold {type(part).__name__}: Probes, or an iterable of Probes, are wanted")
-        for start in range(0, len(part), batch_size):
-            yield part[start : start + batch_size]
-
-
-def _never_saw_an_image(norm: _BatchNorm) -> bool:
-    """Whether the running statistics are those of construction: mean 0 and variance 1."""
-    mean, variance = norm.running_mean, norm.running_var
-    return mean is not None and variance is not None and not bool(mean.any()) and bool((variance == 1).all())
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(len(part))
+        start = 0
+        while start < len(part):
+            left = len(part) - start
+            size = batch_size
+            if size is None:
+                room = _ROOM.get(device.type, _ROOM["cuda"])
+                fitting = room // (3 * recorder.bytes_per_image) if recorder.bytes_per_image else _FIRST_BATCH
+                most = min(max(fitting, 1), _LARGEST_BATCH)
+                size = math.ceil(left / math.ceil(left / most))  # equal batches: no small one at the end
+            rows = order[start : start + size]
+            yield (seen + rows).numpy(), part[rows if shuffled else slice(start, start + size)]
+            start += size
+        seen += len(part)
 
 
 def accumulate_sums(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
     layers: Sequence[str] | None = None,
-    batch_size: int = 125,
+    batch_size: int | None = None,
+    store: ActivationStore | None = None,
 ) -> list[LayerSums]:
     """Run the probes through the network and accumulate what D, G and R of every layer are made of.
 
     The three versions of a batch go through the network together and every layer is reduced as soon as it is computed,
     before the next one can change it in place: no activation outlives its layer, whatever the number of images.
 
-    Arguments are those of :func:`measure_sensitivity`.
+    Args:
+        model, probes, layers, batch_size: those of :func:`measure_sensitivity`.
+        store: where representations are kept; nowhere by default.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: at least 1 is wanted")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: at least 1, or None for an automatic one, is wanted")
+    model = _unwrapped(model)
     modules = _chosen_modules(model, layers)
     reference = next(itertools.chain(model.parameters(), model.buffers()), None)
-    like: dict[str, Any] = {}
-    if reference is not None:
-        like["device"] = reference.device
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-        if dtype is not None:
-            like["dtype"] = dtype
+    device = reference.device if reference is not None else None
+    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
+    _warn_of_batch_norms(model)
 
-    sums: dict[tuple[str, str, int], LayerSums] = {}
-    calls: Counter[tuple[str, str]] = Counter()
-    left_out: set[str] = set()
-    batch = 0
-
-    def record(name: str, kind: str, value: Any) -> None:
-        # The kind is in the key because a module may be called "input" or "output" as well.
-        calls[name, kind] += 1
-        try:
-            matrix = _flatten(value, batch, name)
-        except _NotByImageError:
-            if layers is not None or kind in ("input", "output"):
-                raise
-            left_out.add(name)
-            return
-        sums.setdefault((name, kind, calls[name, kind]), LayerSums(name, kind)).add(matrix)
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, _args: Any, output: Any) -> None:
-            record(name, type(module).__name__, output)
-
-        return hook
-
-    untracked = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and _never_saw_an_image(module)]
-    if untracked:
-        warnings.warn(
-            f"{len(untracked)} batch norms, {untracked[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
-            f"are no statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
-            stacklevel=3,
-        )
+    recorder = _Recorder(layers, store)
     handles: list[RemovableHandle] = []
-    images = 0
+    orders: list[NDArray[np.int64]] = []
+    total = len(probes) if isinstance(probes, Probes) else None
     try:
-        handles += [module.register_forward_hook(watch(name)) for name, module in modules.items()]
-        with _eval_mode(model):
-            for part in _batches(probes, batch_size):
-                batch = 3 * len(part)
-                images += len(part)
-                calls.clear()
-                stacked = torch.cat([part.images, part.deformed, part.noisy]).to(**like)
+        handles += [module.register_forward_hook(recorder.hook(name)) for name, module in modules.items()]
+        watched = set(modules.values())
+        others = [module for module in model.modules() if module not in watched and not list(module.children())]
+        handles += [module.register_forward_hook(recorder.measure_size) for module in others]
+        # The bar shows on a terminal, of what takes longer than 10 s.
+        with (
+            _eval_mode(model),
+            separable_max_pooling(model),
+            tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
+        ):
+            for rows, part in _batches(probes, batch_size, recorder, device or torch.device("cpu")):
+                recorder.begin(rows)
+                orders.append(rows)
+                stacked = torch.cat([part.images, part.deformed, part.noisy]).to(device, dtype)
+                recorder.measure_size(model, None, stacked)
                 if layers is None or "input" in layers:
-                    record("input", "input", stacked)
+                    recorder.record("input", "input", stacked)
                 output = model(stacked)
                 if layers is None or "output" in layers:
-                    record("output", "output", output)
+                    recorder.record("output", "output", output)
+                del stacked, output
+                recorder.end()
+                bar.update(len(part))
     finally:
         for handle in handles:
             handle.remove()
+    images = sum(map(len, orders))
     if images < 2:
         raise ValueError(f"probes hold {images} image(s): at least 2 are wanted, and 500 are usual")
-    if left_out:
-        warnings.warn(f"left out, since they give nothing by image: {', '.join(sorted(left_out))}", stacklevel=3)
-    # The output is recorded last in each batch, but a layer may be called for the first time in a later batch.
-    return sorted(sums.values(), key=lambda layer: layer.kind == "output")
+    return recorder.finish(np.concatenate(orders))
 
 
 def measure_sensitivity(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
     layers: Sequence[str] | None = None,
-    batch_size: int = 125,
+    batch_size: int | None = None,
     constant: Literal["raise", "nan"] = "raise",
+    keep_activations: str | Path | None = None,
+    keep_layers: Sequence[str] = ("*",),
 ) -> "pd.DataFrame":
     """Measure D, G and R of every layer of a network (paper, Eq. 1).
 
     The network is put in evaluation mode for the measurement and gets its modes back afterwards; weights and buffers
     stay as they are. At initialization the running statistics of batch norm mean nothing yet: estimate them first with
-    :func:`relstab.estimate_batch_statistics`.
+    :func:`relstab.estimate_batch_statistics`. Of a network that torch.compile, DataParallel or DistributedDataParallel wraps,
+    the network itself is measured.
 
     Args:
         model: any module that takes the probes' images; the probes go to its device and dtype.
-        probes: from :func:`relstab.make_probes`, or an iterable of such batches.
+        probes: from :func:`relstab.make_probes`, or an iterable of such batches. The standard errors of D and G ask for
+            images in an order that says nothing of them; Probes are put in one, an iterable is taken as it comes.
         layers: names in ``model.named_modules()``, and "input" and "output"; by default these two and every module
-            without children, but for those that give nothing by image (a warning names them). A module that is called
-            several times has a row for every call.
-        batch_size: images that go through the network at a time (each in three versions).
+            without children, but for those that give nothing by image in every batch (a warning names them). A module that is
+            called several times has a row for every call.
+        batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
+            activations of the widest layer below 20 MiB on a CPU and 256 MiB on a GPU.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
             "raise" a ValueError, or give "nan".
+        keep_activations: HDF5 file to write the representations to, see :class:`relstab.activations.ActivationStore`; it is whole
+            or absent. By default they are not kept.
+        keep_layers: which of the measured layers are kept, as shell patterns of their names; all by default.
 
     Returns:
         One row a layer, in order of execution, with columns
@@ -329,11 +400,22 @@ def measure_sensitivity(
         - denominator: mean of |f(x1) - f(x2)|^2 over all pairs of images.
 
     Raises:
-        ValueError: fewer than two images, an unknown layer, activations that are not finite, a constant representation.
+        ValueError: fewer than two images, a layer that is unknown or not called, activations that are not finite, a constant
+            representation.
     """
     if constant not in ("raise", "nan"):
         raise ValueError(f"constant is {constant!r}: 'raise' or 'nan' is wanted")
-    sums = accumulate_sums(model, probes, layers, batch_size)
+    if keep_activations is None:
+        sums = accumulate_sums(model, probes, layers, batch_size)
+    else:
+        parameters = {"keep_layers": list(keep_layers), "layers": None if layers is None else list(layers)}
+        with write_hdf5(keep_activations, provenance(parameters)) as file:
+            store = ActivationStore(file, keep_layers)
+            sums = accumulate_sums(model, probes, layers, batch_size, store)
+            if store.unmatched:
+                raise ValueError(
+                    f"keep_layers holds {store.unmatched[0]!r}, which matches no measured layer: patterns of names are wanted"
+                )
     for layer in sums:
         if constant == "raise" and layer.is_constant:
             raise ValueError(

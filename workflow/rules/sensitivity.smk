@@ -20,6 +20,7 @@ rule sensitivity:
         gpu=gpus,
     params:
         weights=CONFIG.sensitivity.weights,
+        keep_activations=CONFIG.sensitivity.keep_activations,
     script:
         "../scripts/sensitivity.py"
 

@@ -9,7 +9,7 @@ with job(snakemake):
         snakemake.output.sensitivity,
         snakemake.input.network,
         snakemake.input.probes,
-        snakemake.params.weights,
-        snakemake.config["sensitivity"]["batch_size"],
-        snakemake.config["device"],
+        batch_size=snakemake.config["sensitivity"]["batch_size"],
+        device=snakemake.config["device"],
+        **snakemake.params,
     )
