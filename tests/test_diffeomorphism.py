@@ -120,6 +120,21 @@ def test_constant_images_stay_constant(value, seed, interpolation):
     torch.testing.assert_close(deformed, images, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("function", [relstab.deform, relstab.make_probes])
+def test_the_warning_names_the_callers_line(function):
+    with pytest.warns(UserWarning, match="outside the admissible range") as caught:
+        function(torch.rand(1, 1, 16, 16), 9.0)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_half_precision_images_are_deformed_like_others(generator):
+    images = torch.rand(3, 1, 32, 32, generator=generator).bfloat16()
+    deformed, exact = (
+        relstab.deform(each, generator=torch.Generator().manual_seed(1)).double() for each in (images, images.float())
+    )
+    torch.testing.assert_close(deformed, exact, rtol=2**-8, atol=1e-6)
+
+
 def test_a_temperature_outside_the_admissible_range_warns_with_the_range():
     images = torch.rand(1, 1, 32, 32)
     with pytest.warns(UserWarning, match=r"outside the admissible range .* 0\.5 to 1\.\d+ pixels"):

@@ -19,13 +19,32 @@ def test_warped_images_are_those_of_the_reference(reference, case, interpolation
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
 def test_whole_pixels_shift_the_image_and_repeat_its_border(generator, interpolation):
-    """dx = 2 moves the content two columns to the right, dy = 1 one row down."""
+    """dx = 2 moves the content two columns to the right, dy = 1 one row down; positions are rounded in their last digit."""
     image = torch.rand(7, 7, dtype=torch.float64, generator=generator)
     two, one = torch.full((7, 7), 2.0), torch.full((7, 7), 1.0)
     warped = relstab.warp(image, two, one, interpolation)
-    assert torch.equal(warped[1:, 2:], image[:-1, :-2])
-    assert torch.equal(warped[0, 2:], image[0, :-2])
-    assert torch.equal(warped[1:, 0], image[:-1, 0])
+    torch.testing.assert_close(warped[1:, 2:], image[:-1, :-2], rtol=0, atol=1e-14)
+    torch.testing.assert_close(warped[0, 2:], image[0, :-2], rtol=0, atol=1e-14)
+    torch.testing.assert_close(warped[1:, 0], image[:-1, 0], rtol=0, atol=1e-14)
+
+
+def test_no_field_gives_the_image_to_the_bit(generator):
+    images = torch.randn(2, 3, 224, 224, generator=generator)
+    zero = torch.zeros(2, 224, 224)
+    for interpolation in ("bilinear", "nearest"):
+        assert torch.equal(relstab.warp(images, zero, zero, interpolation), images)
+
+
+@pytest.mark.parametrize("interpolation", NAMES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10), (torch.float32, 1e-4)])
+def test_positions_are_as_precise_as_float32_in_any_dtype(generator, interpolation, dtype, tolerance):
+    """Entries up to 4 are rounded to ``tolerance`` / 2 of themselves; a position off by 1e-5 pixels moves them by up to 1e-4."""
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=generator).to(dtype)
+    dx, dy = torch.randn(2, 2, 64, 64, dtype=torch.float64, generator=generator)
+    warped = relstab.warp(images, dx, dy, interpolation)
+    assert warped.dtype == dtype
+    expected = relstab.warp(images.double(), dx.float().double(), dy.float().double(), interpolation)
+    torch.testing.assert_close(warped.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_bilinear_is_exact_on_planes(generator):

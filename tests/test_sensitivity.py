@@ -314,7 +314,7 @@ def test_images_sorted_by_class_have_the_same_standard_errors(generator):
 
 
 def test_standard_errors_of_many_dimensions_do_not_see_the_batches(generator):
-    """In 5,000 dimensions all images are equally far apart: that a mean of n images adds variance / n to every distance counts."""
+    """In 5,000 dimensions all images are equally far apart; a mean of n images adds variance / n to each distance."""
     clean, one, two = torch.randn(3, 60, 5000, dtype=torch.float64, generator=generator)
     probes = relstab.Probes(clean, clean + one, clean + two)
     whole = measured_errors(probes, batch_size=60)

@@ -113,6 +113,8 @@ def deform(
 ) -> Tensor:
     """Deform each image by its own random diffeomorphism, the same for all its channels.
 
+    Fields and positions of images in half precision are computed in float32.
+
     Args:
         images: [N, C, n, n], floating point.
         displacement: delta, the typical displacement in pixels.
@@ -126,6 +128,18 @@ def deform(
     Warns:
         UserWarning: when the temperature is outside :func:`temperature_range`.
     """
+    return deform_for(3, images, displacement, cutoff, interpolation, generator)
+
+
+def deform_for(
+    stacklevel: int,
+    images: Tensor,
+    displacement: float,
+    cutoff: int,
+    interpolation: str,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """:func:`deform` for a function whose caller, ``stacklevel`` frames up, is to be warned."""
     if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"images have shape {tuple(images.shape)}: square ones, [N, C, n, n], are wanted")
     if not images.is_floating_point():
@@ -139,11 +153,10 @@ def deform(
             f"displacement {displacement:g} with cutoff {cutoff} on {size} pixels is a temperature of {temperature_:.3g}, "
             f"outside the admissible range [{low:.3g}, {high:.3g}], which is a displacement of "
             f"{typical_displacement(low, cutoff, size):.3g} to {typical_displacement(high, cutoff, size):.3g} pixels",
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
     device = images.device if generator is None else generator.device
-    coefficients = torch.randn(2, len(images), cutoff, cutoff, dtype=images.dtype, device=device, generator=generator).to(
-        images.device
-    )
+    dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
+    coefficients = torch.randn(2, len(images), cutoff, cutoff, dtype=dtype, device=device, generator=generator).to(images.device)
     dx, dy = displacement_field(coefficients, size, temperature_)
     return warp(images, dx, dy, interpolation)

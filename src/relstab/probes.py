@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from relstab.datasets import read_noisy_test
-from relstab.diffeomorphism import deform
+from relstab.diffeomorphism import deform_for
 from relstab.noise import isotropic_noise
 from relstab.seeding import make_generator
 from relstab.storage import open_hdf5, provenance, write_hdf5
@@ -63,7 +63,7 @@ def make_probes(
         displacement, cutoff, interpolation: the diffeomorphism's, see :func:`relstab.deform`.
         generator: source of both perturbations, on any device; torch's global one by default.
     """
-    deformed = deform(images, displacement, cutoff, interpolation, generator)
+    deformed = deform_for(3, images, displacement, cutoff, interpolation, generator)
     distance = torch.linalg.vector_norm((deformed - images).flatten(1), dim=1)
     return Probes(images, deformed, images + isotropic_noise(images, distance, generator))
 
