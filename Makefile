@@ -39,8 +39,9 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-# How much of the last run was not work.
+# Sensitivities beside bare forward passes and the textbook method; how much of the last `make figures` was not work.
 bench: install
+	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/overhead.py results
 
 # The JSON schema of config.yaml, for editors.

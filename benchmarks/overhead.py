@@ -51,6 +51,8 @@ def main() -> None:
             wall = float(next(csv.DictReader(file, delimiter="\t"))["s"])
         jobs[rule].append((float(found[1]) - lazily, wall))
     total = wall_seconds() * cores
+    if not jobs or not total:
+        sys.exit(f"{results} holds no run of this checkout: `make figures` first")
     work = sum(seconds for rows in jobs.values() for seconds, _ in rows)
     print(f"{'rule':24}{'jobs':>6}{'work s':>10}{'wall s':>10}{'overhead a job s':>18}")
     for rule, rows in sorted(jobs.items(), key=lambda item: -sum(wall for _, wall in item[1])):

@@ -16,6 +16,7 @@ import relstab
 from relstab.architectures import ARCHITECTURES
 from relstab.layer_sums import LayerAccumulator
 from relstab.sensitivity import COLUMNS, accumulate_sums
+from relstab.torchvision import torchvision
 
 FIGURES = ["D", "G", "R", "denominator"]
 
@@ -89,14 +90,9 @@ def test_r_is_one_at_the_input_and_depth_runs_from_0_to_1(reference_network):
     np.testing.assert_allclose(table["depth"], np.linspace(0, 1, len(table)), rtol=1e-15)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_every_architecture_agrees_with_the_textbook_method(name, dtype, tolerance):
-    """Against activations that are collected one module at a time (before the next can change them) and all their pairs."""
-    model = relstab.build_model(name, (1, 28, 28), 10, 0.1).to(dtype)
-    probes = random_probes(shape=(1, 28, 28), dtype=dtype)
-    relstab.estimate_batch_statistics(model, probes.images)
-    table = relstab.measure_sensitivity(model, probes, batch_size=5)
+def assert_agrees_with_the_textbook_method(model, probes, rtol, atol=0.0, **options):
+    """Against activations that are copied in each forward pass before the next layer can change them, and all their pairs."""
+    table = relstab.measure_sensitivity(model, probes, **options)
     collected: dict[tuple[str, int], list[torch.Tensor]] = {}
     for version in (probes.images, probes.deformed, probes.noisy):
         calls: dict[str, int] = {}
@@ -115,14 +111,82 @@ def test_every_architecture_agrees_with_the_textbook_method(name, dtype, toleran
             keep("output", model.eval()(version))
         for handle in handles:
             handle.remove()
-    expected = {key: textbook(*versions) for key, versions in collected.items()}
+    expected = {key: textbook(*versions) for key, versions in collected.items() if len(versions[0]) == len(probes)}
     calls = {}
     for row in table.to_dict("records"):
         calls[row["layer"]] = calls.get(row["layer"], 0) + 1
-        np.testing.assert_allclose(
-            [row[figure] for figure in FIGURES], expected[row["layer"], calls[row["layer"]]], rtol=tolerance, err_msg=row["layer"]
-        )
+        values = expected[row["layer"], calls[row["layer"]]]
+        np.testing.assert_allclose([row[figure] for figure in FIGURES], values, rtol=rtol, atol=atol, err_msg=row["layer"])
     assert len(table) == len(expected)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("batch_size", [5, None])
+def test_every_architecture_agrees_with_the_textbook_method(name, dtype, tolerance, batch_size):
+    model = relstab.build_model(name, (1, 28, 28), 10, 0.1).to(dtype)
+    probes = random_probes(shape=(1, 28, 28), dtype=dtype)
+    relstab.estimate_batch_statistics(model, probes.images)
+    assert_agrees_with_the_textbook_method(model, probes, tolerance, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alexnet", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v3_small", "resnet18", "squeezenet1_1", "swin_t"],
+)
+def test_torchvisions_models_agree_with_the_textbook_method(name):
+    """Shared and in-place activations, concatenations, squeeze and excitation, windows of attention; untrained, so in float64."""
+    options = {"init_weights": False} if name == "googlenet" else {}
+    model = getattr(torchvision.models, name)(weights=None, num_classes=10, **options).double()
+    probes = random_probes(4, (3, 64, 64))
+    relstab.estimate_batch_statistics(model, random_probes(16, (3, 64, 64)).images)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "left out, since they give nothing by image")  # attention within windows
+        assert_agrees_with_the_textbook_method(model, probes, 1e-9, batch_size=3)
+
+
+class ChangesBetween(nn.Module):
+    """A convolution whose output is changed in place before the batch norm takes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x[:, 0] *= 2
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("kind", ["plain", "without weights", "changed between", "changed after", "negative weights"])
+def test_batch_norms_after_convolutions_are_measured_as_they_are(kind):
+    """Their differences are those of the convolution scaled, where nothing happens in between."""
+    if kind == "changed between":
+        model = ChangesBetween().double()
+    else:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=kind != "without weights")).double()
+    probes = random_probes()
+    relstab.estimate_batch_statistics(model, probes.images)
+    norm = model.norm if kind == "changed between" else model[1]
+    if norm.affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    if kind == "changed after":
+        norm.register_forward_hook(lambda _, __, output: output.square())
+    assert_agrees_with_the_textbook_method(model, probes, 1e-11)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_gpu_gives_the_same(name):
+    """In float64, so that only the order of additions differs."""
+    model = relstab.build_model(name, (3, 32, 32), 10, 0.25).double()
+    probes = random_probes(shape=(3, 32, 32))
+    relstab.estimate_batch_statistics(model, probes.images)
+    expected = relstab.measure_sensitivity(model, probes)
+    table = relstab.measure_sensitivity(model.cuda(), probes)
+    numbers = table.columns[2:]
+    np.testing.assert_allclose(table[numbers].to_numpy(float), expected[numbers].to_numpy(float), rtol=1e-8)
 
 
 def test_in_place_activations_do_not_reach_the_layer_before():
@@ -322,7 +386,8 @@ def test_standard_errors_of_many_dimensions_do_not_see_the_batches(generator):
     np.testing.assert_allclose(whole, _jackknife(probes.images, probes.deformed, probes.noisy), rtol=0.04)
 
 
-def test_intervals_cover_the_truth():
+@pytest.mark.parametrize("batch_size", [50, None])
+def test_intervals_cover_the_truth(batch_size):
     """Normal representations with known D and G: of 1,000 intervals of 1.96 standard errors, 93% to 97% hold the truth.
 
     The truth is that of the estimator's expectation: the mean over all P^2 pairs is (P - 1) / P of the expected squared distance.
@@ -334,7 +399,7 @@ def test_intervals_cover_the_truth():
     for _ in range(repetitions):
         clean, one, two = torch.randn(3, count, features, dtype=torch.float64, generator=generator)
         probes = relstab.Probes(clean, clean + 0.3 * one, clean + 0.5 * two)
-        row = relstab.measure_sensitivity(nn.Identity(), probes, layers=["input"], batch_size=50).iloc[0]
+        row = relstab.measure_sensitivity(nn.Identity(), probes, layers=["input"], batch_size=batch_size).iloc[0]
         scale = count / (count - 1)
         truth = np.array([0.09 / 2 * scale, 0.25 / 2 * scale, 0.09 / 0.25])
         measured = row[["D", "G", "R"]].to_numpy(float)

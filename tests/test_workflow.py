@@ -258,6 +258,15 @@ def test_best_weights_train_nothing(finished, tmp_path):
     assert set(jobs) == {"sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
 
 
+def test_activations_that_are_kept_measure_again_and_shuffle_nothing(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", sensitivity__keep_activations=["output"]))
+    assert len(jobs["sensitivity"]) == 6
+    assert set(jobs) == {
+        "sensitivity", "sensitivity_table", "correlation_table", "claim_table",
+        "figure_1", "figure_3", "figure_10", "figure_11",
+    }  # fmt: skip
+
+
 def test_another_folder_or_seed_of_the_run_is_all_new(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", seed=5))
     assert len(jobs["train"]) == 6

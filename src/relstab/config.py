@@ -115,7 +115,7 @@ class Sensitivity(_Section):
     batch_size: Count | None = Field(
         None,
         description="Images that go through the network at a time, each in three versions. Left out or null: as many as keep the "
-        "activations of the widest layer below 20 MiB on a CPU, 256 MiB on a GPU.",
+        "activations of the widest layer below 12 MiB on a CPU, 256 MiB on a GPU.",
     )
     keep_activations: list[str] = Field(
         [],

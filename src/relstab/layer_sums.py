@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["LayerAccumulator", "LayerSums", "Scratch"]
+__all__ = ["BLOCK", "LayerAccumulator", "LayerSums", "Scratch"]
 
 # Entries are added in the representation's own precision by blocks of this length, blocks in float64: rounding stays that of 4096
 # terms however wide the layer is.
-_BLOCK = 4096
+BLOCK = 4096
 # Differences are written for this many entries at a time: small beside the activations.
 _ENTRIES = {"cpu": 2**20, "cuda": 2**24}
 # |m|^2 over the mean of |f - m|^2 up to which distances are taken from 0: it multiplies the rounding of the denominator.
@@ -57,13 +57,13 @@ def _double(value: Tensor) -> Tensor:
     return value.cpu().double() if value.device.type == "mps" else value.double()
 
 
-def _block_norms(rows: Tensor, out: Tensor) -> None:
-    """Norms of the blocks of ``rows`` [..., features] into ``out`` [..., blocks]."""
+def _block_norms(rows: Tensor, out: Tensor, length: int) -> None:
+    """Norms of the blocks of ``rows`` [..., features], ``length`` features each, into ``out`` [..., blocks]."""
     features = rows.shape[-1]
-    blocks, rest = divmod(features, _BLOCK)
+    blocks, rest = divmod(features, length)
     if blocks:
         whole = rows[..., : features - rest] if rest else rows
-        torch.linalg.vector_norm(whole.unflatten(-1, (blocks, _BLOCK)), dim=-1, out=out[..., :blocks] if rest else out)
+        torch.linalg.vector_norm(whole.unflatten(-1, (blocks, length)), dim=-1, out=out[..., :blocks] if rest else out)
     if rest:
         torch.linalg.vector_norm(rows[..., features - rest :], dim=-1, keepdim=True, out=out[..., blocks:])
 
@@ -90,12 +90,14 @@ class LayerAccumulator:
         layer, kind: as in :class:`LayerSums`.
         scratch: memory to work in, which layers can share.
         images: how many were added.
+        blocks: diffeo and noise of the last batch by block of features, [2, B, blocks].
     """
 
     layer: str
     kind: str
     scratch: Scratch = field(default_factory=Scratch)
     images: int = 0
+    blocks: Tensor | None = None
     # Of each batch: |f - o|^2, diffeo and noise, [3, B]; f m and |m|^2 with the estimate m of the mean, where o is 0; and
     # 1 / (images behind m), negative where m is the batch's own mean.
     _values: list[Tensor] = field(default_factory=list)
@@ -114,8 +116,13 @@ class LayerAccumulator:
     _mean: Tensor | None = None
     _m: Tensor | None = None
 
-    def add(self, representation: Tensor) -> Tensor:
-        """Add one batch, [3 B, features]: B images, then their deformed, then their noisy versions.
+    def add(self, representation: Tensor, block: int = BLOCK, numerators: Tensor | None = None) -> Tensor:
+        """Add one batch.
+
+        Args:
+            representation: [3 B, features]: B images, then their deformed, then their noisy versions.
+            block: features that are added up in the representation's own precision.
+            numerators: diffeo and noise, [2, B] in float64, where they are known.
 
         Returns:
             |f - o|^2, diffeo and noise of this batch, [3, B], on the layer's device. Whether they are finite is left to the
@@ -134,23 +141,26 @@ class LayerAccumulator:
             self._begin_from(clean)
         assert self._estimate is not None
         self._shares.append(-1 / batch if own else 1 / self._behind)
-        norms = clean.new_empty(3, batch, -(-features // _BLOCK))
+        norms = clean.new_empty(3, batch, -(-features // block))
         rows = max(1, _ENTRIES.get(clean.device.type, _ENTRIES["cuda"]) // features)
         for start in range(0, batch, rows):
             part, out = (versions, norms) if rows >= batch else (t[:, start : start + rows] for t in (versions, norms))
             differences = self.scratch.like(part[1:])
-            _block_norms(torch.sub(part[1:], part[0], out=differences), out[1:])
+            if numerators is None:
+                _block_norms(torch.sub(part[1:], part[0], out=differences), out[1:], block)
             if self._origin is not None:
-                _block_norms(torch.sub(part[0], self._origin, out=differences[0]), out[0])
+                _block_norms(torch.sub(part[0], self._origin, out=differences[0]), out[0], block)
                 self._add_to_sum(differences[0].sum(0))
         if self._origin is None:
-            _block_norms(clean, norms[0])
+            _block_norms(clean, norms[0], block)
             self._add_to_sum(clean.sum(0))
             self._projections.append((clean @ self._estimate, self._square))
         else:
             self._projections.append(None)
-        squares = _double(norms).square_()
-        self._values.append(squares.sum(2) if squares.shape[2] > 1 else squares[..., 0])
+        squares = _double(norms if numerators is None else norms[:1]).square_()
+        values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
+        self._values.append(values if numerators is None else torch.cat([values, numerators]))
+        self.blocks = squares[1:]
         self.images += batch
         if self.images >= 2 * self._behind:
             self._merge()

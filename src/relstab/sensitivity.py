@@ -13,6 +13,7 @@ import difflib
 import itertools
 import math
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from relstab.activations import ActivationStore
-from relstab.layer_sums import LayerAccumulator, LayerSums, Scratch
+from relstab.layer_sums import BLOCK, LayerAccumulator, LayerSums, Scratch
 from relstab.max_pooling import separable_max_pooling
 from relstab.probes import Probes
 from relstab.storage import provenance, write_hdf5
@@ -167,9 +168,23 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
 # batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page; a GPU wants more
 # to do at a time.
-_ROOM = {"cpu": 20 * 2**20, "cuda": 256 * 2**20}
+_ROOM = {"cpu": 12 * 2**20, "cuda": 256 * 2**20}
 _FIRST_BATCH = 2
 _LARGEST_BATCH = 4096
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def _channel_length(module: nn.Module | None, output: Tensor) -> int | None:
+    """Entries of a channel of a convolution's output, where they lie together and are worth a sum of their own."""
+    if not isinstance(module, _CONVOLUTIONS) or output.ndim < 3 or not output.is_contiguous():
+        return None
+    if output.dtype not in (torch.float32, torch.float64):
+        return None
+    length = output[0, 0].numel()
+    return length if 64 <= length <= BLOCK else None
 
 
 class _Recorder:
@@ -186,6 +201,8 @@ class _Recorder:
         self._scratch = Scratch()
         self._axes: dict[tuple[str, str, int], list[int]] = {}
         self._checks: list[tuple[LayerAccumulator, Tensor]] = []
+        # The last convolution's output, its version, and the sums that hold its differences channel by channel.
+        self._convolved: tuple[weakref.ref[Tensor], int, LayerAccumulator] | None = None
 
     def begin(self, rows: NDArray[np.int64]) -> None:
         """A batch of these probes comes."""
@@ -202,11 +219,11 @@ class _Recorder:
 
         def record(module: nn.Module, args: Any, output: Any) -> None:
             self.measure_size(module, args, output)
-            self.record(name, type(module).__name__, output)
+            self.record(name, type(module).__name__, output, module, args)
 
         return record
 
-    def record(self, name: str, kind: str, value: Any) -> None:
+    def record(self, name: str, kind: str, value: Any, module: nn.Module | None = None, args: Any = ()) -> None:
         """Reduce what a layer gave, before the next one can change it in place."""
         # The kind is in the key because a module may be called "input" or "output" as well.
         self._calls[name, kind] += 1
@@ -230,10 +247,36 @@ class _Recorder:
             )
         matrix = tensor.permute(self._axes[key]).reshape(batch, -1)
         matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-        self._checks.append((self.sums[key], self.sums[key].add(matrix)))
+        numerators = self._scaled_differences(module, args, tensor)
+        block = _channel_length(module, tensor)
+        self._checks.append((self.sums[key], self.sums[key].add(matrix, block or BLOCK, numerators)))
+        self._convolved = (weakref.ref(tensor), tensor._version, self.sums[key]) if block else None
+
+    def _scaled_differences(self, module: nn.Module | None, args: Any, output: Tensor) -> Tensor | None:
+        """Diffeo and noise [2, B] of a batch norm that follows a convolution: it scales the differences channel by channel.
+
+        Shifts cancel, so that |difference|^2 = sum over channels c of weight_c^2 / (running_var_c + eps) |difference_c|^2: the
+        activations need not be gone through again. None for every other layer.
+        """
+        convolved, self._convolved = self._convolved, None
+        if convolved is None or not isinstance(module, _BatchNorm) or type(module) not in _BATCH_NORMS or module.training:
+            return None
+        given, version, sums = convolved
+        taken = args[0] if args else None
+        if not isinstance(taken, Tensor) or taken is not given() or taken._version != version or taken.dtype != output.dtype:
+            return None
+        # A hook of the user's may give something else than the batch norm did.
+        if module.running_var is None or sums.blocks is None or len(module._forward_hooks) > 1:
+            return None
+        scale = 1 / (module.running_var.to(sums.blocks) + module.eps)
+        if module.affine:
+            scale = scale * module.weight.to(sums.blocks).square()
+        return sums.blocks @ scale
 
     def end(self) -> None:
         """The batch is through: were its activations finite? Asked once a batch, since a GPU has to be waited for."""
+        if not self._checks:
+            return
         device = self._checks[0][1].device
         values = torch.stack([values.to(device, non_blocking=True) for _, values in self._checks])
         finite = values.isfinite().flatten(1).all(1).tolist()
@@ -384,7 +427,7 @@ def measure_sensitivity(
             without children, but for those that give nothing by image in every batch (a warning names them). A module that is
             called several times has a row for every call.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
-            activations of the widest layer below 20 MiB on a CPU and 256 MiB on a GPU.
+            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
             "raise" a ValueError, or give "nan".
         keep_activations: HDF5 file to write the representations to, see :class:`relstab.activations.ActivationStore`; it is whole
