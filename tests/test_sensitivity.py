@@ -142,6 +142,7 @@ def test_torchvisions_models_agree_with_the_textbook_method(name):
     relstab.estimate_batch_statistics(model, random_probes(16, (3, 64, 64)).images)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "left out, since they give nothing by image")  # attention within windows
+        warnings.filterwarnings("ignore", "2 batch norms, 'aux1.conv.bn' the first, never saw")  # called in training only
         assert_agrees_with_the_textbook_method(model, probes, 1e-9, batch_size=3)
 
 
@@ -261,7 +262,7 @@ def test_leaves_that_give_nothing_by_image_are_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="left out, since they give nothing by image in every batch: positions, rows"):
         table = relstab.measure_sensitivity(model, random_probes())
     assert list(table["layer"]) == ["input", "read_out", "output"]
-    with pytest.raises(ValueError, match=r"layer 'positions' gave a tensor of shape \(16, 16\) for 6 images"):
+    with pytest.raises(ValueError, match=r"layer 'positions' gave a tensor of shape \(16, 16\) for 9 images"):
         relstab.measure_sensitivity(model, random_probes(), layers=["positions"])
 
 
@@ -456,7 +457,7 @@ def test_activations_that_are_not_finite_name_the_layer(bad):
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(1)), r"1 image\(s\): at least 2"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), []), r"0 image\(s\): at least 2"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_size=0), "batch_size is 0"),
-        (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"shape \(4608,\) for 6 images"),
+        (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"shape \(6912,\) for 9 images"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'raise' or 'nan'"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), (torch.zeros(3, 4),) * 3), "probes hold Tensor: Probes"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), [(torch.zeros(3, 4),) * 3]), "probes hold tuple: Probes"),
@@ -502,6 +503,16 @@ def test_representations_in_channels_last_are_the_same():
     plain = relstab.measure_sensitivity(model, probes)
     last = relstab.measure_sensitivity(model.to(memory_format=torch.channels_last), probes)
     np.testing.assert_allclose(last[FIGURES].to_numpy(), plain[FIGURES].to_numpy(), rtol=1e-12)
+
+
+def test_inference_mode_changes_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).double()
+    probes = random_probes()
+    relstab.estimate_batch_statistics(model, probes.images)
+    expected = relstab.measure_sensitivity(model, probes)
+    with torch.inference_mode():
+        table = relstab.measure_sensitivity(model, probes)
+    np.testing.assert_allclose(table[FIGURES].to_numpy(), expected[FIGURES].to_numpy(), rtol=1e-12)
 
 
 def test_the_network_inside_a_wrapper_is_measured():

@@ -24,6 +24,10 @@ from relstab.interpolation import warp
 __all__ = ["deform", "displacement_field", "temperature", "temperature_range", "typical_displacement"]
 
 
+# Pixels of the fields that are at work at a time, so that they do not outgrow the images.
+_PIXELS = 2**22
+
+
 def _check_size_and_cutoff(size: int, cutoff: int) -> None:
     if size < 2:
         raise ValueError(f"size is {size}: an image needs at least 2 pixels a side to be deformed")
@@ -158,5 +162,10 @@ def deform_for(
     device = images.device if generator is None else generator.device
     dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
     coefficients = torch.randn(2, len(images), cutoff, cutoff, dtype=dtype, device=device, generator=generator).to(images.device)
-    dx, dy = displacement_field(coefficients, size, temperature_)
-    return warp(images, dx, dy, interpolation)
+    deformed = torch.empty_like(images)
+    at_once = max(1, _PIXELS // size**2)
+    for start in range(0, len(images), at_once):
+        part = slice(start, start + at_once)
+        dx, dy = displacement_field(coefficients[:, part], size, temperature_)
+        deformed[part] = warp(images[part], dx, dy, interpolation)
+    return deformed

@@ -1,13 +1,11 @@
 """What D, G and R of one layer are made of, in one pass over the images and without their pairs.
 
-The denominator, the mean of |f(x1) - f(x2)|^2 over all P^2 pairs of images, is 2 / P times M = sum over images of
-|f(x) - m|^2, with m the mean of f. M is accumulated segment by segment of the stream. A segment of n images, with S = sum (f - o)
-and Q = sum |f - o|^2, is merged into the n' images before it, with mean m', by
+The denominator, the mean of |f(x1) - f(x2)|^2 over all P^2 pairs of images, is 2 / P times
 
-    M <- M + Q - |S|^2 / n + n n' / (n + n') |o + S / n - m'|^2      (Chan, Golub, LeVeque 1979, Eq. 2.1).
+    M = sum over images of |f(x) - m|^2 = Q - |S|^2 / P,   S = sum (f - o),   Q = sum |f - o|^2,
 
-The origin o is 0 where that costs no digits, and the mean of the images before where the mean is large beside the spread.
-A segment ends when the number of images has doubled.
+with m the mean of f and o any origin. The origin is 0 where that costs no digits, and the mean of the first batch where the
+mean is large beside the spread. What one layer keeps is S, an estimate of m, and o where it is not 0: 12 or 16 bytes a feature.
 """
 
 from dataclasses import dataclass, field
@@ -98,23 +96,19 @@ class LayerAccumulator:
     scratch: Scratch = field(default_factory=Scratch)
     images: int = 0
     blocks: Tensor | None = None
-    # Of each batch: |f - o|^2, diffeo and noise, [3, B]; f m and |m|^2 with the estimate m of the mean, where o is 0; and
-    # 1 / (images behind m), negative where m is the batch's own mean.
-    _values: list[Tensor] = field(default_factory=list)
-    _projections: list[tuple[Tensor, float] | None] = field(default_factory=list)
-    _shares: list[float] = field(default_factory=list)
-    # The segment: the estimate, its |m|^2 and the images behind it, the origin (None for 0), sum of f - o, and where in _values
-    # it begins.
+    # S, o (None for 0), and Q of the first batch.
+    _sum: Tensor | None = None
+    _origin: Tensor | None = None
+    _first_squares: float = 0.0
+    # The estimate of m, counted from o, its square, and how many images it is the mean of.
     _estimate: Tensor | None = None
     _square: float = 0.0
     _behind: int = 0
-    _origin: Tensor | None = None
-    _sum: Tensor | None = None
-    _begin: int = 0
-    # The segments before: how many images, their mean and M.
-    _merged: int = 0
-    _mean: Tensor | None = None
-    _m: Tensor | None = None
+    # Of each batch: |f - o|^2, diffeo and noise, [3, B]; what turns the first into |f - m|^2: projections on the estimate and its
+    # square; and 1 / (images behind the estimate), negative where it is the mean of the batch itself.
+    _values: list[Tensor] = field(default_factory=list)
+    _projections: list[tuple[Tensor, float] | None] = field(default_factory=list)
+    _shares: list[float] = field(default_factory=list)
 
     def add(self, representation: Tensor, block: int = BLOCK, numerators: Tensor | None = None) -> Tensor:
         """Add one batch.
@@ -131,86 +125,75 @@ class LayerAccumulator:
         versions = representation.unflatten(0, (3, -1))
         batch, features = versions.shape[1:]
         clean = versions[0]
-        if self._estimate is not None and features != len(self._estimate):
+        if self._sum is not None and features != len(self._sum):
             raise ValueError(
-                f"layer {self.layer!r} gave {len(self._estimate)} features an image, then {features}: "
+                f"layer {self.layer!r} gave {len(self._sum)} features an image, then {features}: "
                 f"the same number for every batch is wanted"
             )
-        own = self._estimate is None or self._behind < batch
-        if own:
-            self._begin_from(clean)
-        assert self._estimate is not None
+        first = self._sum is None
+        if self._sum is None:
+            # From the first image on, so that what is the same for all images gives differences of exactly 0.
+            self._origin = clean[0] + (clean - clean[0]).mean(0)
+            self._sum = _double(torch.zeros_like(self._origin))
+        own = self._behind < batch
+        if own and not first:
+            self._set_estimate(clean.mean(0) if self._origin is None else (clean - self._origin).mean(0))
         self._shares.append(-1 / batch if own else 1 / self._behind)
         norms = clean.new_empty(3, batch, -(-features // block))
+        projections = []
         rows = max(1, _ENTRIES.get(clean.device.type, _ENTRIES["cuda"]) // features)
         for start in range(0, batch, rows):
             part, out = (versions, norms) if rows >= batch else (t[:, start : start + rows] for t in (versions, norms))
-            differences = self.scratch.like(part[1:])
             if numerators is None:
-                _block_norms(torch.sub(part[1:], part[0], out=differences), out[1:], block)
-            if self._origin is not None:
-                _block_norms(torch.sub(part[0], self._origin, out=differences[0]), out[0], block)
-                self._add_to_sum(differences[0].sum(0))
-        if self._origin is None:
-            _block_norms(clean, norms[0], block)
-            self._add_to_sum(clean.sum(0))
-            self._projections.append((clean @ self._estimate, self._square))
-        else:
-            self._projections.append(None)
+                _block_norms(torch.sub(part[1:], part[0], out=self.scratch.like(part[1:])), out[1:], block)
+            centred = part[0] if self._origin is None else torch.sub(part[0], self._origin, out=self.scratch.like(part[0]))
+            _block_norms(centred, out[0], block)
+            self._sum.add_(centred.sum(0).to(self._sum.device))
+            if self._estimate is not None:
+                projections.append(centred @ self._estimate)
+        self._projections.append((torch.cat(projections), self._square) if projections else None)
         squares = _double(norms if numerators is None else norms[:1]).square_()
         values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
         self._values.append(values if numerators is None else torch.cat([values, numerators]))
         self.blocks = squares[1:]
         self.images += batch
-        if self.images >= 2 * self._behind:
-            self._merge()
+        if first:
+            self._choose_origin()
+        if own or self.images >= 2 * self._behind:
+            self._set_estimate(self._sum.to(clean, copy=True).div_(self.images))
+            self._behind = self.images
         return self._values[-1]
 
-    def _begin_from(self, clean: Tensor) -> None:
-        """Begin a segment with the mean of its first batch as the estimate: the first one, or one larger than all before it."""
-        first = self._estimate is None
-        if self._sum is not None:
-            self._merge()
-        # From the first image on, so that what is the same for all images gives differences of exactly 0.
-        self._estimate = clean[0] + (clean - clean[0]).mean(0)
-        self._square = float(_double(self._estimate).square().sum())
-        self._behind = len(clean)
-        self._origin = self._estimate if first or self._origin is not None else None
+    def _set_estimate(self, estimate: Tensor) -> None:
+        if self._estimate is None:
+            self._estimate = estimate
+        else:
+            self._estimate.copy_(estimate)
+        self._square = float(self._estimate @ self._estimate)
 
-    def _add_to_sum(self, part: Tensor) -> None:
-        self._sum = _double(part) if self._sum is None else self._sum.add_(part.to(self._sum.device))
-
-    def _merge(self) -> None:
-        """Merge the segment into the images before it, and begin the next one."""
+    def _choose_origin(self) -> None:
+        """After the first batch, whose mean was the origin: count from 0 where that mean is not large."""
         assert self._sum is not None
-        assert self._estimate is not None
-        images = self.images - self._merged
-        mean = self._sum / images
-        m = torch.cat([values[0] for values in self._values[self._begin :]]).sum() - images * mean.square().sum()
-        if self._origin is not None:
-            mean = mean + _double(self._origin)
-        if self._mean is not None and self._m is not None:
-            gap = mean - self._mean
-            mean = self._mean + gap * (images / self.images)
-            m = m + self._m + gap.square().sum() * (self._merged * images / self.images)
-        self._mean, self._m, self._merged = mean, m, self.images
-        self._estimate, self._behind = mean.to(self._estimate), self.images
-        self._square = float(mean.square().sum())
-        self._origin = self._estimate if self._square > _LARGE_MEAN * float(m) / self.images else None
-        self._sum, self._begin = None, len(self._values)
+        assert self._origin is not None
+        origin = _double(self._origin)
+        square = float(origin.square().sum())
+        self._first_squares = float(self._values[0][0].sum())
+        if square <= _LARGE_MEAN * self._first_squares / self.images:
+            self._first_squares += 2 * float(origin @ self._sum) + self.images * square
+            self._sum.add_(origin, alpha=self.images)
+            self._origin = None
 
     def finish(self, order: NDArray[np.int64] | None = None) -> LayerSums:
         """Sums over all the images that were added; ``order`` [P] says which image each of them was, if not in order."""
-        if self._sum is not None:
-            self._merge()
-        assert self._estimate is not None
-        assert self._mean is not None
-        assert self._m is not None
-        m = float(self._m)
+        assert self._sum is not None
+        mean = self._sum / self.images
         spread, diffeo, noise = torch.cat(self._values, 1).cpu().numpy()
+        ends = np.cumsum([values.shape[1] for values in self._values])
+        m = self._first_squares + spread[ends[0] :].sum() - self.images * float(mean.square().sum())
+        if self._origin is not None:
+            mean += _double(self._origin)
         start = 0
-        for values, projection, share in zip(self._values, self._projections, self._shares, strict=True):
-            end = start + values.shape[1]
+        for end, projection, share in zip(ends, self._projections, self._shares, strict=True):
             if projection is not None:
                 along, square = projection
                 spread[start:end] += square - 2 * along.cpu().double().numpy()
@@ -222,7 +205,7 @@ class LayerAccumulator:
             spread, diffeo, noise = spread[inverse], diffeo[inverse], noise[inverse]
         denominator = 2 * m / self.images
         # Each feature is off by some units in its last place at most, about its own mean.
+        assert self._estimate is not None
         rounding = torch.finfo(self._estimate.dtype).eps
-        return LayerSums(
-            self.layer, self.kind, diffeo, noise, spread, denominator, denominator <= (4 * rounding) ** 2 * self._square
-        )
+        is_constant = denominator <= (4 * rounding) ** 2 * float(mean.square().sum())
+        return LayerSums(self.layer, self.kind, diffeo, noise, spread, denominator, is_constant)

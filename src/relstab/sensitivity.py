@@ -169,7 +169,8 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
 # batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page; a GPU wants more
 # to do at a time.
 _ROOM = {"cpu": 12 * 2**20, "cuda": 256 * 2**20}
-_FIRST_BATCH = 2
+# But at least as many images, so that what is kept of a layer is not gone through for every single one; and as many at first.
+_SMALLEST_BATCH = 3
 _LARGEST_BATCH = 4096
 
 
@@ -181,7 +182,7 @@ def _channel_length(module: nn.Module | None, output: Tensor) -> int | None:
     """Entries of a channel of a convolution's output, where they lie together and are worth a sum of their own."""
     if not isinstance(module, _CONVOLUTIONS) or output.ndim < 3 or not output.is_contiguous():
         return None
-    if output.dtype not in (torch.float32, torch.float64):
+    if output.dtype not in (torch.float32, torch.float64) or output.is_inference():  # which keeps no version
         return None
     length = output[0, 0].numel()
     return length if 64 <= length <= BLOCK else None
@@ -332,8 +333,8 @@ def _batches(
             size = batch_size
             if size is None:
                 room = _ROOM.get(device.type, _ROOM["cuda"])
-                fitting = room // (3 * recorder.bytes_per_image) if recorder.bytes_per_image else _FIRST_BATCH
-                most = min(max(fitting, 1), _LARGEST_BATCH)
+                fitting = room // (3 * recorder.bytes_per_image) if recorder.bytes_per_image else 0
+                most = min(max(fitting, _SMALLEST_BATCH), _LARGEST_BATCH)
                 size = math.ceil(left / math.ceil(left / most))  # equal batches: no small one at the end
             rows = order[start : start + size]
             yield (seen + rows).numpy(), part[rows if shuffled else slice(start, start + size)]
@@ -427,7 +428,7 @@ def measure_sensitivity(
             without children, but for those that give nothing by image in every batch (a warning names them). A module that is
             called several times has a row for every call.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
-            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU.
+            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but 3 at least.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
             "raise" a ValueError, or give "nan".
         keep_activations: HDF5 file to write the representations to, see :class:`relstab.activations.ActivationStore`; it is whole
