@@ -72,7 +72,7 @@ def test_every_layer_is_that_of_the_reference(reference, reference_network, batc
 def test_sums_of_a_representation_are_those_of_the_reference(reference, case):
     clean, perturbed = (reference[f"stability{case}_{name}"].flatten(1) for name in ("f", "f_perturbed"))
     accumulator = LayerAccumulator("f", "f")
-    accumulator.add(torch.cat([clean, perturbed, perturbed]))
+    accumulator.keep(accumulator.add(torch.cat([clean, perturbed, perturbed])).numpy())
     sums = accumulator.finish()
     figures = reference.figures[f"stability{case}"]
     assert sums.diffeo.mean() == pytest.approx(figures["numerator_mean"], rel=1e-10)
@@ -557,7 +557,7 @@ torch.manual_seed(0)
 model = relstab.build_model("vgg11_bn", (3, 32, 32), 10).eval()
 images = torch.randn(int(sys.argv[1]), 3, 32, 32)
 relstab.estimate_batch_statistics(model, images[:50], batch_size=10)
-probes = relstab.make_probes(images)
+probes = relstab.Probes(images, images + 0.1 * torch.randn_like(images), images + 0.1 * torch.randn_like(images))
 with torch.no_grad():
     model(images[:2])  # loads what a forward pass loads
 import pandas
@@ -569,10 +569,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB on Linux")
 def test_memory_does_not_grow_with_the_images():
-    """Beyond the network and the probes: at most 150 MB for VGG11 with batch norm, and no more for 4 times the images.
+    """Beyond the network and the probes: at most 150 MB for VGG11 with batch norm, and no more for 10 times the images.
 
-    Making the probes leaves the peak before the measurement at what they need; 20 MB is what the allocator may scatter.
+    40 MB are three activations of a batch: what the allocator may scatter, and far less than the activations of 540 images, 3 GB.
     """
-    peaks = [float(subprocess.check_output([sys.executable, "-c", PEAK, str(count)], text=True)) for count in (60, 240)]
+    peaks = [float(subprocess.check_output([sys.executable, "-c", PEAK, str(count)], text=True)) for count in (60, 600)]
     assert max(peaks) < 150
-    assert peaks[1] < peaks[0] + 20
+    assert peaks[1] < peaks[0] + 40

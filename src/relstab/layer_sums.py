@@ -104,11 +104,12 @@ class LayerAccumulator:
     _estimate: Tensor | None = None
     _square: float = 0.0
     _behind: int = 0
-    # Of each batch: |f - o|^2, diffeo and noise, [3, B]; what turns the first into |f - m|^2: projections on the estimate and its
-    # square; and 1 / (images behind the estimate), negative where it is the mean of the batch itself.
-    _values: list[Tensor] = field(default_factory=list)
-    _projections: list[tuple[Tensor, float] | None] = field(default_factory=list)
-    _shares: list[float] = field(default_factory=list)
+    # What add gave, in one array that grows by doubling: small pieces kept from every batch would lie between the large ones that
+    # come and go, and the memory of the process would grow with the images.
+    _kept: NDArray[np.float64] = field(default_factory=lambda: np.empty((4, 0)))
+    _count: int = 0
+    # Of each batch, how many images and 1 / (images behind the estimate), negative where it is the mean of the batch itself.
+    _shares: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, representation: Tensor, block: int = BLOCK, numerators: Tensor | None = None) -> Tensor:
         """Add one batch.
@@ -119,8 +120,8 @@ class LayerAccumulator:
             numerators: diffeo and noise, [2, B] in float64, where they are known.
 
         Returns:
-            |f - o|^2, diffeo and noise of this batch, [3, B], on the layer's device. Whether they are finite is left to the
-            caller to ask, since on a GPU that waits for the device.
+            |f - o|^2, diffeo, noise and |f - m|^2 of this batch, [4, B], on the layer's device, for :meth:`keep`. To fetch them,
+            and to ask whether they are finite, is left to the caller, since on a GPU that waits for the device.
         """
         versions = representation.unflatten(0, (3, -1))
         batch, features = versions.shape[1:]
@@ -138,7 +139,7 @@ class LayerAccumulator:
         own = self._behind < batch
         if own and not first:
             self._set_estimate(clean.mean(0) if self._origin is None else (clean - self._origin).mean(0))
-        self._shares.append(-1 / batch if own else 1 / self._behind)
+        self._shares.append((batch, -1 / batch if own else 1 / self._behind))
         norms = clean.new_empty(3, batch, -(-features // block))
         projections = []
         rows = max(1, _ENTRIES.get(clean.device.type, _ENTRIES["cuda"]) // features)
@@ -151,18 +152,29 @@ class LayerAccumulator:
             self._sum.add_(centred.sum(0).to(self._sum.device))
             if self._estimate is not None:
                 projections.append(centred @ self._estimate)
-        self._projections.append((torch.cat(projections), self._square) if projections else None)
         squares = _double(norms if numerators is None else norms[:1]).square_()
         values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
-        self._values.append(values if numerators is None else torch.cat([values, numerators]))
+        spread = values[:1]
+        if projections:
+            spread = spread + (self._square - 2 * _double(torch.cat(projections)))
         self.blocks = squares[1:]
         self.images += batch
         if first:
-            self._choose_origin()
+            self._choose_origin(values[0])
         if own or self.images >= 2 * self._behind:
             self._set_estimate(self._sum.to(clean, copy=True).div_(self.images))
             self._behind = self.images
-        return self._values[-1]
+        return torch.cat([values, spread] if numerators is None else [values, numerators, spread])
+
+    def keep(self, values: NDArray[np.float64]) -> None:
+        """Keep what :meth:`add` gave for a batch, [4, B]."""
+        end = self._count + values.shape[1]
+        if end > self._kept.shape[1]:
+            longer = np.empty((4, 2 * end))
+            longer[:, : self._count] = self._kept[:, : self._count]
+            self._kept = longer
+        self._kept[:, self._count : end] = values
+        self._count = end
 
     def _set_estimate(self, estimate: Tensor) -> None:
         if self._estimate is None:
@@ -171,13 +183,13 @@ class LayerAccumulator:
             self._estimate.copy_(estimate)
         self._square = float(self._estimate @ self._estimate)
 
-    def _choose_origin(self) -> None:
+    def _choose_origin(self, squares: Tensor) -> None:
         """After the first batch, whose mean was the origin: count from 0 where that mean is not large."""
         assert self._sum is not None
         assert self._origin is not None
         origin = _double(self._origin)
         square = float(origin.square().sum())
-        self._first_squares = float(self._values[0][0].sum())
+        self._first_squares = float(squares.sum())
         if square <= _LARGE_MEAN * self._first_squares / self.images:
             self._first_squares += 2 * float(origin @ self._sum) + self.images * square
             self._sum.add_(origin, alpha=self.images)
@@ -187,19 +199,13 @@ class LayerAccumulator:
         """Sums over all the images that were added; ``order`` [P] says which image each of them was, if not in order."""
         assert self._sum is not None
         mean = self._sum / self.images
-        spread, diffeo, noise = torch.cat(self._values, 1).cpu().numpy()
-        ends = np.cumsum([values.shape[1] for values in self._values])
-        m = self._first_squares + spread[ends[0] :].sum() - self.images * float(mean.square().sum())
+        squares, diffeo, noise, spread = self._kept[:, : self._count].copy()
+        m = self._first_squares + squares[self._shares[0][0] :].sum() - self.images * float(mean.square().sum())
         if self._origin is not None:
             mean += _double(self._origin)
-        start = 0
-        for end, projection, share in zip(ends, self._projections, self._shares, strict=True):
-            if projection is not None:
-                along, square = projection
-                spread[start:end] += square - 2 * along.cpu().double().numpy()
-            # The mean of n other images adds variance / n to the distances from it, and a batch's own mean takes it away.
-            spread[start:end] -= share * m / max(self.images - 1, 1)
-            start = end
+        # The mean of n other images adds variance / n to the distances from it, and a batch's own mean takes it away.
+        batches, shares = zip(*self._shares, strict=True)
+        spread -= np.repeat(shares, batches) * m / max(self.images - 1, 1)
         if order is not None:
             inverse = np.argsort(order)
             spread, diffeo, noise = spread[inverse], diffeo[inverse], noise[inverse]

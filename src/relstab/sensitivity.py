@@ -275,18 +275,18 @@ class _Recorder:
         return sums.blocks @ scale
 
     def end(self) -> None:
-        """The batch is through: were its activations finite? Asked once a batch, since a GPU has to be waited for."""
+        """The batch is through: were its activations finite? Fetched once a batch, since a GPU has to be waited for."""
         if not self._checks:
             return
         device = self._checks[0][1].device
-        values = torch.stack([values.to(device, non_blocking=True) for _, values in self._checks])
-        finite = values.isfinite().flatten(1).all(1).tolist()
-        for (layer, _), good in zip(self._checks, finite, strict=True):
-            if not good:
+        batch = torch.stack([values.to(device, non_blocking=True) for _, values in self._checks]).cpu().numpy()
+        for (layer, _), values in zip(self._checks, batch, strict=True):
+            if not np.isfinite(values).all():
                 raise ValueError(
                     f"layer {layer.layer!r} ({layer.kind}) gave activations that are NaN, infinite or too large to square: "
                     f"finite ones are wanted"
                 )
+            layer.keep(values)
         self._checks.clear()
 
     def finish(self, order: NDArray[np.int64]) -> list[LayerSums]:
