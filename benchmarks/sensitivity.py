@@ -231,6 +231,7 @@ def draw(table: pd.DataFrame) -> None:
         ):
             sns.barplot(shown, y="case", x=column, hue="method", ax=axis, legend=axis is axes[1])
             axis.set(xscale="log", xlabel=label, ylabel="")
+        axes[0].set_xlim(0.5)
         sns.move_legend(axes[1], "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
         fig.savefig(HERE / "sensitivity.png", dpi=150)
 
