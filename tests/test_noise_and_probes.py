@@ -40,6 +40,13 @@ def test_probes_have_noise_of_the_deformations_norm(generator):
     assert (moved > 0).all()
 
 
+def test_large_images_have_noise_of_the_same_norm_too(generator):
+    """150,528 entries in float32: each is rounded in its last place, 6e-8, and their sum not much more."""
+    probes = relstab.make_probes(torch.randn(4, 3, 224, 224, generator=generator), generator=generator)
+    diffeo, noise = ((version - probes.images).double().flatten(1).norm(dim=1) for version in (probes.deformed, probes.noisy))
+    torch.testing.assert_close(noise / diffeo, torch.ones(4, dtype=torch.float64), rtol=0, atol=3e-7)
+
+
 def test_probes_survive_the_disk_and_do_not_depend_on_the_noise_level(tmp_path):
     paths = {}
     for sigma in (0, 3):

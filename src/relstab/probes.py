@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relstab.datasets import read_noisy_test
 from relstab.diffeomorphism import deform_for
-from relstab.noise import isotropic_noise
+from relstab.noise import image_norms, isotropic_noise
 from relstab.seeding import make_generator
 from relstab.storage import open_hdf5, provenance, write_hdf5
 
@@ -64,8 +64,7 @@ def make_probes(
         generator: source of both perturbations, on any device; torch's global one by default.
     """
     deformed = deform_for(3, images, displacement, cutoff, interpolation, generator)
-    distance = torch.linalg.vector_norm((deformed - images).flatten(1), dim=1)
-    return Probes(images, deformed, images + isotropic_noise(images, distance, generator))
+    return Probes(images, deformed, images + isotropic_noise(images, image_norms(deformed - images), generator))
 
 
 def write_probes(
