@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["VERSIONS", "ActivationStore"]
+from relstab.probes import VERSIONS
 
-VERSIONS = ("images", "deformed", "noisy")
+__all__ = ["ActivationStore"]
 
 # Bytes of a chunk of narrow layers; of wider ones each image is a chunk. Images come in random order: small chunks are what is
 # cheap to read, change and write again.

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["shuffle_channels"]
+__all__ = ["CONVOLUTIONS", "shuffle_channels"]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class _ReadChannels:
@@ -40,7 +40,7 @@ def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input"
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, module in shuffled.named_modules():
-            if not isinstance(module, _CONVOLUTIONS):
+            if not isinstance(module, CONVOLUTIONS):
                 continue
             if "weight" not in module._parameters:
                 raise ValueError(

@@ -12,9 +12,9 @@ from relstab.noise import image_norms, isotropic_noise
 from relstab.seeding import make_generator
 from relstab.storage import open_hdf5, provenance, write_hdf5
 
-__all__ = ["Probes", "make_probes", "read_probes", "write_probes"]
+__all__ = ["VERSIONS", "Probes", "make_probes", "read_probes", "write_probes"]
 
-_VERSIONS = ("images", "deformed", "noisy")
+VERSIONS = ("images", "deformed", "noisy")
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def write_probes(
     probes = make_probes(images[:number], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
     with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
-        for version in _VERSIONS:
+        for version in VERSIONS:
             file[version] = getattr(probes, version).numpy()
 
 
 def read_probes(path: str | Path) -> Probes:
     """Probes written by :func:`write_probes`."""
     with open_hdf5(path) as file:
-        return Probes(*(torch.from_numpy(file[version][:]) for version in _VERSIONS))
+        return Probes(*(torch.from_numpy(file[version][:]) for version in VERSIONS))

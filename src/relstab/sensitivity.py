@@ -28,6 +28,7 @@ from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from relstab.activations import ActivationStore
+from relstab.channel_shuffle import CONVOLUTIONS
 from relstab.layer_sums import BLOCK, LayerAccumulator, LayerSums, Scratch
 from relstab.max_pooling import separable_max_pooling
 from relstab.probes import Probes
@@ -141,15 +142,15 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _has_no_statistics(norm: _BatchNorm) -> bool:
-    """Whether there are no running statistics, or those of construction: mean 0 and variance 1."""
+def _never_saw_an_image(norm: _BatchNorm) -> bool:
+    """Whether the running statistics are those of construction: mean 0 and variance 1."""
     mean, variance = norm.running_mean, norm.running_var
-    return mean is None or variance is None or (not bool(mean.any()) and bool((variance == 1).all()))
+    return mean is not None and variance is not None and not bool(mean.any()) and bool((variance == 1).all())
 
 
 def _warn_of_batch_norms(model: nn.Module) -> None:
     norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-    unseen = [name for name, norm in norms.items() if norm.running_mean is not None and _has_no_statistics(norm)]
+    unseen = [name for name, norm in norms.items() if _never_saw_an_image(norm)]
     if unseen:
         warnings.warn(
             f"{len(unseen)} batch norms, {unseen[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
@@ -174,13 +175,12 @@ _SMALLEST_BATCH = 3
 _LARGEST_BATCH = 4096
 
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def _channel_length(module: nn.Module | None, output: Tensor) -> int | None:
     """Entries of a channel of a convolution's output, where they lie together and are worth a sum of their own."""
-    if not isinstance(module, _CONVOLUTIONS) or output.ndim < 3 or not output.is_contiguous():
+    if not isinstance(module, CONVOLUTIONS) or output.ndim < 3 or not output.is_contiguous():
         return None
     if output.dtype not in (torch.float32, torch.float64) or output.is_inference():  # which keeps no version
         return None
