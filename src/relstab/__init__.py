@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from relstab.noise import add_noise, isotropic_noise
     from relstab.probes import Probes, make_probes
     from relstab.sensitivity import measure_sensitivity
-    from relstab.training import load_network, train_network
+    from relstab.trained_network import load_network, save_network
+    from relstab.training import train_network
 
 __version__ = "0.1.0"
 
@@ -35,7 +36,8 @@ _MODULES = {
     "noise": ("add_noise", "isotropic_noise"),
     "probes": ("Probes", "make_probes"),
     "sensitivity": ("measure_sensitivity",),
-    "training": ("load_network", "train_network"),
+    "trained_network": ("load_network", "save_network"),
+    "training": ("train_network",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -57,6 +59,7 @@ __all__ = [
     "log_correlation",
     "make_probes",
     "measure_sensitivity",
+    "save_network",
     "shuffle_channels",
     "temperature",
     "temperature_range",

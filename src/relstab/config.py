@@ -54,7 +54,10 @@ class Data(_Section):
 
 
 class Training(_Section):
-    """How a network is trained; every key can be set for one architecture under ``recipes``."""
+    """How a network is trained.
+
+    What an architecture needs to learn (``relstab.ARCHITECTURES``: ``recipe``) wins over this, and ``recipes`` wins over both.
+    """
 
     epochs: Count = Field(250, description="Passes over the training images.")
     batch_size: Count = Field(128, description="Images a step.")
@@ -71,8 +74,27 @@ class Training(_Section):
         "default", description="default: torch's own; he: normal weights of variance 2 / fan-in, biases 0."
     )
     width: Positive = Field(1.0, description="Multiplier of the number of channels or hidden units of every layer.")
+    activation: Literal["relu", "tanh", "gelu", "abs"] | None = Field(
+        None, description="relu, tanh, gelu or abs in all layers; null: the architecture's own."
+    )
+    pooling: Literal["max", "average", "none"] | None = Field(
+        None, description="max, average, or none for convolutions of stride 2 instead; null: the architecture's own."
+    )
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="Pixels of zero padding for random crops; 0: no crops.")
     flip: bool = Field(True, description="Whether to flip images horizontally at random.")
+    diffeo_displacement: NotNegative = Field(
+        0.0, description="Typical displacement, in pixels, of a random diffeomorphism of each image; 0: none."
+    )
+    diffeo_cutoff: Annotated[int, Field(ge=2)] = Field(3, description="Largest mode number of these diffeomorphisms.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of products and convolutions in training: float32, bfloat16, or auto: bfloat16 where the device computes "
+        "in it (NVIDIA GPUs from Ampere on, CPUs with AMX). Weights, errors and sensitivities are float32 in any case.",
+    )
+    compile: bool = Field(False, description="Whether torch.compile compiles the network first: for long trainings.")
+    snapshots: Annotated[int, Field(ge=0)] = Field(
+        0, description="Log-spaced epochs at which weights are kept, to measure D, G and R over training; 0: none."
+    )
 
 
 class _RecipeBase(_Section):
@@ -162,6 +184,9 @@ class Config(_Section):
     results: str = Field("results", description="Folder for all that the run makes.", min_length=1)
     seed: Annotated[int, Field(ge=0)] = Field(0, description="From which all random numbers of the run follow.")
     device: str = Field("auto", description="Where networks run: auto (cuda where there is one), cpu, cuda, cuda:1.")
+    jobs_per_gpu: Count = Field(1, description="Jobs that share a GPU: more than one where a network alone cannot fill it.")
+    threads: Count = Field(1, description="CPU threads of a job that runs a network.")
+    checkpoint_minutes: Positive = Field(3, description="Minutes between the checkpoints of a training.")
     data: Data = Field(default_factory=Data, description="Which images.")
     architectures: Annotated[list[str], Field(min_length=1)] = Field(
         ..., description="Networks to train: " + ", ".join(ARCHITECTURES) + "."
@@ -222,6 +247,13 @@ class Config(_Section):
                 f"some of noise = {self.noise} is wanted"
             )
         _distinct(self.shuffled_noise, "channel_shuffle.noise: ")
+        for name in self.architectures:
+            pooling = self.training_of(name).pooling
+            if pooling not in (None, "none") and ARCHITECTURES[name].pooling == "none":
+                raise ValueError(
+                    f"pooling of {name} is {pooling!r} (training.pooling or recipes.{name}.pooling), and it has no pooling to "
+                    f"replace: 'none' is wanted under recipes.{name}"
+                )
         if self.figures.example >= self.probes.images:
             raise ValueError(
                 f"figures.example is {self.figures.example} and probes.images is {self.probes.images}: "
@@ -240,9 +272,13 @@ class Config(_Section):
         return [min(self.noise)] if self.channel_shuffle.noise is None else self.channel_shuffle.noise
 
     def training_of(self, architecture: str) -> Training:
-        """Recipe of one architecture: ``training`` with what ``recipes`` says otherwise."""
-        own = self.recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
-        return self.training.model_copy(update=own)
+        """Recipe of one architecture: ``training``, with what it needs to learn, with what ``recipes`` says otherwise."""
+        asked = self.recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
+        needed = dict(ARCHITECTURES[architecture].recipe)
+        optimizer = (self.training.model_dump() | needed | asked)["optimizer"]
+        if optimizer != needed.get("optimizer", "sgd"):
+            needed.pop("learning_rate", None)  # a rate holds for its optimizer
+        return self.training.model_copy(update=needed | asked)
 
     def seeds_of(self, architecture: str) -> list[int]:
         """Seeds of the networks of one architecture, from 0."""

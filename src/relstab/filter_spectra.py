@@ -86,7 +86,7 @@ def write_spectra(path: str | Path, network: str | Path, weights: str = "last") 
     Args:
         path: of the HDF5 file: groups "init" and "trained", and in each a group a layer, named by its place among the
             layers and holding its name as an attribute, its eigenvalues and its gamma.
-        network: file of :func:`relstab.training.save_network`.
+        network: file of :func:`relstab.save_network`.
         weights: which weights are the trained ones, "last" or "best".
     """
     with open_hdf5(network) as saved:

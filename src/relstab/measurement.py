@@ -10,14 +10,15 @@ from torch import nn
 
 from relstab.activations import ActivationStore
 from relstab.channel_shuffle import shuffle_channels
+from relstab.devices import choose_device
 from relstab.layer_sums import LayerSums
 from relstab.probes import read_probes
 from relstab.seeding import derive_seed
 from relstab.sensitivity import COLUMNS, accumulate_sums, sensitivity_rows
 from relstab.storage import open_hdf5, provenance, write_hdf5
-from relstab.training import choose_device, load_network
+from relstab.trained_network import load_network
 
-__all__ = ["measure_network", "measure_shuffled"]
+__all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
 
 
 def _write_sums(group: h5py.Group, sums: list[LayerSums]) -> None:
@@ -64,7 +65,7 @@ def measure_network(
         path: of the HDF5 file to write: groups "init" and "trained", with the columns of the table of
             :func:`relstab.measure_sensitivity`; under "sums", what they were computed from; under "activations", the
             representations that are kept, see :class:`relstab.activations.ActivationStore`.
-        network: file of :func:`relstab.training.save_network`.
+        network: file of :func:`relstab.save_network`.
         probes: file of :func:`relstab.probes.write_probes`.
         weights: which weights are the trained ones, "last" or "best".
         keep_activations: layers whose representations are kept, as shell patterns of their names; none by default.
@@ -81,6 +82,32 @@ def measure_network(
             _write_sums(group, accumulate_sums(model, loaded, batch_size=batch_size, store=store))
             if store is not None and store.unmatched:
                 print(f"no layer is called {' or '.join(map(repr, store.unmatched))} (config.yaml: sensitivity.keep_activations)")
+
+
+def measure_over_training(
+    path: str | Path, network: str | Path, probes: str | Path, batch_size: int | None = None, device: str = "auto"
+) -> None:
+    """Measure the snapshots of a saved network, with its weights at initialization and after the last epoch.
+
+    Args:
+        path: of the HDF5 file to write: groups "0", "3", ..., "250", the epochs after which the weights were these; in each the
+            columns of the table, and test error and training loss as attributes (at epoch 0 there are none).
+        network, probes, batch_size, device: as in :func:`measure_network`.
+    """
+    loaded = read_probes(probes)
+    place = choose_device(device)
+    with open_hdf5(network) as file:
+        epochs = [int(epoch) for epoch in file["history/epoch"][:]]
+        history = {column: file[f"history/{column}"][:] for column in ("test_error", "train_loss")}
+        snapshots = [int(epoch) for epoch in file.attrs["snapshots"]]
+    states = {0: "init", **{epoch: f"epoch{epoch}" for epoch in snapshots}, epochs[-1]: "last"}
+    with write_hdf5(path, _attributes(network, probes, {"snapshots": snapshots}, device)) as file:
+        for epoch, state in states.items():
+            print(f"epoch {epoch}: {len(loaded)} probes")
+            group = file.create_group(str(epoch))
+            if epoch:
+                group.attrs.update({column: values[epochs.index(epoch)] for column, values in history.items()})
+            _write_sums(group, accumulate_sums(load_network(network, state).to(place), loaded, batch_size=batch_size))
 
 
 def measure_shuffled(

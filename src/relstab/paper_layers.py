@@ -5,7 +5,7 @@ import pandas as pd
 __all__ = ["paper_layers"]
 
 _WEIGHTED = {"Conv1d", "Conv2d", "Conv3d", "Linear"}
-_ACTIVATIONS = {"ReLU", "Tanh", "GELU", "SiLU", "LeakyReLU", "ELU", "Sigmoid", "Hardswish", "ReLU6"}
+_ACTIVATIONS = {"ReLU", "Tanh", "GELU", "SiLU", "LeakyReLU", "ELU", "Sigmoid", "Hardswish", "ReLU6", "Abs"}
 
 
 def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ __all__ = [
     "error_above_zero",
     "network_table",
     "of_learned",
+    "over_training_table",
     "output_sensitivities",
     "read_tables",
     "sensitivity_table",
@@ -53,7 +54,7 @@ def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "l
     are kept here, flagged, and left out of the correlations.
 
     Args:
-        networks: files of :func:`relstab.training.save_network`.
+        networks: files of :func:`relstab.save_network`.
         learned_below: share of chance error, in (0, 1].
         weights: "last": errors and losses are those after the last epoch; "best": of the epoch of best test error.
     """
@@ -122,6 +123,26 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
                     pairs = zip(group["eigenvalue"][:], group["gamma"][:], strict=True)
                     rows += [[*head, mode, *pair] for mode, pair in enumerate(pairs, start=1)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def over_training_table(measured: Paths) -> pd.DataFrame:
+    """D, G and R with standard errors by epoch: one row for each snapshot and layer of each network.
+
+    Epoch 0 is the initialization, which has no test error or training loss.
+
+    Args:
+        measured: files of :func:`relstab.measurement.measure_over_training`.
+    """
+    parts = []
+    for path in measured:
+        with open_hdf5(path) as file:
+            keys = _keys(file.attrs)
+            for epoch in sorted(file, key=int):
+                scores = {name: float(file[epoch].attrs.get(name, np.nan)) for name in ("test_error", "train_loss")}
+                parts.append(_columns(file[epoch]).assign(**keys, epoch=int(epoch), **scores))
+    table = pd.concat(parts, ignore_index=True)
+    first = [*KEYS, "epoch", "test_error", "train_loss"]
+    return table[[*first, *table.columns.drop(first)]]
 
 
 def of_learned(table: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:

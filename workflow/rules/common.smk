@@ -63,6 +63,11 @@ def convolutional():
     return [name for name in CONFIG.architectures if ARCHITECTURES[name].convolutional]
 
 
+def followed():
+    """Architectures of the run whose weights are kept on the way, to measure them over training."""
+    return [name for name in CONFIG.architectures if CONFIG.training_of(name).snapshots]
+
+
 def images_to_test(wildcards):
     """Test images of the noise level, or clean ones where the config says that tests are clean."""
     noise = wildcards.noise if CONFIG.data.noisy_test else "0"

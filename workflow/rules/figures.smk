@@ -8,6 +8,7 @@ FIGURE_NAMES = [
     "fig04_filter_spectra",
     "fig10_error_scatter",
     "fig11_layer_sensitivities",
+    *(["over_training"] if followed() else []),
 ]
 
 
@@ -140,3 +141,27 @@ rule figure_11:
         font_size=CONFIG.figures.font_size,
     script:
         "../scripts/fig11.py"
+
+
+rule figure_over_training:
+    input:
+        networks=f"{TABLES}/networks.csv",
+        over_training=f"{TABLES}/over_training.csv",
+    output:
+        pdf=f"{FIGURES}/over_training.pdf",
+        png=report(f"{FIGURES}/over_training.png", caption="../report/over_training.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/over_training.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/over_training.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig_over_training.py"

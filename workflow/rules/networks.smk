@@ -13,7 +13,7 @@ rule train:
         f"{BENCHMARKS}/train/{NETWORK}.tsv"
     conda:
         "../../envs/relstab.yaml"
-    threads: 1
+    threads: CONFIG.threads
     resources:
         mem_mb=4000,
         runtime=240,

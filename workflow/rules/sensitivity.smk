@@ -1,4 +1,4 @@
-# D, G and R of every layer: of the networks as they are, and with shuffled channels.
+# D, G and R of every layer: of the networks as they are, with shuffled channels, and over training.
 
 
 rule sensitivity:
@@ -13,7 +13,7 @@ rule sensitivity:
         f"{BENCHMARKS}/sensitivity/{NETWORK}.tsv"
     conda:
         "../../envs/relstab.yaml"
-    threads: 1
+    threads: CONFIG.threads
     resources:
         mem_mb=4000,
         runtime=30,
@@ -37,7 +37,7 @@ rule shuffled_sensitivity:
         f"{BENCHMARKS}/shuffled_sensitivity/{NETWORK}.tsv"
     conda:
         "../../envs/relstab.yaml"
-    threads: 1
+    threads: CONFIG.threads
     resources:
         mem_mb=4000,
         runtime=60,
@@ -49,3 +49,24 @@ rule shuffled_sensitivity:
         seed=CONFIG.seed,
     script:
         "../scripts/shuffled_sensitivity.py"
+
+
+rule sensitivity_over_training:
+    input:
+        network=f"{RESULTS}/networks/{NETWORK}.h5",
+        probes=f"{RESULTS}/probes/{{dataset}}/noise{{noise}}.h5",
+    output:
+        sensitivity=f"{RESULTS}/sensitivity/{NETWORK}_over_training.h5",
+    log:
+        f"{LOGS}/sensitivity_over_training/{NETWORK}.log",
+    benchmark:
+        f"{BENCHMARKS}/sensitivity_over_training/{NETWORK}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: CONFIG.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=gpus,
+    script:
+        "../scripts/sensitivity_over_training.py"

@@ -6,6 +6,7 @@ TABLES = f"{RESULTS}/tables"
 rule all_tables:
     input:
         expand(f"{TABLES}/{{table}}.csv", table=["networks", "sensitivity", "spectrum", "correlation"]),
+        [f"{TABLES}/over_training.csv"] if followed() else [],
 
 
 rule claims:
@@ -53,6 +54,25 @@ rule sensitivity_table:
         runtime=10,
     script:
         "../scripts/sensitivity_table.py"
+
+
+rule over_training_table:
+    input:
+        measured=of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}_over_training.h5", [min(CONFIG.noise)], followed()),
+    output:
+        table=f"{TABLES}/over_training.csv",
+    log:
+        f"{LOGS}/tables/over_training.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/over_training.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    script:
+        "../scripts/over_training_table.py"
 
 
 rule spectrum_table:

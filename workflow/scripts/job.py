@@ -10,6 +10,21 @@ from typing import Any
 
 
 @contextlib.contextmanager
+def device(snakemake: Any) -> Iterator[str]:
+    """Name of the device for a job that runs a network: of several GPUs one on which there is a place, held until the block ends.
+
+    The threads are those of the config, whatever the number of cores: on a CPU the order of sums depends on them.
+    """
+    import torch
+
+    from relstab.devices import occupied_device
+
+    torch.set_num_threads(snakemake.config["threads"])
+    with occupied_device(snakemake.config["device"], snakemake.config["jobs_per_gpu"]) as place:
+        yield str(place)
+
+
+@contextlib.contextmanager
 def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     """Run the block with all it prints in the rule's log, whose last line is how long the work took, imports not counted.
 

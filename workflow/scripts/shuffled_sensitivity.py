@@ -2,14 +2,14 @@
 
 from relstab.measurement import measure_shuffled
 
-from job import job
+from job import device, job
 
-with job(snakemake):
+with job(snakemake), device(snakemake) as place:
     measure_shuffled(
         snakemake.output.sensitivity,
         snakemake.input.network,
         snakemake.input.probes,
         batch_size=snakemake.config["sensitivity"]["batch_size"],
-        device=snakemake.config["device"],
+        device=place,
         **snakemake.params,
     )

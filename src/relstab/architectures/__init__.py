@@ -1,7 +1,7 @@
-"""The architectures of the paper in the versions for small images: one registry from names to builders.
+"""The architectures of the paper in the versions for small images: one registry from names to builders and recipes.
 
-Adding an architecture is one entry here. A builder is ``build(image_shape, classes, width, **arguments) -> nn.Module``; it is
-named, not imported, so that a config can be checked without loading torch.
+Adding an architecture is one entry here. A builder is ``build(image_shape, classes, width, activation, pooling, **arguments) ->
+nn.Module``; it is named, not imported, so that a config can be checked without loading torch.
 """
 
 import difflib
@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ARCHITECTURES", "Architecture", "build_model"]
+__all__ = ["ACTIVATION_NAMES", "ARCHITECTURES", "Architecture", "POOLING_NAMES", "build_model"]
+
+ACTIVATION_NAMES = ("relu", "tanh", "gelu", "abs")
+POOLING_NAMES = ("max", "average", "none")
 
 
 @dataclass(frozen=True)
@@ -23,32 +26,72 @@ class Architecture:
     Attributes:
         label: its name in figures.
         module: of this package, with the builder.
+        recipe: what it needs to learn, where that differs from the paper's recipe: keys of :class:`relstab.config.Training`.
+        arguments: of the builder, besides the shape, the classes, the width, the activation and the pooling.
         convolutional: whether it has convolutions, to shuffle and analyse.
-        arguments: of the builder, besides the shape, the classes and the width.
+        activation: its own, as in its paper.
+        pooling: its own: "max", or "none" where its convolutions have strides instead (or it has none).
     """
 
     label: str
     module: str
-    convolutional: bool = True
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    convolutional: bool = True
+    activation: str = "relu"
+    pooling: str = "max"
+
+
+# Weights of variance 2 / fan-in keep the signal of deep networks without batch norm alive; a rate that rises slowly keeps them from
+# losing their ReLUs at the start.
+_WITHOUT_BATCH_NORM = {"learning_rate": 0.02, "initialization": "he", "warmup_epochs": 2}
+_FULLY_CONNECTED = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
+
+
+def _fully_connected(hidden_layers: int) -> Architecture:
+    return Architecture(
+        f"FC-{hidden_layers}", "fully_connected", _FULLY_CONNECTED, {"hidden_layers": hidden_layers}, False, pooling="none"
+    )
+
+
+def _vgg(depth: int, batch_norm: bool) -> Architecture:
+    label = f"VGG{depth}{'bn' if batch_norm else ''}"
+    return Architecture(label, "vgg", {} if batch_norm else _WITHOUT_BATCH_NORM, {"depth": depth, "batch_norm": batch_norm})
+
+
+def _resnet(depth: int, block: str, blocks: tuple[int, ...]) -> Architecture:
+    return Architecture(f"ResNet{depth}", "resnet", {}, {"block": block, "blocks": blocks}, pooling="none")
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "fc2": Architecture("FC-2", "fully_connected", False, {"hidden_layers": 2}),
-    "fc4": Architecture("FC-4", "fully_connected", False, {"hidden_layers": 4}),
-    "lenet": Architecture("LeNet", "lenet"),
-    "vgg11": Architecture("VGG11", "vgg", arguments={"layout": "11", "batch_norm": False}),
-    "vgg11_bn": Architecture("VGG11bn", "vgg", arguments={"layout": "11", "batch_norm": True}),
-    "resnet18": Architecture("ResNet18", "resnet", arguments={"blocks": (2, 2, 2, 2)}),
+    "fc2": _fully_connected(2),
+    "fc4": _fully_connected(4),
+    "fc6": _fully_connected(6),
+    "lenet": Architecture("LeNet", "lenet", {"learning_rate": 0.02}),
+    "alexnet": Architecture("AlexNet", "alexnet", _WITHOUT_BATCH_NORM),
+    "vgg11": _vgg(11, batch_norm=False),
+    "vgg13": _vgg(13, batch_norm=False),
+    "vgg16": _vgg(16, batch_norm=False),
+    "vgg19": _vgg(19, batch_norm=False),
+    "vgg11_bn": _vgg(11, batch_norm=True),
+    "vgg13_bn": _vgg(13, batch_norm=True),
+    "vgg16_bn": _vgg(16, batch_norm=True),
+    "vgg19_bn": _vgg(19, batch_norm=True),
+    "resnet18": _resnet(18, "BasicBlock", (2, 2, 2, 2)),
+    "resnet34": _resnet(34, "BasicBlock", (3, 4, 6, 3)),
+    "resnet50": _resnet(50, "Bottleneck", (3, 4, 6, 3)),
+    "efficientnet_b0": Architecture("EfficientNetB0", "efficientnet", activation="silu", pooling="none"),
 }
 
 
-def scaled(channels: int, width: float) -> int:
-    """Number of channels times the width multiplier, at least one."""
-    return max(1, round(channels * width))
-
-
-def build_model(name: str, image_shape: tuple[int, int, int], classes: int, width: float = 1.0) -> "nn.Module":
+def build_model(
+    name: str,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    width: float = 1.0,
+    activation: str | None = None,
+    pooling: str | None = None,
+) -> "nn.Module":
     """Network by its name in :data:`ARCHITECTURES`, with torch's default initialization.
 
     Args:
@@ -56,16 +99,27 @@ def build_model(name: str, image_shape: tuple[int, int, int], classes: int, widt
         image_shape: channels, rows and columns of the images it takes.
         classes: number of outputs, at least 2.
         width: multiplier of the number of channels or hidden units of every layer.
+        activation: "relu", "tanh", "gelu" or "abs" everywhere; None for the architecture's own.
+        pooling: "max", "average", or "none" for strides instead; None for the architecture's own.
     """
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, 1)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        near = difflib.get_close_matches(name, ARCHITECTURES, 3)
+        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
         raise ValueError(f"architecture {name!r} is unknown{hint}: one of {', '.join(ARCHITECTURES)} is wanted")
     if not width > 0:
         raise ValueError(f"width is {width}: a positive multiplier is wanted")
     if classes < 2:
         raise ValueError(f"classes is {classes}: at least 2 are wanted")
+    if activation is not None and activation not in ACTIVATION_NAMES:
+        raise ValueError(f"activation is {activation!r}: one of {', '.join(ACTIVATION_NAMES)} is wanted")
+    if pooling is not None and pooling not in POOLING_NAMES:
+        raise ValueError(f"pooling is {pooling!r}: one of {', '.join(POOLING_NAMES)} is wanted")
     entry = ARCHITECTURES[name]
+    if entry.pooling == "none" and pooling not in (None, "none"):
+        raise ValueError(f"pooling is {pooling!r}, and {name} has no pooling to replace: 'none' or nothing is wanted")
+    from relstab.architectures.parts import ACTIVATIONS
+
     builder = importlib.import_module(f"{__name__}.{entry.module}")
-    model: nn.Module = builder.build(image_shape, classes, width, **entry.arguments)
+    make_activation = ACTIVATIONS.get(activation or entry.activation)
+    model: nn.Module = builder.build(image_shape, classes, width, make_activation, pooling or entry.pooling, **entry.arguments)
     return model

@@ -4,13 +4,24 @@ from collections import OrderedDict
 
 from torch import nn
 
-from relstab.architectures import scaled
+from relstab.architectures.parts import MakeActivation, replace_activations, scaled
 from relstab.torchvision import torchvision
 
 
-def build(image_shape: tuple[int, int, int], classes: int, width: float, blocks: tuple[int, ...]) -> nn.Module:
-    """Stages of 64, 128, 256, 512 times ``width`` channels, of ``blocks`` basic blocks; all but the first halve the image."""
-    basic_block = torchvision.models.resnet.BasicBlock
+def build(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    width: float,
+    activation: MakeActivation,
+    _pooling: str,
+    block: str,
+    blocks: tuple[int, ...],
+) -> nn.Module:
+    """Four stages of ``blocks`` blocks on 64, 128, 256, 512 times ``width`` channels; all but the first halve the image.
+
+    ``block`` is "BasicBlock" or "Bottleneck", which gives out four times the channels of its stage.
+    """
+    make_block = getattr(torchvision.models.resnet, block)
     channels = scaled(64, width)
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(image_shape[0], channels, 3, padding=1, bias=False),
@@ -20,13 +31,16 @@ def build(image_shape: tuple[int, int, int], classes: int, width: float, blocks:
     for stage, count in enumerate(blocks):
         maps = scaled(64 * 2**stage, width)
         layers = []
-        for block in range(count):
-            stride = 2 if stage > 0 and block == 0 else 1
+        for position in range(count):
+            stride = 2 if stage > 0 and position == 0 else 1
             downsample = None
-            if stride != 1 or channels != maps:
-                downsample = nn.Sequential(nn.Conv2d(channels, maps, 1, stride, bias=False), nn.BatchNorm2d(maps))
-            layers.append(basic_block(channels, maps, stride, downsample))
-            channels = maps
+            if stride != 1 or channels != maps * make_block.expansion:
+                outputs = maps * make_block.expansion
+                downsample = nn.Sequential(nn.Conv2d(channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            layers.append(make_block(channels, maps, stride, downsample))
+            channels = maps * make_block.expansion
         parts[f"layer{stage + 1}"] = nn.Sequential(*layers)
     parts.update(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, classes))
-    return nn.Sequential(parts)
+    model = nn.Sequential(parts)
+    replace_activations(model, activation)
+    return model

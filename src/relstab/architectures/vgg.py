@@ -4,31 +4,34 @@ from collections import OrderedDict
 
 from torch import nn
 
-from relstab.architectures import scaled
+from relstab.architectures.parts import MakeActivation, pooled, scaled
 
-# Channels of the convolutions; None is a 2x2 max pooling.
-LAYOUTS: dict[str, tuple[int | None, ...]] = {
-    "11": (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None),
-}
+CHANNELS = (64, 128, 256, 512, 512)
+"""Of the convolutions of each of the five stages; a stage ends with a 2x2 pooling."""
+
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Of each stage, by the number of weight layers of the original, which ends with three linear ones."""
 
 
-def build(image_shape: tuple[int, int, int], classes: int, width: float, layout: str, batch_norm: bool) -> nn.Module:
-    """Convolutions as in the paper's table; what is left of the image is averaged and read out by one linear layer.
-
-    Pooling rounds up, so that images of 28 pixels survive all five; on multiples of 32 that changes nothing.
-    """
+def build(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    width: float,
+    activation: MakeActivation,
+    pooling: str,
+    depth: int,
+    batch_norm: bool,
+) -> nn.Module:
+    """Convolutions as in the paper's table; what is left of the image is averaged and read out by one linear layer."""
     channels = image_shape[0]
     layers: list[nn.Module] = []
-    for entry in LAYOUTS[layout]:
-        if entry is None:
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            continue
-        maps = scaled(entry, width)
-        layers.append(nn.Conv2d(channels, maps, 3, padding=1))
-        if batch_norm:
-            layers.append(nn.BatchNorm2d(maps))
-        layers.append(nn.ReLU(inplace=True))
-        channels = maps
+    for stage_channels, count in zip(CHANNELS, CONVOLUTIONS[depth], strict=True):
+        maps = scaled(stage_channels, width)
+        for position in range(count):
+            norm = [nn.BatchNorm2d(maps)] if batch_norm else []
+            block = [nn.Conv2d(channels, maps, 3, padding=1), *norm, activation()]
+            layers += pooled(block, pooling) if position == count - 1 else block
+            channels = maps
     return nn.Sequential(
         OrderedDict(
             features=nn.Sequential(*layers),

@@ -1,0 +1,9 @@
+"""Collect D, G and R over training."""
+
+from relstab.storage import write_table
+from relstab.tables import over_training_table
+
+from job import job
+
+with job(snakemake):
+    write_table(snakemake.output.table, over_training_table(snakemake.input.measured))

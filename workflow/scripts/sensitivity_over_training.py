@@ -1,0 +1,14 @@
+"""Measure D, G and R of every layer of one network at its snapshots."""
+
+from relstab.measurement import measure_over_training
+
+from job import device, job
+
+with job(snakemake), device(snakemake) as place:
+    measure_over_training(
+        snakemake.output.sensitivity,
+        snakemake.input.network,
+        snakemake.input.probes,
+        batch_size=snakemake.config["sensitivity"]["batch_size"],
+        device=place,
+    )
