@@ -39,9 +39,12 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-# Sensitivities beside bare forward passes and the textbook method; how much of the last `make figures` was not work.
+# Training beside the bare step and the textbook loop, sensitivities beside bare forward passes and the textbook method, bfloat16 beside
+# float32, and how much of the last `make figures` was not work: about 50 minutes on 2 cores.
 bench: install
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/overhead.py results
 
 # The JSON schema of config.yaml, for editors.

@@ -3,6 +3,7 @@ import copy
 import pytest
 import yaml
 
+from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
 
 from conftest import ROOT
@@ -36,7 +37,7 @@ def test_the_default_config_is_valid():
         ("probes.cutof", 4, "(nearest: 'cutoff')"),
         ("recipes.lenet.learning_rte", 0.1, "(nearest: 'learning_rate')"),
         ("recipes.lennet", {}, "recipes: 'lennet' is unknown; one of fc2,"),
-        ("architectures", ["vgg11bn"], "architectures: 'vgg11bn' is unknown; one of fc2, fc4, lenet,"),
+        ("architectures", ["vgg11bn"], "architectures: 'vgg11bn' is unknown; one of fc2, fc4, fc6, lenet, alexnet,"),
         ("architectures", ["vgg11bn"], "(nearest: 'vgg11_bn')"),
         ("architectures", [], "architectures: [] is given; a list with at least one entry is wanted"),
         ("architectures", ["lenet", "lenet"], "architectures: 'lenet' stands there more than once"),
@@ -60,6 +61,13 @@ def test_the_default_config_is_valid():
         ("channel_shuffle.noise", [0, 0.0], "channel_shuffle.noise: 0.0 stands there more than once"),
         ("figures.example", 500, "figures.example is 500 and probes.images is 500"),
         ("data.test_images", 100, "probes.images is 500 and data.test_images is 100"),
+        ("training.activation", "sin", "training.activation: 'sin' is given; 'relu', 'tanh', 'gelu' or 'abs' is wanted"),
+        ("training.precision", "float16", "'auto', 'float32' or 'bfloat16' is wanted (nearest:"),
+        ("training.pooling", "average", "pooling of fc2 is 'average' (training.pooling or recipes.fc2.pooling), and it has no"),
+        ("recipes.resnet18.pooling", "max", "pooling of resnet18 is 'max'"),
+        ("training.snapshots", -1, "training.snapshots: -1 is given; a number of at least 0"),
+        ("jobs_per_gpu", 0, "jobs_per_gpu: 0 is given; a number of at least 1"),
+        ("checkpoint_minutes", 0, "checkpoint_minutes: 0 is given; a number above 0"),
         ("results", "out/{x}", "results: 'out/{x}' is given; a folder without braces"),
         ("correlation.confidence", 95, "correlation.confidence: 95 is given; a number below 1"),
     ],
@@ -84,8 +92,22 @@ def test_every_wrong_key_has_its_sentence():
 def test_recipes_say_what_is_otherwise():
     config = load_config(BASE)
     vgg = config.training_of("vgg11")
-    assert vgg.learning_rate == BASE["recipes"]["vgg11"]["learning_rate"]
+    assert vgg.width == BASE["recipes"]["vgg11"]["width"]
     assert vgg.batch_size == BASE["training"]["batch_size"]
+    # What an architecture needs to learn stands between the two.
+    assert (vgg.learning_rate, vgg.initialization, vgg.warmup_epochs) == (0.02, "he", 2)
+    assert load_config(changed("training.learning_rate", 0.3)).training_of("vgg11").learning_rate == 0.02
+    assert load_config(changed("training.learning_rate", 0.3)).training_of("resnet18").learning_rate == 0.3
+    assert load_config(changed("recipes.vgg11.learning_rate", 0.3)).training_of("vgg11").learning_rate == 0.3
+    # A rate that was found with sgd is none for adam, and the other way round.
+    adam = changed("training.optimizer", "adam")
+    adam["training"]["learning_rate"] = 2e-3
+    assert load_config(adam).training_of("vgg11").learning_rate == 2e-3
+    assert load_config(adam).training_of("vgg11").initialization == "he"
+    sgd = changed("recipes.fc2.optimizer", "sgd")
+    assert load_config(sgd).training_of("fc2").learning_rate == BASE["training"]["learning_rate"]
+    assert config.training_of("fc2").optimizer == "adam"
+    assert config.training_of("fc2").weight_decay == 0
     assert load_config(changed("recipes.vgg11.weight_decay", 0)).training_of("vgg11").weight_decay == 0
     assert load_config(changed("recipes.fc2.seeds", 5)).seeds_of("fc2") == [0, 1, 2, 3, 4]
     assert config.seeds_of("lenet") == [0, 1]
@@ -95,3 +117,28 @@ def test_the_lowest_noise_level_is_shuffled_unless_the_config_says_otherwise():
     assert load_config(changed("noise", [3, 0.5])).shuffled_noise == [0.5]
     assert load_config(changed("channel_shuffle.noise", [])).shuffled_noise == []
     assert load_config(changed("channel_shuffle.noise", [0, 30])).shuffled_noise == [0, 30]
+
+
+def test_the_papers_config_holds_its_recipe():
+    """SGD, momentum 0.9, rate 0.1, weight decay 5e-4, cosine over 0.8 of 250 epochs, batches of 128; four seeds, ten of fc."""
+    overlay = yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())
+    merged = copy.deepcopy(BASE)
+    for key, value in overlay.items():
+        if isinstance(value, dict):
+            for inner, own in value.items():
+                merged[key][inner] = merged[key].get(inner, {}) | own if isinstance(own, dict) else own
+        else:
+            merged[key] = value
+    config = load_config(merged, "config.yaml with paper.yaml")
+    assert config.noise == [0, 0.01, 0.1, 1, 10, 30, 100]
+    assert set(config.architectures) == set(ARCHITECTURES)
+    for name in config.architectures:
+        recipe = config.training_of(name)
+        assert (recipe.epochs, recipe.batch_size, recipe.width) == (250, 128, 1.0), name
+        assert (recipe.schedule, recipe.schedule_fraction) == ("cosine", 0.8), name
+        assert (recipe.crop_padding, recipe.flip, recipe.diffeo_displacement) == (4, True, 0), name
+        assert len(config.seeds_of(name)) == (10 if name.startswith("fc") else 4), name
+    for name in ("vgg11_bn", "resnet18", "resnet50", "efficientnet_b0"):
+        recipe = config.training_of(name)
+        assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.weight_decay) == ("sgd", 0.1, 0.9, 5e-4), name
+    assert config.training_of("fc6").weight_decay == 0

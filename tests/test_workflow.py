@@ -64,9 +64,11 @@ def planned(folder, config=SMOKE, cores="2"):
     return jobs
 
 
-FIGURES = {"figure_1", "figure_3", "figure_4", "figure_10", "figure_11"}
-ALL_TABLES = {"network_table", "sensitivity_table", "spectrum_table", "correlation_table", "claim_table"}
+FIGURES = {"figure_1", "figure_3", "figure_4", "figure_10", "figure_11", "figure_over_training"}
+ALL_TABLES = {"network_table", "sensitivity_table", "spectrum_table", "correlation_table", "claim_table", "over_training_table"}
 COLLECTING = FIGURES | ALL_TABLES
+# What follows a training, of lenet at the lowest noise level: the others keep no snapshots.
+OVER_TRAINING = {"sensitivity_over_training", "over_training_table", "figure_over_training"}
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +124,16 @@ def test_all_that_is_promised_is_there(finished):
     assert rows.loc[("0", 4), "D"] != rows.loc[("1", 4), "D"]
     claims = pd.read_csv(results / "tables/claims.csv")
     assert claims["claim"].tolist() == [1, 2, 3, 4, 5, 6, 7, 12]
-    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 5
+    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 6
+    over_training = pd.read_csv(results / "tables/over_training.csv")
+    assert sorted(over_training["epoch"].unique()) == [0, 1, 2, 3, 6]
+    assert set(over_training["architecture"]) == {"lenet"}
+    assert set(over_training["noise"]) == {0}
+    # Two ways to the same numbers: the weights at initialization and at the end are measured with all networks, too.
+    for epoch, state in ((0, "init"), (6, "trained")):
+        mine = over_training[over_training["epoch"] == epoch].sort_values("index")["D"].to_numpy()
+        theirs = sensitivity[sensitivity["state"] == state].query("architecture == 'lenet' and noise == 0 and shuffle == 'none'")
+        np.testing.assert_array_equal(mine, theirs.sort_values("index")["D"].to_numpy())
     assert (results / "report.html").stat().st_size > 100_000
     assert not list(results.rglob("*.partial-*"))
     for log in (results / "logs").rglob("*.log"):
@@ -146,7 +157,9 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 def test_cores_and_device_rerun_nothing(finished, tmp_path):
     assert planned(finished, cores="7") == {}
-    assert planned(finished, overlay(tmp_path / "c.yaml", device="cpu", sensitivity__batch_size=7, data__root="elsewhere")) == {}
+    changes = {"device": "cpu", "threads": 2, "jobs_per_gpu": 3, "checkpoint_minutes": 10}
+    changes |= {"sensitivity__batch_size": 7, "data__root": "elsewhere"}
+    assert planned(finished, overlay(tmp_path / "c.yaml", **changes)) == {}
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
@@ -181,7 +194,8 @@ def test_a_new_seed_trains_and_measures_that_seed_only(finished, tmp_path):
     assert jobs["sensitivity"] == {f"sensitivity/mnist5k/{a}/noise{n}/seed1.h5" for a, n in new}
     assert jobs["shuffled_sensitivity"] == {f"sensitivity/mnist5k/{a}/noise0/seed1_shuffled.h5" for a in ("lenet", "vgg11_bn")}
     assert jobs["spectra"] == {f"spectra/mnist5k/{a}/noise{n}/seed1.h5" for a, n in new if a != "fc2"}
-    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+    assert jobs["sensitivity_over_training"] == {"sensitivity/mnist5k/lenet/noise0/seed1_over_training.h5"}
+    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING | OVER_TRAINING
 
 
 def test_seeds_of_one_architecture_are_its_own(finished, tmp_path):
@@ -196,7 +210,7 @@ def test_a_new_noise_level_trains_and_measures_that_level_only(finished, tmp_pat
     assert jobs["probes"] == {"probes/mnist5k/noise0.5.h5"}
     assert jobs["sensitivity"] == {f"sensitivity/mnist5k/{a}/noise0.5/seed0.h5" for a in ("fc2", "lenet", "vgg11_bn")}
     assert jobs["spectra"] == {f"spectra/mnist5k/{a}/noise0.5/seed0.h5" for a in ("lenet", "vgg11_bn")}
-    assert set(jobs) == {"train", "noisy_test", "probes", "sensitivity", "spectra"} | COLLECTING
+    assert set(jobs) == {"train", "noisy_test", "probes", "sensitivity", "spectra"} | COLLECTING - {"over_training_table"}
 
 
 def test_a_new_architecture_trains_and_measures_it_only(finished, tmp_path):
@@ -205,7 +219,7 @@ def test_a_new_architecture_trains_and_measures_it_only(finished, tmp_path):
     assert jobs["sensitivity"] == {f"sensitivity/mnist5k/resnet18/noise{n}/seed0.h5" for n in (0, 10)}
     assert jobs["shuffled_sensitivity"] == {"sensitivity/mnist5k/resnet18/noise0/seed0_shuffled.h5"}
     assert jobs["spectra"] == {f"spectra/mnist5k/resnet18/noise{n}/seed0.h5" for n in (0, 10)}
-    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING - {"over_training_table"}
 
 
 @pytest.mark.parametrize("change", [{"probes__cutoff": 4}, {"probes__displacement": 0.7}, {"probes__images": 50}])
@@ -214,7 +228,7 @@ def test_other_probes_train_nothing(finished, tmp_path, change):
     assert jobs["probes"] == {f"probes/mnist5k/noise{n}.h5" for n in (0, 10)}
     assert len(jobs["sensitivity"]) == 6
     assert len(jobs["shuffled_sensitivity"]) == 2
-    assert set(jobs) == {
+    assert set(jobs) == OVER_TRAINING | {
         "probes", "sensitivity", "shuffled_sensitivity", "sensitivity_table", "correlation_table", "claim_table",
         "figure_1", "figure_3", "figure_10", "figure_11",
     }  # fmt: skip
@@ -230,12 +244,19 @@ def test_another_example_draws_its_figure_only(finished, tmp_path):
 
 
 def test_one_architectures_rate_trains_its_networks_only(finished, tmp_path):
-    changed = {"epochs": 6, "learning_rate": 0.03}
+    changed = {"epochs": 6, "learning_rate": 0.03, "snapshots": 4}
     jobs = planned(finished, overlay(tmp_path / "c.yaml", recipes__lenet=changed))
     assert jobs["train"] == {NETWORKS_OF.format("lenet", n, 0) for n in (0, 10)}
     assert jobs["sensitivity"] == {f"sensitivity/mnist5k/lenet/noise{n}/seed0.h5" for n in (0, 10)}
     assert jobs["spectra"] == {f"spectra/mnist5k/lenet/noise{n}/seed0.h5" for n in (0, 10)}
-    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+    assert set(jobs) == {"train", "sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING | OVER_TRAINING
+
+
+def test_without_snapshots_nothing_is_measured_or_drawn_over_training(finished, tmp_path):
+    changed = {"epochs": 6, "snapshots": 0}
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", recipes__lenet=changed))
+    assert jobs["train"] == {NETWORKS_OF.format("lenet", n, 0) for n in (0, 10)}
+    assert not OVER_TRAINING & set(jobs)
 
 
 @pytest.mark.parametrize("change", [{"channel_shuffle__count": 3}, {"channel_shuffle__which": "both"}])
@@ -255,7 +276,7 @@ def test_a_confidence_measures_nothing(finished, tmp_path):
 
 def test_best_weights_train_nothing(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", sensitivity__weights="best"))
-    assert set(jobs) == {"sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING
+    assert set(jobs) == {"sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING - {"over_training_table"}
 
 
 def test_activations_that_are_kept_measure_again_and_shuffle_nothing(finished, tmp_path):

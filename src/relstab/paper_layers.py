@@ -11,7 +11,8 @@ _ACTIVATIONS = {"ReLU", "Tanh", "GELU", "SiLU", "LeakyReLU", "ELU", "Sigmoid", "
 def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Rows of the input (k = 0), of every activation that follows a convolution or linear layer, and of the output (k = K).
 
-    Where two convolutions meet in one activation, as the two branches of a residual block do, it is one layer.
+    Where two convolutions meet in one activation, as the two branches of a residual block do, it is one layer. The gates of
+    squeeze and excitation (torchvision's ``SqueezeExcitation``) hold no layers: they scale channels and are no image.
 
     Args:
         table: rows of :func:`relstab.measure_sensitivity`, of one or more networks.
@@ -23,6 +24,8 @@ def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
     def choose(rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.sort_values("index")
+        blocks = rows["layer"].str.rpartition(".")[0]
+        rows = rows[~blocks.isin(set(blocks[rows["layer"].str.endswith(".scale_activation")]))]
         weighted = rows["kind"].isin(_WEIGHTED)
         active = rows["kind"].isin(_ACTIVATIONS)
         # A new stretch begins after each activation; its activation counts when a weighted layer ran within it.

@@ -49,7 +49,8 @@ _TICKS: list[tuple[float, tuple[float, ...]]] = [
     (math.inf, (1,)),
 ]
 
-_MARKS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p"]
+# As many as there are architectures; (4, 1, 45) is a star with four points, turned by 45 degrees.
+_MARKS: list[Any] = ["o", "s", "p", "^", "D", "v", "P", "X", "*", "<", ">", "h", "d", (4, 1, 0), (4, 1, 45), (3, 1, 0), (8, 1, 0)]
 
 
 def label_of(architecture: str) -> str:

@@ -1,0 +1,102 @@
+import multiprocessing
+import time
+
+import pytest
+import torch
+
+from relstab import devices
+from relstab.devices import choose_device, choose_precision, largest_batch, occupied_device, occupied_slot
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"device is 'cuda:63', and this machine has \d+ CUDA devices"):
+        choose_device("cuda:63")
+    with pytest.raises(ValueError, match=r"device is 'gpu': 'auto', 'cpu', 'cuda' or 'cuda:N' is wanted"):
+        choose_device("gpu")
+
+
+def test_precision_follows_the_hardware_and_the_config(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    assert choose_precision("float32", cpu) == torch.float32
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has})
+        assert choose_precision("auto", cpu) == (torch.bfloat16 if has else torch.float32)
+    for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        assert choose_precision("auto", cuda) == dtype
+    with pytest.raises(ValueError, match="precision is 'half'"):
+        choose_precision("half", cpu)
+
+
+def hold(folder, names, slots, taken):
+    with occupied_slot(folder, names, slots) as index:
+        taken.send(index)
+        time.sleep(600)
+
+
+def test_processes_spread_over_devices_before_they_share_one_and_then_wait(tmp_path):
+    """Three devices with two places each: the first three processes have one each, six two each, the seventh waits for an end."""
+    context = multiprocessing.get_context("fork")
+    processes, pipes = [], []
+
+    def start():
+        receiver, sender = context.Pipe(duplex=False)
+        processes.append(context.Process(target=hold, args=(tmp_path, ["a", "b", "c"], 2, sender)))
+        processes[-1].start()
+        pipes.append(receiver)
+
+    def taken(number):
+        assert pipes[number].poll(30)
+        return pipes[number].recv()
+
+    try:
+        got = []
+        for number in range(6):
+            start()
+            got.append(taken(number))
+        assert sorted(got[:3]) == [0, 1, 2]
+        assert sorted(got[3:]) == [0, 1, 2]
+        start()
+        assert not pipes[6].poll(1.5)
+        processes[4].kill()  # not even a clean end
+        assert taken(6) == got[4]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    # Nothing is held any more.
+    with occupied_slot(tmp_path, ["a"], 1):
+        pass
+
+
+def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"uuid": f"GPU-{index}"}))
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    with occupied_device("auto") as first, occupied_device("cuda") as second:
+        assert {first, second} == {torch.device("cuda", 0), torch.device("cuda", 1)}
+        with occupied_device("cuda:1") as named:
+            assert named == torch.device("cuda", 1)
+        with occupied_device("auto", jobs_per_gpu=2) as third:
+            assert third.type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with occupied_device("auto") as place:
+        assert place == torch.device("cpu")
+
+
+def test_the_largest_batch_is_found_by_halving():
+    tried = []
+
+    def step(size, limit):
+        tried.append(size)
+        if size > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(lambda size: step(size, 20), 100) == 12
+    assert tried == [50, 25, 12]
+    assert largest_batch(lambda size: step(size, 0), 100) == 0
+    with pytest.raises(RuntimeError, match="something else"):
+        largest_batch(lambda _: (_ for _ in ()).throw(RuntimeError("something else")), 100)
