@@ -33,6 +33,7 @@ from relstab import training
 from relstab.config import Training
 from relstab.datasets import Dataset
 from relstab.torchvision import torchvision
+from relstab.training_run import TrainingRun
 
 HERE = Path(__file__).parent
 CASES = {"LeNet": "lenet", "VGG11bn": "vgg11_bn", "ResNet18": "resnet18"}
@@ -80,7 +81,7 @@ def ours(architecture: str, device: str, seconds: float, precision: str) -> floa
     dataset = synthetic()
     found = []
 
-    def time_it(run: training._Run, look: Callable[[], None]) -> None:
+    def time_it(run: TrainingRun, look: Callable[[], None]) -> None:
         run.model.train()
 
         def step() -> None:

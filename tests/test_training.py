@@ -9,9 +9,11 @@ import torch
 import relstab
 from relstab.augmentation import crop_and_flip
 from relstab.config import Training
-from relstab.datasets import normalise, prepare_dataset, read_dataset
+from relstab.datasets import normalisation, normalise, prepare_dataset, read_dataset
+from relstab.learning_rate import learning_rate
 from relstab.trained_network import HISTORY
-from relstab.training import _initialise, _optimizer, classification_error, learning_rate, snapshot_epochs
+from relstab.training import _initialise, _optimizer
+from relstab.training_run import TrainingRun, classification_error, snapshot_epochs
 
 
 @pytest.fixture(scope="module")
@@ -238,12 +240,12 @@ def test_snapshots_are_log_spaced_and_hold_the_weights_of_their_epoch(digits, te
 
 def test_diffeomorphisms_deform_the_training_images(digits):
     """The batch of a run is its images, normalised, under the diffeomorphism that its generator gives."""
-    from relstab.training import _Run
 
     def batch(displacement):
         recipe = QUICK.model_copy(update={"crop_padding": 0, "diffeo_displacement": displacement})
-        run = object.__new__(_Run)
+        run = object.__new__(TrainingRun)
         run.recipe, run.dataset, run.sigma = recipe, digits, 0.0
+        run.normalisation = normalisation(digits, "cpu")
         run.images, run.labels = torch.from_numpy(digits.images["train"]), torch.from_numpy(digits.labels["train"])
         run.generator = torch.Generator().manual_seed(3)
         return run.batch(torch.arange(10, 30))

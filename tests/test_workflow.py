@@ -391,6 +391,7 @@ def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
         assert len(whole_files(tmp_path)) > 0
         assert all(h5py.is_hdf5(path) for path in whole_files(tmp_path))
     assert not (tmp_path / RESULTS / "figures/fig10_error_scatter.png").exists(), "nothing was left to complete"
-    run(tmp_path, "all", "--cores", "2")
+    # On one core, where the undisturbed run had two: neither their number nor the order of jobs matters.
+    run(tmp_path, "all", "--cores", "1")
     assert planned(tmp_path) == {}
     assert_same_results(finished / RESULTS, tmp_path / RESULTS)

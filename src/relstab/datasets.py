@@ -19,6 +19,7 @@ from relstab.seeding import derive_seed
 from relstab.storage import open_hdf5, provenance, write_hdf5
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["DATASETS", "Dataset", "read_noisy_test", "normalise", "prepare_dataset", "read_dataset", "write_noisy_test"]
@@ -69,13 +70,22 @@ class Dataset:
         return int(self.labels["train"].max()) + 1
 
 
-def normalise(images: "Tensor", dataset: Dataset) -> "Tensor":
-    """Images [N, C, n, n] of uint8 as float32 with mean 0 and standard deviation 1 over the training pixels of each channel."""
+def normalisation(dataset: Dataset, device: "torch.device | str") -> tuple["Tensor", "Tensor"]:
+    """Factor and subtrahend by channel, [C, 1, 1], that take pixels of 0 to 255 to mean 0 and standard deviation 1."""
     import torch
 
-    mean, std = (torch.from_numpy(value).to(images.device)[:, None, None] for value in (dataset.mean, dataset.std))
-    # One multiplication and one addition in place: as much work as all of LeNet's first layer otherwise.
-    return images.float().mul_(1 / (255 * std)).sub_(mean / std)
+    mean, std = (torch.from_numpy(value).to(device)[:, None, None] for value in (dataset.mean, dataset.std))
+    return 1 / (255 * std), mean / std
+
+
+def normalise_with(images: "Tensor", factor: "Tensor", subtrahend: "Tensor") -> "Tensor":
+    """Images of uint8 as float32, times ``factor``, less ``subtrahend``, in one pass each and in place."""
+    return images.float().mul_(factor).sub_(subtrahend)
+
+
+def normalise(images: "Tensor", dataset: Dataset) -> "Tensor":
+    """Images [N, C, n, n] of uint8 as float32 with mean 0 and standard deviation 1 over the training pixels of each channel."""
+    return normalise_with(images, *normalisation(dataset, images.device))
 
 
 def _by_class(labels: Labels, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
