@@ -7,7 +7,7 @@
 Each run is a process of its own; runs of all methods take turns, and ratios are of runs in the same turn. Images a second do
 not count the first steps, nor evaluation.
 
-    python benchmarks/training.py [--device cuda] [--turns 5] [--seconds 6] [CASE ...]
+    python benchmarks/training.py [--device cuda] [--turns 4] [--seconds 5] [CASE ...]
 """
 
 import argparse
@@ -193,8 +193,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--time", choices=METHODS, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,12 +1,14 @@
 """Trainings that are killed, stopped, out of disk or given the wrong checkpoint, against one that was left alone."""
 
 import contextlib
+import dataclasses
 import io
 import multiprocessing
 import os
 import random
 import re
 import resource
+import shutil
 import signal
 import time
 
@@ -38,13 +40,15 @@ def digits(tmp_path_factory):
     return path
 
 
-def train(digits, path, architecture, minutes=OFTEN, file_limit=None, changes=None):
+def train(digits, path, architecture, minutes=OFTEN, file_limit=None, changes=None, other=None):
     """The job of a process: train, save, with all that is printed in a log beside the file."""
     torch.set_num_threads(1)
     if file_limit is not None:  # as on a full disk, for this process alone
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     dataset = read_dataset(digits)
     test = normalise(torch.from_numpy(dataset.images["test"]), dataset), torch.from_numpy(dataset.labels["test"])
+    if other is not None:
+        dataset, test = other(dataset, test)
     recipe = RECIPES[architecture].model_copy(update=changes or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
@@ -105,15 +109,18 @@ def test_trainings_killed_at_twenty_random_moments_end_with_the_same_weights(dig
         reference, duration = undisturbed[architecture]
         path = tmp_path / str(number) / "network.h5"
         process = start(digits, path, architecture)
-        time.sleep(moments.uniform(0.1, 0.9) * duration)
+        # A quarter at any moment from the start on, the others at any moment from the first checkpoint on.
+        while number % 4 and process.is_alive() and not list(path.with_suffix(".checkpoints").rglob("step*.h5")):
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.5) * duration)
         process.kill()
         assert finish(process) in (-signal.SIGKILL, 0)
         assert finish(start(digits, path, architecture)) == 0
         assert_same(path, reference)
         assert sorted(entry.name for entry in path.parent.iterdir()) == ["network.h5", "network.log"]
         continued += "continued from the checkpoint in epoch" in path.with_suffix(".log").read_text()
-    # Those that are killed before their first checkpoint, or just after their end, have nothing to continue from.
-    assert continued >= 10
+    # Where the machine is busy some end before they are killed, but not most.
+    assert continued >= 5
 
 
 def test_one_training_killed_again_and_again_ends_with_the_same_weights(digits, start, undisturbed, tmp_path):
@@ -139,9 +146,9 @@ def test_a_signal_saves_before_the_training_stops(digits, start, undisturbed, tm
     os.kill(process.pid, number)
     assert finish(process) == (128 + signal.SIGTERM if number == signal.SIGTERM else 1)
     log = path.with_suffix(".log").read_text()
-    assert re.search(rf"stopped by {number.name}: .*/network.checkpoints/step\d+.h5 will be continued from", log)
+    assert re.search(rf"stopped by {number.name}: .*/network.checkpoints/\w+/step\d+.h5 will be continued from", log)
     assert not path.exists()
-    assert len(list(path.with_suffix(".checkpoints").glob("*.h5"))) == 1
+    assert len(list(path.with_suffix(".checkpoints").rglob("*.h5"))) == 1
     assert finish(start(digits, path, "alexnet", minutes=1000)) == 0
     assert re.search(r"continued from the checkpoint in epoch [4-9], batch \d+ of 15", path.with_suffix(".log").read_text())
     assert_same(path, reference)
@@ -161,15 +168,15 @@ def test_a_full_disk_leaves_whole_files_and_the_next_training_ends_well(digits, 
     assert_same(without, reference)
 
 
-def stopped(digits, start, path, architecture="fc4"):
+def stopped(digits, start, path, architecture="fc4", changes=None):
     """A training that was stopped in its middle, with two checkpoints."""
-    process = start(digits, path, architecture)
+    process = start(digits, path, architecture, changes=changes)
     folder = path.with_suffix(".checkpoints")
-    while len(list(folder.glob("step*.h5"))) < 2 and process.is_alive():
+    while len(list(folder.rglob("step*.h5"))) < 2 and process.is_alive():
         time.sleep(0.005)
     process.terminate()
     process.join()
-    checkpoints = sorted(folder.glob("step*.h5"))
+    checkpoints = sorted(folder.rglob("step*.h5"))
     assert len(checkpoints) == 2
     return checkpoints
 
@@ -201,34 +208,59 @@ def content_of(path, name):
         return file[f"tensors/{name}"][()].tobytes()
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(digits, start, undisturbed, tmp_path):
+def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(digits, start, undisturbed, tmp_path):
     path = tmp_path / "network.h5"
-    stopped(digits, start, path)
+    _, last = stopped(digits, start, path)
     changes = {"learning_rate": 2e-3}
     assert finish(start(digits, path, "fc4", changes=changes)) == 0
     log = path.with_suffix(".log").read_text()
-    assert "is of another training (recipe.learning_rate is 0.001, and here 0.002): not used, and set aside as" in log
-    assert "continued from" not in log.replace("be continued from", "")
+    assert "are of another training (recipe.learning_rate is 0.001, and here 0.002): kept, not used" in log
+    assert "continued from the" not in log
     alone = tmp_path / "alone" / "network.h5"
     assert finish(start(digits, alone, "fc4", changes=changes)) == 0
     assert_same(path, alone)
-    # It is another network indeed.
+    # It is another network indeed; and back with the first recipe, the training goes on.
     assert not np.array_equal(content(path)["last/1.weight"], content(undisturbed["fc4"][0])["last/1.weight"])
+    assert last.exists()
+    assert finish(start(digits, path, "fc4")) == 0
+    assert "continued from the" in path.with_suffix(".log").read_text()
+    assert_same(path, undisturbed["fc4"][0])
+    assert not path.with_suffix(".checkpoints").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [({"train_images": 290}, "images is"), ({"seed": 1}, "images is"), ({"test_images": 90}, "images is")],
-)
-def test_a_checkpoint_of_other_images_is_refused(digits, start, tmp_path, change, named):
+def test_a_checkpoint_that_was_put_in_anothers_place_is_refused(digits, start, undisturbed, tmp_path):
+    path = tmp_path / "network.h5"
+    before, last = stopped(digits, start, path)
+    before.unlink()
+    last.unlink()
+    for file in stopped(digits, start, tmp_path / "other" / "network.h5", changes={"learning_rate": 2e-3}):
+        shutil.copy(file, last.parent / file.name)
+    assert finish(start(digits, path, "fc4")) == 0
+    log = path.with_suffix(".log").read_text()
+    assert (
+        log.count("is of another training (recipe.learning_rate is 0.002, and here 0.001): not used, and set aside as step") == 2
+    )
+    assert_same(path, undisturbed["fc4"][0])
+
+
+def noisier(dataset, test):
+    return dataset, (test[0] + 1, test[1])
+
+
+def fewer(dataset, test):
+    kept = {part: images[:290] for part, images in dataset.images.items()}
+    labels = {part: labels[:290] for part, labels in dataset.labels.items()}
+    return dataclasses.replace(dataset, images=kept, labels=labels), test
+
+
+@pytest.mark.parametrize(("other", "named"), [(fewer, "other images"), (noisier, "other test_images")])
+def test_a_checkpoint_of_other_images_is_not_used(digits, start, tmp_path, other, named):
     path = tmp_path / "network.h5"
     stopped(digits, start, path)
-    other = tmp_path / "other.h5"
-    prepare_dataset(other, "mnist5k", **({"train_images": 300, "test_images": 100} | change))
-    assert finish(start(other, path, "fc4")) == 0
+    assert finish(start(digits, path, "fc4", other=other)) == 0
     log = path.with_suffix(".log").read_text()
-    assert named in log
-    assert "continued from" not in log.replace("be continued from", "")
+    assert f"are of another training ({named}): kept, not used" in log
+    assert "continued from the" not in log
 
 
 def test_checkpoints_come_back_as_they_were(tmp_path):
@@ -245,7 +277,7 @@ def test_checkpoints_come_back_as_they_were(tmp_path):
     assert checkpoints.load() is None
     for step in (5, 1200, 70000, 8_000_000):
         checkpoints.save(step, Checkpoint(tensors, values | {"step": step}))
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["step0000070000.h5", "step0008000000.h5"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step0000070000.h5", "step0008000000.h5"]
     found = Checkpoints(tmp_path / "c", {"recipe": {"rate": 0.1}, "shape": (1, 2)}).load()
     assert found.values == values | {"step": 8_000_000}
     assert found.tensors.keys() == tensors.keys()
@@ -262,7 +294,7 @@ def test_a_loss_that_is_not_finite_is_not_saved(digits, tmp_path):
         relstab.train_network(
             "lenet", dataset, test, recipe, 0, 0, device="cpu", checkpoints=tmp_path / "c", checkpoint_minutes=1e-9
         )
-    for path in (tmp_path / "c").glob("*.h5"):
+    for path in (tmp_path / "c").rglob("*.h5"):
         assert np.isfinite(content(path)["tensors/total"])
 
 

@@ -141,4 +141,11 @@ def test_the_papers_config_holds_its_recipe():
     for name in ("vgg11_bn", "resnet18", "resnet50", "efficientnet_b0"):
         recipe = config.training_of(name)
         assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.weight_decay) == ("sgd", 0.1, 0.9, 5e-4), name
+    for name in config.architectures:
+        recipe = config.training_of(name)
+        deep_or_bare = name in ("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
+        assert recipe.warmup_epochs == (2 if deep_or_bare else 0), name
+        rates = {"fc2": 1e-3, "fc4": 1e-3, "fc6": 1e-3, "lenet": 0.02, "alexnet": 0.02}
+        bare_vgg = name.startswith("vgg") and not name.endswith("_bn")
+        assert recipe.learning_rate == rates.get(name, 0.02 if bare_vgg else 0.1), name
     assert config.training_of("fc6").weight_decay == 0

@@ -45,8 +45,10 @@ def test_warm_up_rises_and_a_constant_rate_stays():
     rates = [learning_rate(step, 4, recipe) for step in range(40)]
     np.testing.assert_allclose(rates[:8], 0.4 * np.arange(1, 9) / 9)
     assert rates[8:] == [0.4] * 32
-    longer = Training(epochs=1, learning_rate=0.4, warmup_epochs=2)
-    assert 0 < learning_rate(3, 4, longer) < 0.4
+    # Of few epochs it takes half of the schedule: here two steps of four.
+    short = Training(epochs=2, learning_rate=0.4, warmup_epochs=2, schedule_fraction=0.5)
+    rates = [learning_rate(step, 4, short) for step in range(8)]
+    np.testing.assert_allclose(rates, [0.4 / 3, 0.8 / 3, 0.4, 0.2, 0, 0, 0, 0], atol=1e-15)
 
 
 def test_only_matrices_decay():

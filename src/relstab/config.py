@@ -69,7 +69,9 @@ class Training(_Section):
     schedule_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         0.8, description="Share of the epochs over which the cosine falls to 0; it stays there for the rest."
     )
-    warmup_epochs: NotNegative = Field(0, description="Epochs over which the rate rises linearly from 0 first.")
+    warmup_epochs: NotNegative = Field(
+        0, description="Epochs over which the rate rises linearly from 0 first; at most half of those of the schedule."
+    )
     initialization: Literal["default", "he"] = Field(
         "default", description="default: torch's own; he: normal weights of variance 2 / fan-in, biases 0."
     )
@@ -106,7 +108,8 @@ class _RecipeBase(_Section):
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
     """The same key with the same bounds, that may be left out."""
     bounded: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return (bounded | None, Field(None, description=f"{field.description} Left out or null: as in training."))
+    meaning = str(field.description).replace("; null: the architecture's own", "")
+    return (bounded | None, Field(None, description=f"{meaning} Left out or null: as in training."))
 
 
 Recipe: type[_RecipeBase] = create_model(
@@ -185,7 +188,7 @@ class Config(_Section):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="From which all random numbers of the run follow.")
     device: str = Field("auto", description="Where networks run: auto (cuda where there is one), cpu, cuda, cuda:1.")
     jobs_per_gpu: Count = Field(1, description="Jobs that share a GPU: more than one where a network alone cannot fill it.")
-    threads: Count = Field(1, description="CPU threads of a job that runs a network.")
+    threads: Count = Field(1, description="CPU threads of a job that runs a network; another number trains other networks.")
     checkpoint_minutes: Positive = Field(3, description="Minutes between the checkpoints of a training.")
     data: Data = Field(default_factory=Data, description="Which images.")
     architectures: Annotated[list[str], Field(min_length=1)] = Field(

@@ -13,7 +13,15 @@ from typing import IO, Any
 
 import torch
 
-__all__ = ["choose_device", "choose_precision", "largest_batch", "occupied_device", "occupied_slot", "repeatable"]
+__all__ = [
+    "choose_device",
+    "choose_precision",
+    "is_out_of_memory",
+    "largest_batch",
+    "occupied_device",
+    "occupied_slot",
+    "repeatable",
+]
 
 # Seconds between two looks for a free place on a GPU.
 _PATIENCE = 1.0
@@ -53,16 +61,17 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Inside, convolutions on a GPU add up in the same order at every repetition; on a CPU they do anyway."""
+    """Inside, convolutions on a GPU add up in the same order at every repetition, and float32 is not TF32; on a CPU, as ever."""
+    if device.type != "cuda":
+        yield
+        return
     cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    if device.type == "cuda":
-        cudnn.deterministic, cudnn.benchmark = True, False
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
         yield
     finally:
-        if device.type == "cuda":
-            cudnn.deterministic, cudnn.benchmark = before
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 def _lock(path: Path) -> IO[str] | None:
@@ -70,7 +79,7 @@ def _lock(path: Path) -> IO[str] | None:
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return None
     return file
@@ -104,7 +113,7 @@ def occupied_slot(folder: Path, names: Sequence[str], slots: int) -> Iterator[in
                         yield index
                     return
         if not waiting:
-            print(f"all {len(names)} GPUs have {slots} job(s) each: waiting for one to end", flush=True)
+            print(f"{len(names)} GPU(s) with {slots} job(s) each: waiting for one to end", flush=True)
             waiting = True
         time.sleep(_PATIENCE)
 
@@ -114,20 +123,28 @@ def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     """Device for one job, by its name in the config: with "auto" or "cuda", a GPU on which there is still a place.
 
     Jobs that run at the same time on one machine take different GPUs as long as there are some, and at most ``jobs_per_gpu``
-    share one; a job for which there is no place waits. On a CPU, or with a GPU named, nothing is held.
+    share one, also where it is named; a job for which there is no place waits.
 
     Args:
         name: "auto", "cpu", "cuda" or "cuda:N".
         jobs_per_gpu: jobs that share a GPU.
     """
     device = choose_device(name)
-    if device.type != "cuda" or device.index is not None:
+    if device.type != "cuda":
         yield device
         return
-    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    indices = [device.index] if device.index is not None else list(range(torch.cuda.device_count()))
+    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in indices]
     folder = Path(tempfile.gettempdir()) / f"relstab-gpus-{os.getuid()}"
-    with occupied_slot(folder, uuids, jobs_per_gpu) as index:
-        yield torch.device("cuda", index)
+    with occupied_slot(folder, uuids, jobs_per_gpu) as chosen:
+        yield torch.device("cuda", indices[chosen])
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU had no memory left: torch's own error, or one of CUDA's libraries where other processes fill the GPU."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("out of memory", "ALLOC_FAILED", "NOT_ENOUGH_WORKSPACE")
+    )
 
 
 def largest_batch(step: Callable[[int], None], batch_size: int) -> int:
@@ -137,9 +154,14 @@ def largest_batch(step: Callable[[int], None], batch_size: int) -> int:
         step: does all the work of one step on that many images, and raises ``torch.OutOfMemoryError`` where it does not fit.
         batch_size: that did not fit.
     """
-    while batch_size := batch_size // 2:
+    # Batch norm cannot be trained on one image.
+    while (batch_size := batch_size // 2) > 1:
         torch.cuda.empty_cache()
-        with contextlib.suppress(torch.OutOfMemoryError):
+        try:
             step(batch_size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
             return batch_size
     return 0

@@ -40,6 +40,7 @@ class TrainedNetwork:
         states: parameters and buffers: "init", at initialization (with the running statistics of batch norm estimated on training
             images); "best", at the epoch of best test error; "last", after the last epoch; "epoch3", a snapshot after epoch 3.
         history: one row an epoch, with the columns of :data:`HISTORY`.
+        checkpoints: folder of its checkpoints, of no use once the network is saved; None where it had none.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class TrainedNetwork:
     precision: str
     states: dict[str, State] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    checkpoints: Path | None = None
 
     @property
     def snapshots(self) -> list[int]:

@@ -8,6 +8,7 @@ training depends on, so that one that was killed ends, on a CPU, with the weight
 
 import contextlib
 import copy
+import hashlib
 import shutil
 import signal
 import threading
@@ -67,6 +68,13 @@ def _optimizer(model: nn.Module, recipe: "Training") -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
 
 
+def _digest(*tensors: Tensor) -> str:
+    content = hashlib.sha256()
+    for tensor in tensors:
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
 class _Keeper:
     """Saves a training every few minutes, and before it is stopped by a signal."""
 
@@ -118,6 +126,8 @@ class _Keeper:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.signal is not None:
+            signal.raise_signal(self.signal)  # it came when there was nothing left to save
 
 
 def train_network(
@@ -143,8 +153,9 @@ def train_network(
         seed: which of the networks of this architecture and noise level.
         config_seed: seed of the whole run.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        checkpoints: folder for the checkpoints of this training, to be removed by the caller when the network is saved; None for
-            none. With it, SIGTERM and Ctrl-C save before they stop the training.
+        checkpoints: folder for checkpoints; None for none. Those of this training are in a folder of their own in it, named after
+            all that it depends on, which the caller removes when the network is saved (its attribute ``checkpoints``). SIGTERM
+            and Ctrl-C then save before they stop the training.
         checkpoint_minutes: between two checkpoints.
 
     Raises:
@@ -203,9 +214,14 @@ def train_network(
                 "format": _CHECKPOINT_FORMAT,
                 "network": dict(zip(("config_seed", "dataset", "architecture", "noise", "seed"), identity, strict=True)),
                 "images": dataset.digest,
+                "test_images": _digest(*test),
                 "recipe": recipe.model_dump(),
+                # Rounding in another order is another network after some epochs.
+                "precision": network.precision,
+                "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
             }
             keeper = _Keeper(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
+            network.checkpoints = keeper.checkpoints.folder
             with keeper.listening():
                 keeper.resume()
                 _train(run, keeper.look)
@@ -234,7 +250,10 @@ def train_and_save(
     place = choose_device(str(device))
     network = train_network(architecture, dataset, test, recipe, sigma, seed, config_seed, place, checkpoints, checkpoint_minutes)
     save_network(path, network, config_seed, str(place))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if network.checkpoints is not None:
+        shutil.rmtree(network.checkpoints, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        checkpoints.rmdir()  # unless checkpoints of another recipe are in it
     return network
 
 

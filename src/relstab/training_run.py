@@ -12,7 +12,7 @@ from torch.nn import functional
 from relstab.augmentation import crop_and_flip
 from relstab.checkpoint import Checkpoint
 from relstab.datasets import Dataset, normalisation, normalise_with
-from relstab.devices import largest_batch
+from relstab.devices import is_out_of_memory, largest_batch
 from relstab.diffeomorphism import deform
 from relstab.learning_rate import learning_rate
 from relstab.noise import add_noise
@@ -150,19 +150,22 @@ class TrainingRun:
         try:
             self.step()
             return
-        except torch.OutOfMemoryError:
-            pass  # handled outside: while the exception lives, so do the tensors of its frames
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # The rest is done outside: while the exception lives, so do the tensors of its frames.
         size = self.recipe.batch_size
 
         def attempt(count: int) -> None:
             self.optimizer.zero_grad(set_to_none=True)
             self.loss(*self.batch(self.epoch.order[:count])).backward()
+            self.optimizer.step()  # the moments need memory, too; the run ends here anyway
 
         fits = largest_batch(attempt, size)
-        advice = f"{fits} images do" if fits else "not even one image does"
+        advice = f"{fits} images do" if fits else "not even two images do"
         raise MemoryError(
             f"{size} images a step do not fit into the memory of {self.device}, {advice} "
-            f"(config: recipes.{self.network.architecture}.batch_size; or fewer jobs_per_gpu)"
+            f"(config: recipes.{self.network.architecture}.batch_size; where jobs share a GPU, jobs_per_gpu)"
         )
 
     def check_loss(self) -> float:
@@ -184,7 +187,9 @@ class TrainingRun:
         number = self.epoch.number
         train_loss = self.check_loss()
         rate = learning_rate(self.step_number - 1, self.steps_per_epoch, self.recipe)
-        error = classification_error(self.model, self.test_images, self.test_labels, between=between)
+        # Without gradients, four times as many images fit as in a step.
+        size = min(500, 4 * self.recipe.batch_size)
+        error = classification_error(self.model, self.test_images, self.test_labels, size, between)
         row = dict(zip(HISTORY, (number, rate, train_loss, error), strict=True))
         self.network.history.append(row)
         last = number == self.recipe.epochs
@@ -242,11 +247,9 @@ class TrainingRun:
             moments.setdefault(int(index), {})[entry] = laid_out
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         generators = under("generators")
-        # A training that goes on on another kind of device cannot have the same draws: it takes those of its own generators.
-        if self.generator.get_state().shape == generators["batches"].shape:
-            self.generator.set_state(generators["batches"])
+        self.generator.set_state(generators["batches"])
         torch.set_rng_state(generators["cpu"])
-        if self.device.type == "cuda" and "cuda" in generators:
+        if self.device.type == "cuda":
             torch.cuda.set_rng_state(generators["cuda"], self.device)
         values = checkpoint.values
         self.network.history = values["history"]

@@ -58,7 +58,7 @@ rule sensitivity_table:
 
 rule over_training_table:
     input:
-        measured=of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}_over_training.h5", [min(CONFIG.noise)], followed()),
+        measured=of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}_over_training.h5", architectures=followed()),
     output:
         table=f"{TABLES}/over_training.csv",
     log:

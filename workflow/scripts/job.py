@@ -17,10 +17,10 @@ def device(snakemake: Any) -> Iterator[str]:
     """
     import torch
 
-    from relstab.devices import occupied_device
+    from relstab.devices import occupied_device, repeatable
 
     torch.set_num_threads(snakemake.config["threads"])
-    with occupied_device(snakemake.config["device"], snakemake.config["jobs_per_gpu"]) as place:
+    with occupied_device(snakemake.config["device"], snakemake.config["jobs_per_gpu"]) as place, repeatable(place):
         yield str(place)
 
 

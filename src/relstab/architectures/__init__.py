@@ -45,8 +45,8 @@ class Architecture:
 # Weights of variance 2 / fan-in keep the signal of deep networks without batch norm alive; a rate that rises slowly keeps them
 # from losing their ReLUs at the start.
 _WITHOUT_BATCH_NORM = {"learning_rate": 0.02, "initialization": "he", "warmup_epochs": 2}
-# Not needed to learn at all: at the rate of the paper VGG19 is slow to leave chance without it.
-_VGG_WITH_BATCH_NORM = {"warmup_epochs": 2}
+# At the rate of the paper, these stay near chance for many epochs without it.
+_DEEP_VGG_WITH_BATCH_NORM = {"warmup_epochs": 2}
 _FULLY_CONNECTED = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
 
@@ -58,7 +58,8 @@ def _fully_connected(hidden_layers: int) -> Architecture:
 
 def _vgg(depth: int, batch_norm: bool) -> Architecture:
     label = f"VGG{depth}{'bn' if batch_norm else ''}"
-    recipe = _VGG_WITH_BATCH_NORM if batch_norm else _WITHOUT_BATCH_NORM
+    with_batch_norm = _DEEP_VGG_WITH_BATCH_NORM if depth >= 16 else {}
+    recipe = with_batch_norm if batch_norm else _WITHOUT_BATCH_NORM
     return Architecture(label, "vgg", recipe, {"depth": depth, "batch_norm": batch_norm})
 
 

@@ -41,7 +41,7 @@ def _draw_sensitivity(ax: Axes, rows: pd.DataFrame, name: str) -> None:
 
 
 def draw(networks: pd.DataFrame, over_training: pd.DataFrame) -> Figure:
-    """Draw D, G, R and the test error against the epoch, a column for each architecture.
+    """Draw D, G, R and the test error against the epoch, a column for each architecture, at the lowest noise level.
 
     Layers of the paper are coloured by their depth, from light to dark; the output is black. Lines are means over seeds, bands
     their range. Networks that did not learn are left out.
@@ -49,7 +49,7 @@ def draw(networks: pd.DataFrame, over_training: pd.DataFrame) -> Figure:
     Args:
         networks, over_training: the tables of these names.
     """
-    chosen = of_learned(over_training, networks)
+    chosen = of_learned(over_training[over_training["noise"] == over_training["noise"].min()], networks)
     names = trained_architectures(chosen) if len(chosen) else []
     width = min(WIDTH, 1.2 + 1.6 * max(len(names), 1))
     figure, axes = plt.subplots(4, max(len(names), 1), figsize=(width, 5.6), sharex="col", sharey="row", squeeze=False)
