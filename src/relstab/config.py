@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from relstab.architectures import ARCHITECTURES
+from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
 from relstab.datasets import DATASETS
 
 __all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_config"]
@@ -76,10 +76,10 @@ class Training(_Section):
         "default", description="default: torch's own; he: normal weights of variance 2 / fan-in, biases 0."
     )
     width: Positive = Field(1.0, description="Multiplier of the number of channels or hidden units of every layer.")
-    activation: Literal["relu", "tanh", "gelu", "abs"] | None = Field(
+    activation: ActivationName | None = Field(
         None, description="relu, tanh, gelu or abs in all layers; null: the architecture's own."
     )
-    pooling: Literal["max", "average", "none"] | None = Field(
+    pooling: PoolingName | None = Field(
         None, description="max, average, or none for convolutions of stride 2 instead; null: the architecture's own."
     )
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="Pixels of zero padding for random crops; 0: no crops.")

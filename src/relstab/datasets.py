@@ -4,7 +4,6 @@ A prepared data set holds uint8 images, their labels, and the mean and standard 
 channel, by which images are normalised.
 """
 
-import functools
 import gzip
 import hashlib
 from collections.abc import Callable
@@ -48,15 +47,6 @@ class Dataset:
     labels: dict[str, Labels]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """SHA-256 of all images and labels: two data sets of one name may differ in their size or split."""
-        content = hashlib.sha256()
-        for part in sorted(self.images):
-            content.update(self.images[part].tobytes())
-            content.update(self.labels[part].tobytes())
-        return content.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

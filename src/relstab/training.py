@@ -213,7 +213,7 @@ def train_network(
             everything = {
                 "format": _CHECKPOINT_FORMAT,
                 "network": dict(zip(("config_seed", "dataset", "architecture", "noise", "seed"), identity, strict=True)),
-                "images": dataset.digest,
+                "images": _digest(images, labels),
                 "test_images": _digest(*test),
                 "recipe": recipe.model_dump(),
                 # Rounding in another order is another network after some epochs.

@@ -8,15 +8,17 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ACTIVATION_NAMES", "ARCHITECTURES", "Architecture", "POOLING_NAMES", "build_model"]
+__all__ = ["ACTIVATION_NAMES", "ARCHITECTURES", "ActivationName", "Architecture", "POOLING_NAMES", "PoolingName", "build_model"]
 
-ACTIVATION_NAMES = ("relu", "tanh", "gelu", "abs")
-POOLING_NAMES = ("max", "average", "none")
+ActivationName = Literal["relu", "tanh", "gelu", "abs"]
+PoolingName = Literal["max", "average", "none"]
+ACTIVATION_NAMES = get_args(ActivationName)
+POOLING_NAMES = get_args(PoolingName)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,6 @@ def build_model(
     from relstab.architectures.parts import ACTIVATIONS
 
     builder = importlib.import_module(f"{__name__}.{entry.module}")
-    make_activation = ACTIVATIONS.get(activation or entry.activation)
+    make_activation = ACTIVATIONS[activation or entry.activation]
     model: nn.Module = builder.build(image_shape, classes, width, make_activation, pooling or entry.pooling, **entry.arguments)
     return model

@@ -25,13 +25,10 @@ DROPOUT = 0.2
 STOCHASTIC_DEPTH = 0.2
 
 
-def build(
-    image_shape: tuple[int, int, int], classes: int, width: float, activation: MakeActivation | None, _pooling: str
-) -> nn.Module:
+def build(image_shape: tuple[int, int, int], classes: int, width: float, activation: MakeActivation, _pooling: str) -> nn.Module:
     """Seven stages of inverted residual blocks, read out by one linear layer without the 1,280 channels for ImageNet before it.
 
-    The activation is the architecture's own, SiLU, where none is given. Numbers of channels are multiples of 8 at every width, as
-    torchvision rounds them.
+    Numbers of channels are multiples of 8 at every width, as torchvision rounds them.
     """
     efficientnet = torchvision.models.efficientnet
     channels = efficientnet.MBConvConfig.adjust_channels(STEM_CHANNELS, width)
@@ -54,6 +51,5 @@ def build(
         classifier=nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(channels, classes)),
     )
     model = nn.Sequential(parts)
-    if activation is not None:
-        replace_activations(model, activation)
+    replace_activations(model, activation)
     return model

@@ -23,8 +23,9 @@ ACTIVATIONS: dict[str, MakeActivation] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "abs": Abs,
+    "silu": partial(nn.SiLU, inplace=True),
 }
-"""Activations by their name in ``config.yaml``."""
+"""Activations by their name: those of ``config.yaml``, and SiLU, EfficientNet's own."""
 
 
 def scaled(channels: int, width: float) -> int:
