@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
 from relstab.datasets import DATASETS
+from relstab.scale_detection.design import SimpleDesign
+from relstab.scale_detection.tasks import ScaleTask
 
 __all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_config"]
 
@@ -61,6 +63,9 @@ class Training(_Section):
 
     epochs: Count = Field(250, description="Passes over the training images.")
     batch_size: Count = Field(128, description="Images a step.")
+    loss: Literal["cross_entropy", "hinge"] = Field(
+        "cross_entropy", description="cross_entropy, or hinge: one output, whose sign is the class, for two classes."
+    )
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd (with momentum) or adam.")
     learning_rate: Positive = Field(0.1, description="Rate at the start of the schedule.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of sgd; adam does not use it.")
@@ -162,6 +167,133 @@ class ChannelShuffle(_Section):
     )
 
 
+class SimpleExperiment(_Section):
+    """One kind of simple CNN on one scale-detection task on a ring; as many networks as seeds, for each activation."""
+
+    rule: Literal["distance", "block"] = Field(
+        "distance", description="distance: Task 1, nearer than the scale or farther; block: Task 2, in the same block or not."
+    )
+    size: Annotated[int, Field(ge=2)] = Field(128, description="L, sites of the ring.")
+    scale: Count = Field(32, description="xi, in sites: at most half the ring.")
+    gap: NotNegative = Field(0.0, description="Pairs at distances from scale - gap to scale + gap are left out; 0 for blocks.")
+    pairs: Annotated[int, Field(ge=2)] = Field(1024, description="P, training pairs, half of them of each label.")
+    depth: Count = Field(7, description="K, convolutional layers.")
+    filter_size: Count = Field(2, description="F, sites of a filter.")
+    stride: Count = Field(2, description="s, sites between windows, at most filter_size.")
+    channels: Count = Field(1000, description="H, channels of every layer.")
+    scaling: Literal["mean_field", "ntk"] = Field("mean_field", description="Of the read-out: 1 / H or 1 / sqrt(H).")
+    activations: Annotated[list[ActivationName], Field(min_length=1)] = Field(
+        ["relu"], description="relu, tanh, gelu or abs: one set of networks for each."
+    )
+    seeds: Count = Field(10, description="Networks, which are trained at once.")
+    learning_rate: Positive = Field(0.01, description="Rate of gradient descent, times H in the mean-field scaling.")
+    batch_size: Count = Field(8, description="Pairs a step.")
+    epochs: Count = Field(200, description="Passes over the pairs, at most: training ends when its loss is zero.")
+    decay_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="Passes with weight decay after that, which take away what is left of the random initial weights; 0: none."
+    )
+    weight_decay: NotNegative = Field(
+        0.05, description="Share of the weights that a step takes off in these, in units of the learning rate."
+    )
+
+    def task(self) -> dict[str, Any]:
+        """Arguments of :class:`relstab.scale_detection.tasks.ScaleTask`."""
+        return {"rule": self.rule, "size": self.size, "scale": self.scale, "gap": self.gap}
+
+    def design(self, activation: str) -> dict[str, Any]:
+        """Arguments of :class:`relstab.scale_detection.simple_cnn.SimpleDesign`."""
+        names = ("depth", "filter_size", "stride", "channels", "scaling")
+        return {**{name: getattr(self, name) for name in names}, "activation": activation}
+
+    def recipe(self) -> dict[str, Any]:
+        """Arguments of :class:`relstab.scale_detection.ensemble_training.EnsembleRecipe`."""
+        names = ("learning_rate", "batch_size", "epochs", "decay_epochs", "weight_decay")
+        return {name: getattr(self, name) for name in names}
+
+
+class PairImages(_Section):
+    """Deep networks on the scale-detection task on images."""
+
+    rule: Literal["distance", "block"] = Field(
+        "distance", description="distance: nearer than the scale or farther; block: in the same block or not, the quadrants."
+    )
+    size: Annotated[int, Field(ge=2)] = Field(28, description="n, rows and columns.")
+    scale: Count = Field(14, description="xi, in pixels: at most half the image.")
+    gap: NotNegative = Field(
+        2.0, description="Pairs at distances from scale - gap/2 to scale + gap/2 are left out; 0 for blocks."
+    )
+    norm: Literal["L2", "Linf"] = Field("L2", description="Of the displacement: L2 or Linf.")
+    periodic: bool = Field(False, description="Whether distances go round the edges.")
+    train_pairs: Annotated[int, Field(ge=2)] = Field(1024, description="P, half of them of each label.")
+    test_pairs: Annotated[int, Field(ge=2)] = Field(2000, description="Half of them of each label.")
+    architectures: list[str] = Field([], description="Networks to train, as in the top-level architectures; []: none.")
+    seeds: Count = Field(2, description="Networks of each architecture.")
+    training: Training = Field(
+        default_factory=lambda: Training(loss="hinge", crop_padding=0, flip=False, learning_rate=0.05, epochs=300),
+        description="How they are trained, as in the top-level training.",
+    )
+    recipes: dict[str, Recipe] = Field(
+        default_factory=dict, description="By architecture: what it does otherwise than this training says."
+    )
+
+    @field_validator("architectures")
+    @classmethod
+    def _architectures(cls, names: list[str]) -> list[str]:
+        for name in names:
+            _known_name(name, ARCHITECTURES)
+        return _distinct(names)
+
+    @field_validator("recipes")
+    @classmethod
+    def _recipes(cls, recipes: dict[str, Any]) -> dict[str, Any]:
+        for name in recipes:
+            _known_name(name, ARCHITECTURES)
+        return recipes
+
+    def task(self) -> dict[str, Any]:
+        """Arguments of :class:`relstab.scale_detection.tasks.ScaleTask`."""
+        names = ("rule", "size", "scale", "gap", "norm", "periodic")
+        return {**{name: getattr(self, name) for name in names}, "dimension": 2}
+
+    def training_of(self, architecture: str) -> Training:
+        """Recipe of one architecture, put together as that of the top level."""
+        return _training_of(architecture, self.training, self.recipes)
+
+    def seeds_of(self, architecture: str) -> list[int]:
+        """Seeds of the networks of one architecture, from 0."""
+        return list(range(self.recipes.get(architecture, Recipe()).seeds or self.seeds))
+
+
+class ScaleDetection(_Section):
+    """The scale-detection tasks: two lit sites, told apart by how far they are from each other."""
+
+    enabled: bool = Field(True, description="Whether to run them.")
+    simple: dict[str, SimpleExperiment | None] = Field(
+        default_factory=dict,
+        description="Simple CNNs on a ring, by a name of your choice; null instead of a section leaves one out.",
+    )
+    probes: Annotated[int, Field(ge=2)] = Field(500, description="P, test pairs on which sensitivities are measured.")
+    images: PairImages = Field(default_factory=PairImages, description="Deep networks on images with two lit pixels.")
+
+    @field_validator("simple")
+    @classmethod
+    def _names(cls, simple: dict[str, Any]) -> dict[str, Any]:
+        for name in simple:
+            if not re.fullmatch(r"\w+", name):
+                raise ValueError(f"{name!r} is no name of an experiment: letters, digits and underscores are wanted")
+        return simple
+
+    @property
+    def experiments(self) -> dict[str, SimpleExperiment]:
+        """The experiments to run, by name."""
+        return {name: experiment for name, experiment in self.simple.items() if experiment is not None and self.enabled}
+
+    @property
+    def architectures(self) -> list[str]:
+        """The deep networks to train."""
+        return self.images.architectures if self.enabled else []
+
+
 class Correlation(_Section):
     """Correlation of test error and sensitivities over networks."""
 
@@ -205,6 +337,9 @@ class Config(_Section):
     probes: Probing = Field(default_factory=Probing, description="Perturbed images to measure on.")
     sensitivity: Sensitivity = Field(default_factory=Sensitivity, description="D, G and R of every layer.")
     channel_shuffle: ChannelShuffle = Field(default_factory=ChannelShuffle, description="R with shuffled channels.")
+    scale_detection: ScaleDetection = Field(
+        default_factory=ScaleDetection, description="The scale-detection tasks and their theory."
+    )
     correlation: Correlation = Field(default_factory=Correlation, description="Correlations over networks.")
     figures: Figures = Field(default_factory=Figures, description="How figures look.")
 
@@ -262,12 +397,41 @@ class Config(_Section):
                 f"figures.example is {self.figures.example} and probes.images is {self.probes.images}: "
                 f"one of the probes, counted from 0, is wanted"
             )
+        self._check_scale_detection()
         if self.data.test_images is not None and self.probes.images > self.data.test_images:
             raise ValueError(
                 f"probes.images is {self.probes.images} and data.test_images is {self.data.test_images}: "
                 f"no more probes than test images are wanted"
             )
         return self
+
+    def _check_scale_detection(self) -> None:
+        """What the tasks, networks and recipes of scale detection cannot be, with the section that says so."""
+        for name, experiment in self.scale_detection.experiments.items():
+            try:
+                ScaleTask(**experiment.task())
+                for activation in experiment.activations:
+                    SimpleDesign(**experiment.design(activation))
+                _distinct(experiment.activations, "activations: ")
+                if experiment.pairs % 2:
+                    raise ValueError(f"pairs is {experiment.pairs}: an even number is wanted, half of them of each label")
+            except ValueError as error:
+                raise ValueError(f"scale_detection.simple.{name}: {error}") from None
+        if not self.scale_detection.architectures:
+            return
+        images = self.scale_detection.images
+        try:
+            ScaleTask(**images.task())
+            for key in ("train_pairs", "test_pairs"):
+                if getattr(images, key) % 2:
+                    raise ValueError(f"{key} is {getattr(images, key)}: an even number is wanted, half of them of each label")
+        except ValueError as error:
+            raise ValueError(f"scale_detection.images: {error}") from None
+        if self.scale_detection.probes > images.test_pairs:
+            raise ValueError(
+                f"scale_detection.probes is {self.scale_detection.probes} and scale_detection.images.test_pairs is "
+                f"{images.test_pairs}: no more probes than test pairs are wanted"
+            )
 
     @property
     def shuffled_noise(self) -> list[float]:
@@ -276,16 +440,20 @@ class Config(_Section):
 
     def training_of(self, architecture: str) -> Training:
         """Recipe of one architecture: ``training``, with what it needs to learn, with what ``recipes`` says otherwise."""
-        asked = self.recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
-        needed = dict(ARCHITECTURES[architecture].recipe)
-        optimizer = (self.training.model_dump() | needed | asked)["optimizer"]
-        if optimizer != needed.get("optimizer", "sgd"):
-            needed.pop("learning_rate", None)  # a rate holds for its optimizer
-        return self.training.model_copy(update=needed | asked)
+        return _training_of(architecture, self.training, self.recipes)
 
     def seeds_of(self, architecture: str) -> list[int]:
         """Seeds of the networks of one architecture, from 0."""
         return list(range(self.recipes.get(architecture, Recipe()).seeds or self.seeds))
+
+
+def _training_of(architecture: str, training: Training, recipes: Mapping[str, Any]) -> Training:
+    asked = recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
+    needed = dict(ARCHITECTURES[architecture].recipe)
+    optimizer = (training.model_dump() | needed | asked)["optimizer"]
+    if optimizer != needed.get("optimizer", "sgd"):
+        needed.pop("learning_rate", None)  # a rate holds for its optimizer
+    return training.model_copy(update=needed | asked)
 
 
 def _known_name(name: str, allowed: Mapping[str, Any]) -> str:
@@ -309,9 +477,13 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
     steps = list(location[:-1])
     while steps:
         step = steps.pop(0)
-        if section is Config and step == "recipes" and steps:
+        if section in (Config, PairImages) and step == "recipes" and steps:
             steps.pop(0)
             section = Recipe
+            continue
+        if section is ScaleDetection and step == "simple" and steps:
+            steps.pop(0)
+            section = SimpleExperiment
             continue
         annotation = section.model_fields[str(step)].annotation if step in section.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

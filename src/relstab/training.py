@@ -10,12 +10,8 @@ import contextlib
 import copy
 import hashlib
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +24,7 @@ from relstab.batch_norm import estimate_batch_statistics
 from relstab.checkpoint import Checkpoints
 from relstab.datasets import Dataset, normalise
 from relstab.devices import choose_device, choose_precision, repeatable
+from relstab.keeper import Keeper
 from relstab.noise import add_noise
 from relstab.seeding import derive_seed, make_generator
 from relstab.trained_network import TrainedNetwork, copy_state, save_network
@@ -75,61 +72,6 @@ def _digest(*tensors: Tensor) -> str:
     return content.hexdigest()
 
 
-class _Keeper:
-    """Saves a training every few minutes, and before it is stopped by a signal."""
-
-    def __init__(self, run: TrainingRun, checkpoints: Checkpoints, seconds: float) -> None:
-        self.run, self.checkpoints, self.seconds = run, checkpoints, seconds
-        self.last = time.monotonic()
-        self.signal: int | None = None
-
-    def resume(self) -> None:
-        found = self.checkpoints.load()
-        if found is not None:
-            self.run.restore(found)
-            epoch = self.run.epoch
-            print(f"continued from the checkpoint in epoch {epoch.number}, batch {epoch.position} of {self.run.steps_per_epoch}")
-
-    def look(self) -> None:
-        """Called where a training may be saved: after every step, and between the batches of an evaluation."""
-        if self.signal is None and time.monotonic() - self.last < self.seconds:
-            return
-        checkpoint = self.run.checkpoint()
-        try:
-            path = self.checkpoints.save(self.run.step_number, checkpoint)
-        except OSError as error:
-            # The training itself can still end well, and the checkpoint before is as it was.
-            then = "training goes on" if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
-            print(f"no checkpoint could be written in {self.checkpoints.folder} ({error}): {then}", flush=True)
-        else:
-            if self.signal is not None:
-                print(f"stopped by {signal.Signals(self.signal).name}: {path} will be continued from", flush=True)
-        self.last = time.monotonic()
-        if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.signal is not None:
-            raise SystemExit(128 + self.signal)
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Inside, SIGTERM and SIGINT stop the training at the next step; only the main thread can listen."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            self.signal = number
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if self.signal is not None:
-            signal.raise_signal(self.signal)  # it came when there was nothing left to save
-
-
 def train_network(
     architecture: str,
     dataset: Dataset,
@@ -162,6 +104,11 @@ def train_network(
         FloatingPointError: the loss became NaN or infinite.
         MemoryError: a batch does not fit into the memory of the GPU; the message says which size does.
     """
+    outputs = dataset.classes
+    if recipe.loss == "hinge":
+        if outputs != 2:
+            raise ValueError(f"loss is 'hinge' and {dataset.name} has {outputs} classes: two are wanted, or 'cross_entropy'")
+        outputs = 1
     place = choose_device(str(device))
     dtype = choose_precision(recipe.precision, place)
     identity = (config_seed, dataset.name, architecture, sigma, seed)
@@ -171,7 +118,7 @@ def train_network(
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
         torch.manual_seed(derive_seed("initialization", *identity))
-        model = build_model(architecture, dataset.image_shape, dataset.classes, recipe.width, recipe.activation, recipe.pooling)
+        model = build_model(architecture, dataset.image_shape, outputs, recipe.width, recipe.activation, recipe.pooling)
         _initialise(model, recipe.initialization)
         model = model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images, labels = (torch.from_numpy(part["train"]).to(place) for part in (dataset.images, dataset.labels))
@@ -185,7 +132,7 @@ def train_network(
             noise=sigma,
             seed=seed,
             image_shape=dataset.image_shape,
-            classes=dataset.classes,
+            classes=outputs,
             recipe=recipe,
             chance_error=1 - int(test_labels.bincount().max()) / len(test_labels),
             test_images=len(test_labels),
@@ -220,7 +167,7 @@ def train_network(
                 "precision": network.precision,
                 "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
             }
-            keeper = _Keeper(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
+            keeper = Keeper(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
             network.checkpoints = keeper.checkpoints.folder
             with keeper.listening():
                 keeper.resume()

@@ -29,7 +29,9 @@ def snapshot_epochs(epochs: int, count: int) -> list[int]:
 def classification_error(
     model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500, between: Callable[[], None] = lambda: None
 ) -> float:
-    """Share of images whose largest output is not their label; the network is left in evaluation mode.
+    """Share of images whose largest output is not their label, or, of a network with one output, whose sign is not.
+
+    The network is left in evaluation mode.
 
     ``between`` is called after every batch.
     """
@@ -38,7 +40,8 @@ def classification_error(
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             outputs = model(images[start : start + batch_size])
-            wrong += int((outputs.argmax(1) != labels[start : start + batch_size]).sum())
+            classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+            wrong += int((classes != labels[start : start + batch_size]).sum())
             between()
     return wrong / len(images)
 
@@ -117,6 +120,10 @@ class TrainingRun:
     def step_number(self) -> int:
         return (self.epoch.number - 1) * self.steps_per_epoch + self.epoch.position
 
+    @property
+    def where(self) -> str:
+        return f"epoch {self.epoch.number}, batch {self.epoch.position} of {self.steps_per_epoch}"
+
     def batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Images, augmented, normalised, with fresh noise of norm about sigma, and their labels."""
         recipe = self.recipe
@@ -129,7 +136,10 @@ class TrainingRun:
 
     def loss(self, batch: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return functional.cross_entropy(self.forward(batch), target)
+            outputs = self.forward(batch)
+            if self.recipe.loss == "hinge":
+                return (1 - (2 * target - 1) * outputs[:, 0]).clamp(min=0).mean()
+            return functional.cross_entropy(outputs, target)
 
     def step(self) -> None:
         """One step on the next batch of the epoch."""

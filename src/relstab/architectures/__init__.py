@@ -103,7 +103,7 @@ def build_model(
     Args:
         name: as in ``config.yaml``.
         image_shape: channels, rows and columns of the images it takes.
-        classes: number of outputs, at least 2.
+        classes: number of outputs; 1 for two classes that the sign of it tells apart.
         width: multiplier of the number of channels or hidden units of every layer.
         activation: "relu", "tanh", "gelu" or "abs" everywhere; None for the architecture's own.
         pooling: "max", "average", or "none" for strides instead; None for the architecture's own.
@@ -114,8 +114,8 @@ def build_model(
         raise ValueError(f"architecture {name!r} is unknown{hint}: one of {', '.join(ARCHITECTURES)} is wanted")
     if not width > 0:
         raise ValueError(f"width is {width}: a positive multiplier is wanted")
-    if classes < 2:
-        raise ValueError(f"classes is {classes}: at least 2 are wanted")
+    if classes < 1:
+        raise ValueError(f"classes is {classes}: at least 1 is wanted")
     if activation is not None and activation not in ACTIVATION_NAMES:
         raise ValueError(f"activation is {activation!r}: one of {', '.join(ACTIVATION_NAMES)} is wanted")
     if pooling is not None and pooling not in POOLING_NAMES:

@@ -1,0 +1,312 @@
+"""Training many simple CNNs at once on a scale-detection task, until the training loss of each is zero (paper, section 4).
+
+Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed or by learning rate; each has
+its own order of the training pairs at every epoch and stops when an epoch had no loss in any of its batches, whatever the others
+do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned: after it,
+training goes on for some epochs with weight decay, as in the reference implementation, and leaves what the task needs.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from relstab.allocation import kept_memory
+from relstab.checkpoint import Checkpoint, Checkpoints
+from relstab.devices import choose_device, repeatable
+from relstab.keeper import Keeper
+from relstab.scale_detection.ensemble import Ensemble, initial_parameters
+from relstab.scale_detection.simple_cnn import SimpleDesign
+from relstab.scale_detection.tasks import Pairs, ScaleTask
+from relstab.seeding import make_generator
+
+__all__ = ["STATES", "EnsembleRecipe", "TrainedEnsemble", "ensemble_error", "train_ensemble"]
+
+STATES = ("init", "trained", "decayed")
+"""Weights that are kept: at initialization, at zero training loss, and after the epochs with weight decay, if there are any."""
+
+Parameters = dict[str, Tensor]
+
+_CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EnsembleRecipe:
+    """How simple CNNs are trained.
+
+    Attributes:
+        learning_rate: times H in the mean-field scaling.
+        batch_size: pairs a step.
+        epochs: at most, to zero training loss.
+        decay_epochs: epochs with weight decay after that; 0 for none.
+        weight_decay: share of the layers' weights that a step takes off in these epochs, in units of the learning rate. The
+            reference implementation's ridge r makes it 2 r / K.
+    """
+
+    learning_rate: float = 0.01
+    batch_size: int = 8
+    epochs: int = 200
+    decay_epochs: int = 0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("epochs", 1), ("decay_epochs", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is wanted")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate is {self.learning_rate}: a positive number is wanted")
+        if not 0 <= self.weight_decay * self.learning_rate < 1:
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}: a product from 0 to below 1 is wanted"
+            )
+
+
+@dataclass
+class TrainedEnsemble:
+    """Members before and after training.
+
+    Attributes:
+        task, design, recipe: what was trained on what, and how.
+        seeds, learning_rates: of each member, [M].
+        states: parameters [M, ...] by state and name.
+        epochs: of each member, until its training loss was zero, [M].
+        reached_zero: whether it was, or the epochs were over, [M].
+        loss: mean training loss of each epoch, one list a member.
+    """
+
+    task: ScaleTask
+    design: SimpleDesign
+    recipe: EnsembleRecipe
+    seeds: list[int]
+    learning_rates: list[float]
+    states: dict[str, Parameters]
+    epochs: list[int]
+    reached_zero: list[bool]
+    loss: list[list[float]]
+    checkpoints: Path | None = None
+
+
+def ensemble_error(ensemble: Ensemble, task: ScaleTask, pairs: Pairs, batch_size: int = 512) -> Tensor:
+    """Share of pairs, [M], whose output has not the sign of their label; 0 is wrong."""
+    device = ensemble.parameters["beta"].device
+    wrong = torch.zeros(len(ensemble), device=device)
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        images = task.images(part.sites).flatten(1).to(device).expand(len(ensemble), -1, -1)
+        wrong += (ensemble.outputs(images) * part.labels.to(device) <= 0).sum(1)
+    return wrong.cpu() / len(pairs)
+
+
+@dataclass
+class _EnsembleRun:
+    """The training of an ensemble at one moment, between two epochs.
+
+    Attributes:
+        ensemble: the members that go on, and ``members`` [m] which ones these are.
+        epoch: that are done.
+        kept: parameters of the members, [M, ...], by state, as far as they are known.
+    """
+
+    task: ScaleTask
+    design: SimpleDesign
+    recipe: EnsembleRecipe
+    identities: list[list[str | int | float]]
+    rates: Tensor
+    images: Tensor
+    labels: Tensor
+    ensemble: Ensemble
+    members: Tensor
+    kept: dict[str, Parameters]
+    epoch: int = 0
+    zero_at: list[int] = field(default_factory=list)
+    reached: list[bool] = field(default_factory=list)
+    loss: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        count = len(self.identities)
+        self.zero_at, self.reached, self.loss = [0] * count, [False] * count, [[] for _ in range(count)]
+
+    @property
+    def step_number(self) -> int:
+        return self.epoch
+
+    @property
+    def where(self) -> str:
+        return f"epoch {self.epoch}, with {len(self.members)} of {len(self.identities)} networks to go"
+
+    def checkpoint(self) -> Checkpoint:
+        tensors = {f"ensemble/{name}": value for name, value in self.ensemble.parameters.items()}
+        for state, parameters in self.kept.items():
+            tensors |= {f"kept/{state}/{name}": value for name, value in parameters.items()}
+        values = {"epoch": self.epoch, "zero_at": self.zero_at, "reached": self.reached, "loss": self.loss}
+        return Checkpoint(tensors, {**values, "members": self.members.tolist()})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        def under(prefix: str) -> Parameters:
+            names = (name for name, _ in self.design.parameters())
+            return {name: checkpoint.tensors[f"{prefix}/{name}"].to(self.images.device) for name in names}
+
+        values = checkpoint.values
+        self.epoch, self.zero_at, self.reached, self.loss = (values[name] for name in ("epoch", "zero_at", "reached", "loss"))
+        self.members = torch.tensor(values["members"], dtype=torch.int64)
+        self.ensemble = Ensemble(self.design, self.task.size, under("ensemble"))
+        self.kept = {state: under(f"kept/{state}") for state in self.kept}
+
+    def run_epoch(self) -> None:
+        """One epoch of the members that go on, and what is to be kept of those that have reached an end."""
+        self.epoch += 1
+        device, members = self.images.device, self.members.tolist()
+        orders = [
+            torch.randperm(len(self.images), generator=make_generator("order", *self.identities[member], self.epoch))
+            for member in members
+        ]
+        order = torch.stack(orders).to(device)
+        rates = self.rates[self.members].to(device)
+        decaying = torch.tensor([bool(self.zero_at[member]) for member in members], device=device)
+        share = rates / self.design.rate_factor * self.recipe.weight_decay * decaying
+        decays = bool((share > 0).any())
+        size = self.recipe.batch_size
+        total = torch.zeros(len(members), device=device)
+        for start in range(0, len(self.images), size):
+            chosen = order[:, start : start + size]
+            loss = self.ensemble.step(self.images[chosen], self.labels[chosen], rates)
+            total += loss * chosen.shape[1]
+            if decays:
+                self.ensemble.decay(share)
+        self._note(members, (total / len(self.images)).tolist())
+
+    def _note(self, members: list[int], losses: list[float]) -> None:
+        ends = []
+        for place, (member, loss) in enumerate(zip(members, losses, strict=True)):
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the training loss of the simple CNN {self.identities[member]} became {loss} in epoch {self.epoch} at learning "
+                    f"rate {float(self.rates[member]) / self.design.rate_factor:g}: a lower one is wanted "
+                    f"(config: scale_detection.simple, learning_rate)"
+                )
+            self.loss[member].append(loss)
+            if not self.zero_at[member] and (loss == 0 or self.epoch == self.recipe.epochs):
+                self.zero_at[member], self.reached[member] = self.epoch, loss == 0
+                self._keep("trained", member, place)
+            if self.zero_at[member] and self.epoch == self.zero_at[member] + self.recipe.decay_epochs:
+                self._keep("decayed", member, place)
+                ends.append(place)
+        if ends:
+            going = torch.tensor([place for place in range(len(members)) if place not in ends], dtype=torch.int64)
+            self.members = self.members[going]
+            self.ensemble = self.ensemble.select(going.to(self.images.device))
+
+    def _keep(self, state: str, member: int, place: int) -> None:
+        for name, value in self.ensemble.member(place).items():
+            self.kept[state][name][member] = value
+
+
+@contextlib.contextmanager
+def _no_subnormals() -> Iterator[None]:
+    """Numbers too small to be normal are 0 inside: decayed weights are such numbers, on which a CPU is many times slower."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def train_ensemble(
+    task: ScaleTask,
+    train: Pairs,
+    design: SimpleDesign,
+    recipe: EnsembleRecipe,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float] | None = None,
+    identity: Sequence[str | int | float] = (),
+    device: str | torch.device = "auto",
+    checkpoints: str | Path | None = None,
+    checkpoint_minutes: float = 3.0,
+) -> TrainedEnsemble:
+    """Train one simple CNN for each seed and learning rate, all at once.
+
+    A member is the one that training it alone gives: its initialization and its orders follow from ``identity`` and its seed.
+
+    Args:
+        task: its images are those of ``train``.
+        train: training pairs, in batches of the recipe's size (the last of an epoch may be smaller).
+        design: of every member.
+        recipe: rate, batches and epochs.
+        seeds: of the members.
+        learning_rates: one for each of the members; None for the recipe's.
+        identity: of the run: its seed and so on.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        checkpoints: folder for checkpoints, as in :func:`relstab.train_network`; None for none.
+        checkpoint_minutes: between two checkpoints.
+
+    Raises:
+        FloatingPointError: a loss became NaN or infinite.
+    """
+    if design.dimension != task.dimension:
+        raise ValueError(f"the task has dimension {task.dimension} and the network {design.dimension}: the same is wanted")
+    if not seeds:
+        raise ValueError("seeds is empty: at least one is wanted")
+    rates = [recipe.learning_rate] * len(seeds) if learning_rates is None else list(learning_rates)
+    if len(rates) != len(seeds):
+        raise ValueError(f"{len(rates)} learning rates and {len(seeds)} seeds are given: one rate for each seed is wanted")
+    place = choose_device(str(device))
+    identities: list[list[str | int | float]] = [[*identity, seed] for seed in seeds]
+    with kept_memory() if place.type == "cpu" else contextlib.nullcontext(), repeatable(place), _no_subnormals():
+        first = {name: value.to(place) for name, value in initial_parameters(design, identities).items()}
+        copies: Callable[[], Parameters] = lambda: {name: value.clone() for name, value in first.items()}  # noqa: E731
+        run = _EnsembleRun(
+            task=task,
+            design=design,
+            recipe=recipe,
+            identities=identities,
+            rates=torch.tensor(rates) * design.rate_factor,
+            images=task.images(train.sites).flatten(1).to(place),
+            labels=train.labels.to(place, torch.float32),
+            ensemble=Ensemble(design, task.size, copies()),
+            members=torch.arange(len(seeds)),
+            kept={state: copies() for state in STATES},
+        )
+        if checkpoints is None:
+            _train(run, lambda: None)
+        else:
+            everything = {
+                "format": _CHECKPOINT_FORMAT,
+                "identities": identities,
+                "rates": rates,
+                "task": vars(task),
+                "design": design.as_dict(),
+                "recipe": vars(recipe),
+                "images": [len(train), int(train.sites.long().sum()), int((train.sites[:, 0].long() * train.labels).sum())],
+                "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
+            }
+            kept = Checkpoints(checkpoints, everything)
+            keeper = Keeper(run, kept, 60 * checkpoint_minutes)
+            with keeper.listening():
+                keeper.resume()
+                _train(run, keeper.look)
+    states = {state: {name: value.cpu() for name, value in parameters.items()} for state, parameters in run.kept.items()}
+    if not recipe.decay_epochs:
+        del states["decayed"]
+    folder = None if checkpoints is None else kept.folder
+    return TrainedEnsemble(task, design, recipe, list(seeds), rates, states, run.zero_at, run.reached, run.loss, folder)
+
+
+def _train(run: _EnsembleRun, look: Callable[[], None]) -> None:
+    """Train to the end from where the run is; ``look`` is called where it may be saved."""
+    most = run.recipe.epochs + run.recipe.decay_epochs
+    with tqdm(total=most, initial=run.epoch, desc=f"{len(run.identities)} simple CNNs", unit="epoch", disable=None) as progress:
+        while len(run.members):
+            run.run_epoch()
+            progress.update()
+            losses = [loss[-1] for loss in run.loss]
+            text = f"loss {min(losses):.4f} to {max(losses):.4f}, {sum(run.reached)} of {len(losses)} at zero"
+            progress.set_postfix_str(text)
+            if progress.disable:
+                print(f"epoch {run.epoch}: {text}, {len(run.members)} to go", flush=True)
+            if len(run.members):
+                look()

@@ -1,0 +1,106 @@
+"""How sensitivities scale with the effective receptive field: predicted exponents, and exponents fitted to what was measured.
+
+For networks that pool spatially (paper, section 4), G_k ~ A_k and D_k ~ A_k^(-alpha_s), with alpha_s = 2 for stride 1 and 1 for
+strides s = F.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from relstab.correlation import percentile_interval
+from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorrelations
+
+__all__ = ["Exponents", "FittedExponent", "fit_exponent", "predicted_exponents"]
+
+# The layer at which exponents for strides are taken: what is left of other eigenvalues has died out by then.
+_DEEP = 60
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """Asymptotic exponents of a network of homogeneous filters.
+
+    Attributes:
+        D: of D_k against A_k: minus alpha_s.
+        G: of G_k against A_k, for noise with a mean: 1.
+        growth: A_k ~ growth^k with strides; 1 for stride 1, where A_k ~ sqrt(k).
+    """
+
+    D: float
+    G: float
+    growth: float
+
+
+def predicted_exponents(filter_size: int, stride: int) -> Exponents:
+    """Exponents for filters of F sites and stride s, from the closed forms of :mod:`relstab.scale_detection.homogeneous`.
+
+    Stride 1: D_k ~ A_k^-2 with A_k ~ sqrt(k), diffusion. Stride s = F: D_k ~ A_k^-1 with A_k = s^k, since a move matters when it
+    crosses one of the borders between windows, which are A_k apart. In between, windows overlap, and the exponent is that at which
+    the autocorrelation of the composite filter falls beside its maximum. It is 2 for F = 4, s = 2, whose composite filter has no
+    jumps, and 0 where F is no multiple of s: then some sites are in more windows than their neighbours, in every layer anew, and
+    pooling does not make the layers less sensitive to a move from one to the other.
+
+    Args:
+        filter_size: F, at least 2.
+        stride: s, from 1 to F.
+    """
+    if stride == 1:
+        autocorrelations(filter_size, stride, 1)  # checks the arguments
+        return Exponents(-2.0, 1.0, 1.0)
+    c = exact_autocorrelations(filter_size, stride, _DEEP)
+    # Fractions of whole numbers: the difference between neighbours may be 10^-18 of either.
+    fall = [Fraction(here - beside, here) for here, beside in c[-2:]]
+    growth = Fraction(filter_size**2 * c[-2][0], c[-1][0])
+    alpha = (math.log(fall[0]) - math.log(fall[1])) / math.log(growth)
+    return Exponents(-round(alpha, 12) + 0.0, 1.0, round(float(growth), 12))
+
+
+@dataclass(frozen=True)
+class FittedExponent:
+    """Slope of log X against log A, with the interval over networks.
+
+    Attributes:
+        exponent: mean of the slopes of the networks.
+        low, high: percentile bootstrap interval of the mean, over networks; NaN with fewer than 4.
+        networks: how many.
+    """
+
+    exponent: float
+    low: float
+    high: float
+    networks: int
+
+
+def fit_exponent(
+    receptive_field: ArrayLike, sensitivity: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> FittedExponent:
+    """Least-squares slope of log X_k against log A_k over layers, network by network, and its mean over networks.
+
+    Args:
+        receptive_field: A_k, [networks, layers] or [layers], positive.
+        sensitivity: X_k, D_k or G_k, [networks, layers], positive.
+        confidence, resamples, seed: of the interval.
+    """
+    field, values = np.atleast_2d(np.asarray(receptive_field, float)), np.atleast_2d(np.asarray(sensitivity, float))
+    field = np.broadcast_to(field, values.shape)
+    if values.shape[1] < 2:
+        raise ValueError(f"{values.shape[1]} layers are given: at least 2 are wanted for a slope")
+    if not ((field > 0) & (values > 0)).all():
+        raise ValueError("receptive fields or sensitivities are not all positive: their logarithms are taken")
+    slopes = _slopes(np.log(field), np.log(values))
+    count = len(slopes)
+    low = high = math.nan
+    if count >= 4:
+        drawn = slopes[np.random.default_rng(seed).integers(count, size=(resamples, count))].mean(1)
+        low, high = percentile_interval(drawn, confidence)
+    return FittedExponent(float(slopes.mean()), low, high, count)
+
+
+def _slopes(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least-squares slopes along the last axis."""
+    x = x - x.mean(1, keepdims=True)
+    return np.asarray((x * y).sum(1) / (x * x).sum(1))

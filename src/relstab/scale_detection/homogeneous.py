@@ -1,0 +1,170 @@
+"""Networks with homogeneous filters, all of whose weights are equal: what spatial pooling does, in closed form (paper, appendix).
+
+Layer k of such a network, with ReLU and no biases, sees an image through the composite filter h_k, which is F ones for k = 1 and
+
+    h_k = (F ones) * (h_{k-1} with s - 1 zeros between its entries).
+
+Let c_k(d) = sum over y of h_k(y) h_k(y + d) be its autocorrelation. On a ring of L sites (a multiple of s^k, longer than h_k), with
+one lit site of height a anywhere, the deformation that moves it by one, and noise whose entries are independent with mean m and
+variance v, nothing below ReLU being negative, the sensitivities of layer k are exactly
+
+    A_k = F^(2k) / c_k(0)                                       effective receptive field, in sites of the input,
+    D_k = (1 - c_k(1) / c_k(0)) / (1 - A_k / L),
+    G_k = L (m^2 A_k + v) / (2 a^2 (1 - A_k / L)).
+
+A_k is the participation ratio (sum h)^2 / sum h^2. For s = F it is s^k, and D_k = 1 / A_k up to the finite ring; for s = 1 it grows as
+the square root of k, and D_k falls as 1 / A_k^2. G_k is proportional to A_k once noise with a mean has piled up.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from relstab.probes import Probes
+
+__all__ = [
+    "HomogeneousTheory",
+    "autocorrelations",
+    "composite_filter",
+    "exact_autocorrelations",
+    "homogeneous_layers",
+    "homogeneous_theory",
+    "lit_site_probes",
+    "receptive_fields",
+]
+
+
+def _check(filter_size: int, stride: int, depth: int) -> None:
+    if filter_size < 2:
+        raise ValueError(f"filter_size is {filter_size}: at least 2 is wanted, since a filter of one site pools nothing")
+    if not 1 <= stride <= filter_size:
+        raise ValueError(f"stride is {stride} and filter_size is {filter_size}: from 1 to the filter is wanted")
+    if depth < 1:
+        raise ValueError(f"depth is {depth}: at least one layer is wanted")
+
+
+def composite_filter(filter_size: int, stride: int, depth: int) -> NDArray[np.float64]:
+    """h_k for k = ``depth``: how much each site of the input weighs in one site of layer k."""
+    _check(filter_size, stride, depth)
+    ones = np.ones(filter_size)
+    composite = ones
+    for _ in range(depth - 1):
+        spread = np.zeros((len(composite) - 1) * stride + 1)
+        spread[::stride] = composite
+        composite = np.convolve(ones, spread)
+    return composite
+
+
+def exact_autocorrelations(filter_size: int, stride: int, depth: int) -> list[tuple[int, int]]:
+    """c_k(0) and c_k(1) for k = 1 ... ``depth``, as whole numbers.
+
+    With t(d) = max(F - |d|, 0), the autocorrelation of F ones, c_k(d) = sum over e of t(d - s e) c_{k-1}(e): with strides only few
+    distances e matter, so that depth costs nothing.
+    """
+    _check(filter_size, stride, depth)
+    # |d - s e| < F with |d| <= reach needs |e| <= (reach + F - 1) / s, which is at most reach itself for this one.
+    reach = max(1, -(-(filter_size - 1) // (stride - 1))) if stride > 1 else max(1, depth * (filter_size - 1))
+    current = {0: 1}
+    found = []
+    for _ in range(depth):
+        following: dict[int, int] = {}
+        for e, value in current.items():
+            for offset in range(1 - filter_size, filter_size):
+                d = stride * e + offset
+                if abs(d) <= reach:
+                    following[d] = following.get(d, 0) + (filter_size - abs(offset)) * value
+        current = following
+        found.append((current[0], current.get(1, 0)))
+    return found
+
+
+def autocorrelations(filter_size: int, stride: int, depth: int) -> NDArray[np.float64]:
+    """c_k(0) and c_k(1) over F^(2k) for k = 1 ... ``depth``, [depth, 2]."""
+    exact = exact_autocorrelations(filter_size, stride, depth)
+    scaled = [[value / filter_size ** (2 * k) for value in pair] for k, pair in enumerate(exact, start=1)]
+    return np.array(scaled)
+
+
+def receptive_fields(filter_size: int, stride: int, depth: int) -> NDArray[np.float64]:
+    """A_k for k = 1 ... ``depth``, [depth], in sites of the input: s^k for s = F, about sqrt(pi k (F^2 - 1) / 3) for s = 1."""
+    return np.asarray(1 / autocorrelations(filter_size, stride, depth)[:, 0])
+
+
+@dataclass(frozen=True)
+class HomogeneousTheory:
+    """Exact expectations by layer, k = 1 ... K.
+
+    Attributes:
+        receptive_field: A_k, [K].
+        D, G: sensitivities, [K].
+    """
+
+    receptive_field: NDArray[np.float64]
+    D: NDArray[np.float64]
+    G: NDArray[np.float64]
+
+
+def homogeneous_theory(
+    filter_size: int, stride: int, depth: int, size: int, height: float, noise_mean: float, noise_variance: float
+) -> HomogeneousTheory:
+    """A_k, D_k and G_k in closed form, see above.
+
+    Args:
+        filter_size, stride, depth: F, s and K.
+        size: L, sites of the ring.
+        height: a, of the lit site.
+        noise_mean, noise_variance: m and v of each entry of the noise.
+    """
+    if size % stride**depth or size < len(composite_filter(filter_size, stride, depth)):
+        raise ValueError(
+            f"size is {size}: a multiple of stride^depth = {stride**depth}, and no less than the "
+            f"{len(composite_filter(filter_size, stride, depth))} sites of the composite filter, is wanted"
+        )
+    c = autocorrelations(filter_size, stride, depth)
+    field = 1 / c[:, 0]
+    finite = 1 - field / size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = (1 - c[:, 1] / c[:, 0]) / finite
+        g = size * (noise_mean**2 * field + noise_variance) / (2 * height**2 * finite)
+    return HomogeneousTheory(field, d, g)
+
+
+def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int) -> list[Tensor]:
+    """Representations f_1 ... f_K of images [N, L] by filters of F weights 1 / F and ReLU, each [N, sites]."""
+    _check(filter_size, stride, depth)
+    weight = images.new_full((1, 1, filter_size), 1 / filter_size)
+    left = (filter_size - 1) // 2
+    layers, values = [], images[:, None]
+    for _ in range(depth):
+        if values.shape[2] < filter_size:
+            raise ValueError(f"a layer of {values.shape[2]} sites is less than a filter of {filter_size}: fewer layers are wanted")
+        padded = functional.pad(values, (left, filter_size - 1 - left), mode="circular")
+        values = functional.conv1d(padded, weight, stride=stride).relu_()
+        layers.append(values[:, 0])
+    return layers
+
+
+def lit_site_probes(size: int, count: int | None = None, generator: torch.Generator | None = None) -> Probes:
+    """Images [P, L] of one lit site of height 1, moved by one site to the left or right, and with rectified noise of equal norm.
+
+    The noise is Gaussian, its negative entries set to 0, and then scaled so that |eta| = |tau x - x|, image by image.
+
+    Args:
+        size: L.
+        count: P, images with lit sites spread evenly over the ring; None for one at each site.
+        generator: of moves and noise, on the CPU.
+    """
+    sites = torch.arange(size) if count is None else torch.linspace(0, size, count + 1)[:-1].long()
+    rows = torch.arange(len(sites))
+    images = torch.zeros(len(sites), size, dtype=torch.float64)
+    images[rows, sites] = 1
+    moved = torch.zeros_like(images)
+    moved[rows, (sites + 2 * torch.randint(0, 2, (len(sites),), generator=generator) - 1) % size] = 1
+    noise = torch.randn(images.shape, generator=generator, dtype=torch.float64).relu_()
+    noise *= math.sqrt(2) / noise.norm(dim=1, keepdim=True)
+    return Probes(images, moved, images + noise)

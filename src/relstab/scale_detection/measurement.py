@@ -1,0 +1,173 @@
+"""D, G, R and A_k of every layer of simple CNNs, whole and averaged over channels, before and after training."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from relstab.devices import choose_device
+from relstab.probes import Probes
+from relstab.scale_detection.ensemble import Ensemble
+from relstab.scale_detection.ensemble_training import TrainedEnsemble, ensemble_error
+from relstab.scale_detection.perturbations import Noise, make_pair_probes
+from relstab.scale_detection.receptive_field import participation_field
+from relstab.scale_detection.simple_cnn import SimpleCNN
+from relstab.scale_detection.tasks import Pairs, ScaleTask
+from relstab.seeding import make_generator
+from relstab.sensitivity import COLUMNS, accumulate_sums, sensitivity_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["REPRESENTATIONS", "ChannelAverages", "measure_ensemble", "measure_with_averages"]
+
+REPRESENTATIONS = ("whole", "average")
+"""What is measured of a layer: all of it, or its average over channels."""
+
+# Lit sites, evenly spread, over which receptive fields are averaged.
+_LIT_SITES = 128
+
+
+class _Average(nn.Module):
+    """Average over channels, [N, C, ...] to [N, 1, ...]."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values.mean(1, keepdim=True)
+
+
+class ChannelAverages(nn.Module):
+    """A network that also averages some of its layers over channels, for :func:`relstab.measure_sensitivity` to watch.
+
+    Its forward pass is that of the network. Layer ``name`` is ``model.name`` here, and its average ``averages.name``, with slashes
+    for dots.
+
+    Args:
+        model: any network.
+        layers: names of its modules, each of which gives [N, C, ...].
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.averages = nn.ModuleDict({self._key(name): _Average() for name in layers})
+        modules = dict(model.named_modules())
+        self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in layers]
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name.replace(".", "/")
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        average = self.averages[self._key(name)]
+
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            average(output)  # to be watched; the network goes on with its own output
+
+        return hook
+
+    def names(self, name: str) -> dict[str, str]:
+        """Names here of a layer, by representation."""
+        return {"whole": f"model.{name}", "average": f"averages.{self._key(name)}"}
+
+    def forward(self, images: Tensor) -> Tensor:
+        result: Tensor = self.model(images)
+        return result
+
+    def close(self) -> None:
+        """Leave the network as it was."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def measure_with_averages(model: nn.Module, probes: Probes, layers: Sequence[str], batch_size: int | None = None) -> "pd.DataFrame":
+    """D, G and R of some layers of a network, whole and averaged over channels, of its input and of its output.
+
+    Args:
+        model, probes, batch_size: as in :func:`relstab.measure_sensitivity`.
+        layers: names of the modules f_1 ... f_K, in order.
+
+    Returns:
+        The rows of :func:`relstab.measure_sensitivity` (NaN where a layer gives the same for all images) with the columns representation ("whole", "average") and k: 0 for the
+        input, then 1 ... K, and K + 1 for the output; ``layer`` is the module's name in ``model``.
+    """
+    import pandas as pd
+
+    watched = ChannelAverages(model, layers)
+    places = {"input": ("input", "whole", 0), "output": ("output", "whole", len(layers) + 1)}
+    for k, layer in enumerate(layers, start=1):
+        places |= {name: (layer, representation, k) for representation, name in watched.names(layer).items()}
+    try:
+        table = pd.DataFrame(sensitivity_rows(accumulate_sums(watched, probes, list(places), batch_size)), columns=COLUMNS)
+    finally:
+        watched.close()
+    found = pd.DataFrame([places[name] for name in table["layer"]], columns=["layer", "representation", "k"])
+    return pd.concat([found, table.drop(columns=["layer", "index", "depth"])], axis=1).sort_values(["k", "representation"])
+
+
+def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[str, list[Tensor]]:
+    """A_k [M] of each layer, by representation."""
+    device = ensemble.parameters["beta"].device
+    lit = torch.linspace(0, task.sites, min(task.sites, _LIT_SITES) + 1)[:-1].long()
+    images = task.images(lit[:, None]).flatten(1).to(device).expand(len(ensemble), -1, -1)
+    responses, blanks = ensemble.layers(images), ensemble.layers(torch.zeros_like(images[:, :1]))
+    return {
+        representation: [
+            participation_field(response, blank, task.sites, task.dimension, representation == "average").cpu()
+            for response, blank in zip(responses, blanks, strict=True)
+        ]
+        for representation in REPRESENTATIONS
+    }
+
+
+def measure_ensemble(
+    trained: TrainedEnsemble,
+    pairs: Pairs,
+    count: int = 500,
+    identity: Sequence[str | int | float] = (),
+    batch_size: int | None = None,
+    device: str | torch.device = "auto",
+) -> "pd.DataFrame":
+    """Measure every member of an ensemble in each of its states.
+
+    Args:
+        trained: from :func:`relstab.scale_detection.ensemble_training.train_ensemble`.
+        pairs: test pairs; errors are over all of them, sensitivities over the first ``count``.
+        count: P.
+        identity: from which the perturbations follow; all members are measured on the same probes.
+        batch_size: as in :func:`relstab.measure_sensitivity`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        A row for each state, member, noise ("gaussian", "rectified"), representation and layer: the columns of
+        :func:`measure_with_averages`, and test_error, receptive_field (A_k; 1 for the input, NaN for the output).
+    """
+    import pandas as pd
+
+    task, design, place = trained.task, trained.design, choose_device(str(device))
+    probes = {
+        noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity)) for noise in get_args(Noise)
+    }
+    layers = [f"layers.{layer}" for layer in range(design.depth)]
+    parts = []
+    with torch.no_grad():
+        for state, parameters in trained.states.items():
+            print(f"{state}: {len(trained.seeds)} networks, {len(pairs[:count])} probes", flush=True)
+            ensemble = Ensemble(design, task.size, {name: value.to(place) for name, value in parameters.items()})
+            errors, fields = ensemble_error(ensemble, task, pairs), _fields(ensemble, task)
+            for index, seed in enumerate(trained.seeds):
+                model = SimpleCNN(design).set_parameters(ensemble.member(index)).to(place)
+                sizes = {(kind, k): float(field[index]) for kind in fields for k, field in enumerate(fields[kind], start=1)}
+                for noise, versions in probes.items():
+                    table = measure_with_averages(model, versions, layers, batch_size)
+                    field = [sizes.get(key, 1.0 if key[1] == 0 else float("nan")) for key in zip(table["representation"], table["k"], strict=True)]
+                    parts.append(
+                        table.assign(
+                            state=state,
+                            seed=seed,
+                            noise=noise,
+                            test_error=float(errors[index]),
+                            receptive_field=field,
+                        )
+                    )
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,187 @@
+"""Scale-detection tasks: images with two lit sites, told apart by how far these are from each other (paper, section 3).
+
+In one dimension the sites are a ring of L, in two an n x n image. Task 1 (rule "distance"): y = +1 where the two are nearer than
+the scale xi, -1 where they are farther. Task 2 (rule "block"): y = +1 where both are in the same block of xi sites (on an image, of
+xi x xi: the quadrants, for xi = n/2), -1 otherwise. A task is enumerated completely; what is kept of an image is its two sites.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = ["Norm", "Pairs", "Rule", "ScaleTask", "split_pairs"]
+
+Rule = Literal["distance", "block"]
+Norm = Literal["L2", "Linf"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of lit sites with their labels.
+
+    Attributes:
+        sites: [N, 2], int32, the first before the second; on an image, row * n + column.
+        labels: [N], int8: +1 or -1.
+    """
+
+    sites: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor) -> "Pairs":
+        return Pairs(self.sites[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class ScaleTask:
+    """A scale-detection task.
+
+    Attributes:
+        rule: "distance" (Task 1) or "block" (Task 2, and the quadrants of an image).
+        size: L, sites of the ring, or n, rows and columns of the image.
+        scale: xi, in sites.
+        gap: pairs near the scale are left out. On the ring, near is d < xi - gap and far d >= xi + gap; on an image, where the
+            reference implementation takes the gap for the whole width, d < xi - gap/2 and d >= xi + gap/2.
+        dimension: 1 or 2.
+        norm: of the displacement, on an image: "L2" or "Linf".
+        periodic: whether distances go round the edges: always on the ring; on an image if wanted.
+        amplitude: of lit sites, in units of the reference implementation's: see :attr:`height`.
+    """
+
+    rule: Rule
+    size: int
+    scale: int
+    gap: float = 0.0
+    dimension: int = 1
+    norm: Norm = "L2"
+    periodic: bool = False
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.dimension not in (1, 2):
+            raise ValueError(f"dimension is {self.dimension}: 1, a ring, or 2, an image, is wanted")
+        for name, value, allowed in (("rule", self.rule, get_args(Rule)), ("norm", self.norm, get_args(Norm))):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}: {' or '.join(map(repr, allowed))} is wanted")
+        if self.size < 2:
+            raise ValueError(f"size is {self.size}: at least 2 sites are wanted")
+        if not 1 <= self.scale <= self.size / 2:
+            where = "ring" if self.dimension == 1 else "image"
+            raise ValueError(f"scale is {self.scale} and size is {self.size}: from 1 to half the {where}, {self.size // 2}, is wanted")
+        if not (self.amplitude > 0 and math.isfinite(self.amplitude)):
+            raise ValueError(f"amplitude is {self.amplitude}: a positive number is wanted")
+        if not 0 <= self.gap < self.scale:
+            raise ValueError(f"gap is {self.gap:g} and scale is {self.scale}: a gap from 0 to below the scale is wanted")
+        if self.rule == "block" and self.gap:
+            raise ValueError(f"gap is {self.gap:g} and rule is 'block': there is no distance to leave out, and a gap of 0 is wanted")
+        if self.rule == "block" and self.size % self.scale:
+            raise ValueError(f"scale is {self.scale} and size is {self.size}: blocks that fill the size evenly are wanted")
+
+    @property
+    def sites(self) -> int:
+        """Number of sites: L or n^2."""
+        return int(self.size**self.dimension)
+
+    @property
+    def height(self) -> float:
+        """Value of a lit site: the amplitude times sqrt(L/2) on the ring, n^2/2 on an image, as in the reference implementation."""
+        return self.amplitude * (math.sqrt(self.size / 2) if self.dimension == 1 else self.size**2 / 2)
+
+    def coordinates(self, sites: Tensor) -> Tensor:
+        """Coordinates [..., dimension] of sites [...]: position on the ring, or row and column."""
+        if self.dimension == 1:
+            return sites[..., None]
+        return torch.stack([sites // self.size, sites % self.size], -1)
+
+    def at(self, coordinates: Tensor) -> Tensor:
+        """Sites [...] at coordinates [..., dimension]: the inverse of :meth:`coordinates`."""
+        return coordinates[..., 0] if self.dimension == 1 else coordinates[..., 0] * self.size + coordinates[..., 1]
+
+    def label(self, first: Tensor, second: Tensor) -> Tensor:
+        """Labels of pairs of sites: +1, -1, or 0 for those that the gap leaves out, int8."""
+        if self.rule == "block":
+            same = [self._along(first, axis) // self.scale == self._along(second, axis) // self.scale for axis in self._axes]
+            return torch.where(torch.stack(same).all(0), 1, -1).to(torch.int8)
+        square = torch.zeros_like(first)
+        for axis in self._axes:
+            distance = (self._along(first, axis) - self._along(second, axis)).abs_()
+            if self.dimension == 1 or self.periodic:
+                distance = torch.minimum(distance, self.size - distance)
+            square = torch.maximum(square, distance**2) if self.norm == "Linf" else square + distance**2
+        # Squares of whole numbers: no pair is on the wrong side of the scale by rounding.
+        half = self.gap if self.dimension == 1 else self.gap / 2
+        near, far = square < (self.scale - half) ** 2, square >= (self.scale + half) ** 2
+        return near.to(torch.int8) - far.to(torch.int8)
+
+    @property
+    def _axes(self) -> range:
+        return range(self.dimension)
+
+    def _along(self, sites: Tensor, axis: int) -> Tensor:
+        """One coordinate of each site."""
+        if self.dimension == 1:
+            return sites
+        return sites // self.size if axis == 0 else sites % self.size
+
+    def enumerate(self) -> Pairs:
+        """All pairs of different sites that have a label, in order of their sites."""
+        first, second = (sites.to(torch.int32) for sites in torch.triu_indices(self.sites, self.sites, 1))
+        labels = self.label(first, second)
+        kept = labels != 0
+        return Pairs(torch.stack([first[kept], second[kept]], 1), labels[kept])
+
+    def images(self, sites: Tensor) -> Tensor:
+        """Images [N, 1, L] or [N, 1, n, n] (float32) in which the given sites [N, lit] have :attr:`height` and all others 0."""
+        flat = torch.zeros(len(sites), self.sites).scatter_(1, sites.long(), self.height)
+        return flat.unflatten(1, (1, *[self.size] * self.dimension))
+
+    @property
+    def least_error_of_translation_invariant(self) -> float:
+        """Least error, on balanced classes, of a function that does not change when both sites move round the edges together.
+
+        A convolutional network of stride 1 with circular padding and global average pooling is such a function: all it can see of
+        a pair is the displacement between its sites.
+        """
+        pairs = self.enumerate()
+        first, second = self.coordinates(pairs.sites[:, 0]), self.coordinates(pairs.sites[:, 1])
+        # The displacement seen from either site is the same one.
+        there, back = (self.at((first - second) % self.size), self.at((second - first) % self.size))
+        seen = torch.minimum(there, back).long()
+        share = [torch.bincount(seen[pairs.labels == label], minlength=self.sites).double() for label in (1, -1)]
+        share = [counts / counts.sum() for counts in share]
+        return float(torch.minimum(*share).sum() / 2)
+
+
+def split_pairs(pairs: Pairs, train: int, test: int | None = None, seed: int = 0) -> tuple[Pairs, Pairs]:
+    """Training and test pairs that share none, each with as many of one label as of the other, in random order.
+
+    Args:
+        pairs: from :meth:`ScaleTask.enumerate`.
+        train: P, even.
+        test: how many to test on, even; None for all that balanced classes leave.
+        seed: of the choice and the order.
+    """
+    for name, count in (("train", train), ("test", test)):
+        if count is not None and (count < 2 or count % 2):
+            raise ValueError(f"{name} is {count}: an even number of pairs, at least 2, is wanted, half of them of each label")
+    generator = torch.Generator().manual_seed(seed)
+    members = [torch.nonzero(pairs.labels == label)[:, 0] for label in (1, -1)]
+    members = [indices[torch.randperm(len(indices), generator=generator)] for indices in members]
+    each = min(map(len, members))
+    wanted = train + (2 if test is None else test)
+    if wanted > 2 * each:
+        raise ValueError(
+            f"{train} training pairs and {'some' if test is None else test} test pairs are wanted, and the task has {2 * each} in "
+            f"balanced classes ({len(members[0])} of label 1, {len(members[1])} of label -1)"
+        )
+    last = each if test is None else (train + test) // 2
+    parts = []
+    for start, end in ((0, train // 2), (train // 2, last)):
+        chosen = torch.cat([indices[start:end] for indices in members])
+        parts.append(pairs[chosen[torch.randperm(len(chosen), generator=generator)]])
+    return parts[0], parts[1]
