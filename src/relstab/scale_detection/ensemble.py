@@ -1,7 +1,8 @@
-"""Many simple CNNs of one design as one batched computation: parameters [M, ...] of M members, one matrix product a layer for all.
+"""Many simple CNNs of one design as one batched computation: parameters [M, ...] of M members, a matrix product a layer for all.
 
-A layer of all members is one batched product of windows, [M, images * sites, window * channels], with weights, [M, window * channels,
-H]. Members share nothing: each has its own images, its own rate and its own loss, and gets the numbers that it would get alone.
+A layer of all members is one batched product of windows, [M, images * sites, window * channels], with weights, [M, window *
+channels, H]. Members share nothing: each has its own images, its own rate and its own loss, and gets the numbers that it would
+get alone.
 """
 
 import math
@@ -37,14 +38,16 @@ _FORWARD: dict[str, _Forward] = {
 
 def _times_derivative(name: str, gradient: Tensor, before: Tensor | None, after: Tensor) -> Tensor:
     """Gradient times phi'(z), with z ``before`` the activation and phi(z) ``after`` it."""
+    aten = torch.ops.aten
+    result: Tensor
     if name == "relu":
-        return torch.ops.aten.threshold_backward(gradient, after, 0)
-    if name == "tanh":
-        return torch.ops.aten.tanh_backward(gradient, after)
-    assert before is not None
-    if name == "gelu":
-        return torch.ops.aten.gelu_backward(gradient, before)
-    return gradient * before.sign()
+        result = aten.threshold_backward(gradient, after, 0)
+    elif name == "tanh":
+        result = aten.tanh_backward(gradient, after)
+    else:
+        assert before is not None
+        result = aten.gelu_backward(gradient, before) if name == "gelu" else gradient * before.sign()
+    return result
 
 
 class Ensemble:

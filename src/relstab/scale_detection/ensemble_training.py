@@ -1,9 +1,10 @@
 """Training many simple CNNs at once on a scale-detection task, until the training loss of each is zero (paper, section 4).
 
-Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed or by learning rate; each has
-its own order of the training pairs at every epoch and stops when an epoch had no loss in any of its batches, whatever the others
-do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned: after it,
-training goes on for some epochs with weight decay, as in the reference implementation, and leaves what the task needs.
+Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed or by learning rate; each
+has its own order of the training pairs at every epoch and stops when an epoch had no loss in any of its batches, whatever the
+others do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned:
+after it, training goes on for some epochs with weight decay, as in the reference implementation, and leaves what the task
+needs.
 """
 
 import contextlib
@@ -62,7 +63,8 @@ class EnsembleRecipe:
             raise ValueError(f"learning_rate is {self.learning_rate}: a positive number is wanted")
         if not 0 <= self.weight_decay * self.learning_rate < 1:
             raise ValueError(
-                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}: a product from 0 to below 1 is wanted"
+                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}: a product from 0 to below 1 "
+                f"is wanted"
             )
 
 
@@ -185,8 +187,8 @@ class _EnsembleRun:
         for place, (member, loss) in enumerate(zip(members, losses, strict=True)):
             if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the training loss of the simple CNN {self.identities[member]} became {loss} in epoch {self.epoch} at learning "
-                    f"rate {float(self.rates[member]) / self.design.rate_factor:g}: a lower one is wanted "
+                    f"the training loss of the simple CNN {self.identities[member]} became {loss} in epoch {self.epoch} at "
+                    f"learning rate {float(self.rates[member]) / self.design.rate_factor:g}: a lower one is wanted "
                     f"(config: scale_detection.simple, learning_rate)"
                 )
             self.loss[member].append(loss)

@@ -39,10 +39,10 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     """Exponents for filters of F sites and stride s, from the closed forms of :mod:`relstab.scale_detection.homogeneous`.
 
     Stride 1: D_k ~ A_k^-2 with A_k ~ sqrt(k), diffusion. Stride s = F: D_k ~ A_k^-1 with A_k = s^k, since a move matters when it
-    crosses one of the borders between windows, which are A_k apart. In between, windows overlap, and the exponent is that at which
-    the autocorrelation of the composite filter falls beside its maximum. It is 2 for F = 4, s = 2, whose composite filter has no
-    jumps, and 0 where F is no multiple of s: then some sites are in more windows than their neighbours, in every layer anew, and
-    pooling does not make the layers less sensitive to a move from one to the other.
+    crosses one of the borders between windows, which are A_k apart. In between, windows overlap, and the exponent is that at
+    which the autocorrelation of the composite filter falls beside its maximum. It is 2 for F = 4, s = 2, whose composite filter
+    has no jumps, and 0 where F is no multiple of s: then some sites are in more windows than their neighbours, in every layer
+    anew, and pooling does not make the layers less sensitive to a move from one to the other.
 
     Args:
         filter_size: F, at least 2.

@@ -4,28 +4,33 @@ Layer k of such a network, with ReLU and no biases, sees an image through the co
 
     h_k = (F ones) * (h_{k-1} with s - 1 zeros between its entries).
 
-Let c_k(d) = sum over y of h_k(y) h_k(y + d) be its autocorrelation. On a ring of L sites (a multiple of s^k, longer than h_k), with
-one lit site of height a anywhere, the deformation that moves it by one, and noise whose entries are independent with mean m and
-variance v, nothing below ReLU being negative, the sensitivities of layer k are exactly
+Let c_k(d) = sum over y of h_k(y) h_k(y + d) be its autocorrelation. On a ring of L sites (a multiple of s^k, longer than h_k),
+with one lit site of height a anywhere, the deformation that moves it by one, and noise whose entries are independent with mean m
+and variance v, nothing below ReLU being negative, the sensitivities of layer k are exactly
 
     A_k = F^(2k) / c_k(0)                                       effective receptive field, in sites of the input,
     D_k = (1 - c_k(1) / c_k(0)) / (1 - A_k / L),
     G_k = L (m^2 A_k + v) / (2 a^2 (1 - A_k / L)).
 
-A_k is the participation ratio (sum h)^2 / sum h^2. For s = F it is s^k, and D_k = 1 / A_k up to the finite ring; for s = 1 it grows as
-the square root of k, and D_k falls as 1 / A_k^2. G_k is proportional to A_k once noise with a mean has piled up.
+A_k is the participation ratio (sum h)^2 / sum h^2. For s = F it is s^k, and D_k = 1 / A_k up to the finite ring; for s = 1 it
+grows as the square root of k, and D_k falls as 1 / A_k^2. G_k is proportional to A_k once noise with a mean has piled up.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from relstab.probes import Probes
+# The closed forms do without torch: tables and figures ask for them.
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from relstab.probes import Probes
 
 __all__ = [
     "HomogeneousTheory",
@@ -35,6 +40,7 @@ __all__ = [
     "homogeneous_layers",
     "homogeneous_theory",
     "lit_site_probes",
+    "pair_theory",
     "receptive_fields",
 ]
 
@@ -63,8 +69,8 @@ def composite_filter(filter_size: int, stride: int, depth: int) -> NDArray[np.fl
 def exact_autocorrelations(filter_size: int, stride: int, depth: int) -> list[tuple[int, int]]:
     """c_k(0) and c_k(1) for k = 1 ... ``depth``, as whole numbers.
 
-    With t(d) = max(F - |d|, 0), the autocorrelation of F ones, c_k(d) = sum over e of t(d - s e) c_{k-1}(e): with strides only few
-    distances e matter, so that depth costs nothing.
+    With t(d) = max(F - |d|, 0), the autocorrelation of F ones, c_k(d) = sum over e of t(d - s e) c_{k-1}(e): with strides only
+    few distances e matter, so that depth costs nothing.
     """
     _check(filter_size, stride, depth)
     # |d - s e| < F with |d| <= reach needs |e| <= (reach + F - 1) / s, which is at most reach itself for this one.
@@ -134,15 +140,51 @@ def homogeneous_theory(
     return HomogeneousTheory(field, d, g)
 
 
+def pair_theory(filter_size: int, stride: int, depth: int, size: int, scale: int, rule: str) -> HomogeneousTheory:
+    """A_k, D_k and G_k of homogeneous filters on images with two lit sites, for the perturbations of the scale-detection tasks.
+
+    Two sites that are far apart double what one gives, above and below the fraction. Of the moves by one site, a share b is not
+    made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks, where with s = F every border between windows of layer k
+    that is one between blocks is never crossed either: D_k is then (1 / A_k - 1 / xi) / (1 - A_k / L). The noise is rectified, of
+    variance 4 a^2 (1 - b) / L before, so that
+
+        G_k = (1 - b) (A_k / (2 pi) + 1/2 - 1 / (2 pi)) / (1 - A_k / L).
+
+    Args:
+        filter_size, stride, depth: F, s and K; s = 1 or s = F.
+        size, scale: L and xi.
+        rule: "distance" or "block".
+
+    Returns:
+        Expectations by layer; layers that see the whole ring, A_k >= L, and those whose filters overlap with strides, have NaN.
+    """
+    _check(filter_size, stride, depth)
+    c = autocorrelations(filter_size, stride, depth)
+    field = 1 / c[:, 0]
+    lost = 1 / scale if rule == "block" else 1 / size
+    finite = np.where(field < size, 1 - field / size, np.nan)
+    d = (1 - c[:, 1] / c[:, 0]) * (1 - lost)
+    if rule == "block" and stride > 1:
+        d = np.maximum(1 / field - 1 / scale, 0)
+    g = (1 - lost) * (field / (2 * math.pi) + 0.5 - 0.5 / math.pi)
+    if stride not in (1, filter_size):
+        d, g = np.full_like(d, np.nan), np.full_like(g, np.nan)
+    return HomogeneousTheory(field, d / finite, g / finite)
+
+
 def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int) -> list[Tensor]:
     """Representations f_1 ... f_K of images [N, L] by filters of F weights 1 / F and ReLU, each [N, sites]."""
+    from torch.nn import functional
+
     _check(filter_size, stride, depth)
     weight = images.new_full((1, 1, filter_size), 1 / filter_size)
     left = (filter_size - 1) // 2
     layers, values = [], images[:, None]
     for _ in range(depth):
         if values.shape[2] < filter_size:
-            raise ValueError(f"a layer of {values.shape[2]} sites is less than a filter of {filter_size}: fewer layers are wanted")
+            raise ValueError(
+                f"a layer of {values.shape[2]} sites is less than a filter of {filter_size}: fewer layers are wanted"
+            )
         padded = functional.pad(values, (left, filter_size - 1 - left), mode="circular")
         values = functional.conv1d(padded, weight, stride=stride).relu_()
         layers.append(values[:, 0])
@@ -159,6 +201,10 @@ def lit_site_probes(size: int, count: int | None = None, generator: torch.Genera
         count: P, images with lit sites spread evenly over the ring; None for one at each site.
         generator: of moves and noise, on the CPU.
     """
+    import torch
+
+    from relstab.probes import Probes
+
     sites = torch.arange(size) if count is None else torch.linspace(0, size, count + 1)[:-1].long()
     rows = torch.arange(len(sites))
     images = torch.zeros(len(sites), size, dtype=torch.float64)

@@ -39,8 +39,8 @@ class _Average(nn.Module):
 class ChannelAverages(nn.Module):
     """A network that also averages some of its layers over channels, for :func:`relstab.measure_sensitivity` to watch.
 
-    Its forward pass is that of the network. Layer ``name`` is ``model.name`` here, and its average ``averages.name``, with slashes
-    for dots.
+    Its forward pass is that of the network. Layer ``name`` is ``model.name`` here, and its average ``averages.name``, with
+    slashes for dots.
 
     Args:
         model: any network.
@@ -80,7 +80,9 @@ class ChannelAverages(nn.Module):
             handle.remove()
 
 
-def measure_with_averages(model: nn.Module, probes: Probes, layers: Sequence[str], batch_size: int | None = None) -> "pd.DataFrame":
+def measure_with_averages(
+    model: nn.Module, probes: Probes, layers: Sequence[str], batch_size: int | None = None
+) -> "pd.DataFrame":
     """D, G and R of some layers of a network, whole and averaged over channels, of its input and of its output.
 
     Args:
@@ -88,8 +90,9 @@ def measure_with_averages(model: nn.Module, probes: Probes, layers: Sequence[str
         layers: names of the modules f_1 ... f_K, in order.
 
     Returns:
-        The rows of :func:`relstab.measure_sensitivity` (NaN where a layer gives the same for all images) with the columns representation ("whole", "average") and k: 0 for the
-        input, then 1 ... K, and K + 1 for the output; ``layer`` is the module's name in ``model``.
+        The rows of :func:`relstab.measure_sensitivity` (NaN where a layer gives the same for all images) with the columns
+        representation ("whole", "average") and k: 0 for the input, then 1 ... K, and K + 1 for the output; ``layer`` is the
+        module's name in ``model``.
     """
     import pandas as pd
 
@@ -146,7 +149,8 @@ def measure_ensemble(
 
     task, design, place = trained.task, trained.design, choose_device(str(device))
     probes = {
-        noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity)) for noise in get_args(Noise)
+        noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity))
+        for noise in get_args(Noise)
     }
     layers = [f"layers.{layer}" for layer in range(design.depth)]
     parts = []
@@ -160,7 +164,10 @@ def measure_ensemble(
                 sizes = {(kind, k): float(field[index]) for kind in fields for k, field in enumerate(fields[kind], start=1)}
                 for noise, versions in probes.items():
                     table = measure_with_averages(model, versions, layers, batch_size)
-                    field = [sizes.get(key, 1.0 if key[1] == 0 else float("nan")) for key in zip(table["representation"], table["k"], strict=True)]
+                    field = [
+                        sizes.get(key, 1.0 if key[1] == 0 else float("nan"))
+                        for key in zip(table["representation"], table["k"], strict=True)
+                    ]
                     parts.append(
                         table.assign(
                             state=state,

@@ -1,4 +1,4 @@
-"""The two-dimensional tasks as data sets for the deep networks of the paper: images of n x n pixels, two of them lit (figures 8 and 9)."""
+"""The tasks on images as data sets for the deep networks of the paper (figures 6, 8 and 9)."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,9 @@ def read_pairs(path: str | Path) -> tuple[ScaleTask, Pairs]:
 
     with open_hdf5(path) as file:
         labels = 2 * file["test/labels"][:].astype(np.int8) - 1
-        return ScaleTask(**json.loads(file.attrs["task"])), Pairs(torch.from_numpy(file["test/sites"][:]), torch.from_numpy(labels))
+        return ScaleTask(**json.loads(file.attrs["task"])), Pairs(
+            torch.from_numpy(file["test/sites"][:]), torch.from_numpy(labels)
+        )
 
 
 def write_pair_probes(path: str | Path, dataset: str | Path, number: int, noise: Noise = "gaussian", seed: int = 0) -> None:

@@ -4,9 +4,9 @@ With r(i) = |f_k(x_j)(i) - f_k(0)(i)| the response of site i of layer k to an im
 
     A_k = S_k^(1/d) * mean over j of [ (sum_i r(i))^2 / sum_i r(i)^2 ]^(1/d),
 
-S_k being the sites of the input for each site of the layer, and d the dimension: the participation ratio of the response, in sites
-of the input along an axis. |.| is the norm over channels, or the absolute value of their average. Homogeneous filters give the A_k
-of :func:`relstab.scale_detection.homogeneous.receptive_fields` for s = 1 and for s = F.
+S_k being the sites of the input for each site of the layer, and d the dimension: the participation ratio of the response, in
+sites of the input along an axis. |.| is the norm over channels, or the absolute value of their average. Homogeneous filters
+give the A_k of :func:`relstab.scale_detection.homogeneous.receptive_fields` for s = 1 and for s = F.
 """
 
 import torch

@@ -1,16 +1,20 @@
 """Scale-detection tasks: images with two lit sites, told apart by how far these are from each other (paper, section 3).
 
 In one dimension the sites are a ring of L, in two an n x n image. Task 1 (rule "distance"): y = +1 where the two are nearer than
-the scale xi, -1 where they are farther. Task 2 (rule "block"): y = +1 where both are in the same block of xi sites (on an image, of
-xi x xi: the quadrants, for xi = n/2), -1 otherwise. A task is enumerated completely; what is kept of an image is its two sites.
+the scale xi, -1 where they are farther. Task 2 (rule "block"): y = +1 where both are in the same block of xi sites (on an
+image, of xi x xi: the quadrants, for xi = n/2), -1 otherwise. A task is enumerated completely; what is kept of an image is its
+two sites.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor
+# A task is described and checked, in a config, without torch.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Norm", "Pairs", "Rule", "ScaleTask", "split_pairs"]
 
@@ -33,7 +37,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: slice | Tensor) -> "Pairs":
+    def __getitem__(self, index: slice | Tensor) -> Pairs:
         return Pairs(self.sites[index], self.labels[index])
 
 
@@ -72,13 +76,17 @@ class ScaleTask:
             raise ValueError(f"size is {self.size}: at least 2 sites are wanted")
         if not 1 <= self.scale <= self.size / 2:
             where = "ring" if self.dimension == 1 else "image"
-            raise ValueError(f"scale is {self.scale} and size is {self.size}: from 1 to half the {where}, {self.size // 2}, is wanted")
+            raise ValueError(
+                f"scale is {self.scale} and size is {self.size}: from 1 to half the {where}, {self.size // 2}, is wanted"
+            )
         if not (self.amplitude > 0 and math.isfinite(self.amplitude)):
             raise ValueError(f"amplitude is {self.amplitude}: a positive number is wanted")
         if not 0 <= self.gap < self.scale:
             raise ValueError(f"gap is {self.gap:g} and scale is {self.scale}: a gap from 0 to below the scale is wanted")
         if self.rule == "block" and self.gap:
-            raise ValueError(f"gap is {self.gap:g} and rule is 'block': there is no distance to leave out, and a gap of 0 is wanted")
+            raise ValueError(
+                f"gap is {self.gap:g} and rule is 'block': there is no distance to leave out, and a gap of 0 is wanted"
+            )
         if self.rule == "block" and self.size % self.scale:
             raise ValueError(f"scale is {self.scale} and size is {self.size}: blocks that fill the size evenly are wanted")
 
@@ -89,11 +97,13 @@ class ScaleTask:
 
     @property
     def height(self) -> float:
-        """Value of a lit site: the amplitude times sqrt(L/2) on the ring, n^2/2 on an image, as in the reference implementation."""
+        """Value of a lit site: the amplitude times sqrt(L/2) on the ring, n^2/2 on an image (the reference's)."""
         return self.amplitude * (math.sqrt(self.size / 2) if self.dimension == 1 else self.size**2 / 2)
 
     def coordinates(self, sites: Tensor) -> Tensor:
         """Coordinates [..., dimension] of sites [...]: position on the ring, or row and column."""
+        import torch
+
         if self.dimension == 1:
             return sites[..., None]
         return torch.stack([sites // self.size, sites % self.size], -1)
@@ -104,6 +114,8 @@ class ScaleTask:
 
     def label(self, first: Tensor, second: Tensor) -> Tensor:
         """Labels of pairs of sites: +1, -1, or 0 for those that the gap leaves out, int8."""
+        import torch
+
         if self.rule == "block":
             same = [self._along(first, axis) // self.scale == self._along(second, axis) // self.scale for axis in self._axes]
             return torch.where(torch.stack(same).all(0), 1, -1).to(torch.int8)
@@ -130,6 +142,8 @@ class ScaleTask:
 
     def enumerate(self) -> Pairs:
         """All pairs of different sites that have a label, in order of their sites."""
+        import torch
+
         first, second = (sites.to(torch.int32) for sites in torch.triu_indices(self.sites, self.sites, 1))
         labels = self.label(first, second)
         kept = labels != 0
@@ -137,8 +151,10 @@ class ScaleTask:
 
     def images(self, sites: Tensor) -> Tensor:
         """Images [N, 1, L] or [N, 1, n, n] (float32) in which the given sites [N, lit] have :attr:`height` and all others 0."""
+        import torch
+
         flat = torch.zeros(len(sites), self.sites).scatter_(1, sites.long(), self.height)
-        return flat.unflatten(1, (1, *[self.size] * self.dimension))
+        return flat.reshape(len(sites), 1, *[self.size] * self.dimension)
 
     @property
     def least_error_of_translation_invariant(self) -> float:
@@ -147,6 +163,8 @@ class ScaleTask:
         A convolutional network of stride 1 with circular padding and global average pooling is such a function: all it can see of
         a pair is the displacement between its sites.
         """
+        import torch
+
         pairs = self.enumerate()
         first, second = self.coordinates(pairs.sites[:, 0]), self.coordinates(pairs.sites[:, 1])
         # The displacement seen from either site is the same one.
@@ -166,6 +184,8 @@ def split_pairs(pairs: Pairs, train: int, test: int | None = None, seed: int = 0
         test: how many to test on, even; None for all that balanced classes leave.
         seed: of the choice and the order.
     """
+    import torch
+
     for name, count in (("train", train), ("test", test)):
         if count is not None and (count < 2 or count % 2):
             raise ValueError(f"{name} is {count}: an even number of pairs, at least 2, is wanted, half of them of each label")
@@ -176,8 +196,8 @@ def split_pairs(pairs: Pairs, train: int, test: int | None = None, seed: int = 0
     wanted = train + (2 if test is None else test)
     if wanted > 2 * each:
         raise ValueError(
-            f"{train} training pairs and {'some' if test is None else test} test pairs are wanted, and the task has {2 * each} in "
-            f"balanced classes ({len(members[0])} of label 1, {len(members[1])} of label -1)"
+            f"{train} training pairs and {'some' if test is None else test} test pairs are wanted, and the task has {2 * each} "
+            f"in balanced classes ({len(members[0])} of label 1, {len(members[1])} of label -1)"
         )
     last = each if test is None else (train + test) // 2
     parts = []

@@ -1,0 +1,89 @@
+"""What a simple CNN is made of, described and checked without torch; :mod:`relstab.scale_detection.simple_cnn` builds it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from relstab.architectures import ACTIVATION_NAMES, ActivationName
+
+__all__ = ["PAIRS", "Scaling", "SimpleDesign"]
+
+PAIRS = "pairs"
+"""Name of the data set of images with two lit pixels, in tables and files."""
+
+Scaling = Literal["mean_field", "ntk"]
+
+
+@dataclass(frozen=True)
+class SimpleDesign:
+    """What a simple CNN is made of.
+
+    Attributes:
+        depth: K, convolutional layers.
+        filter_size: F, sites of a filter along each axis.
+        stride: s, sites between windows.
+        channels: H of every layer.
+        activation: phi: "relu", "tanh", "gelu" or "abs".
+        scaling: of the read-out: "mean_field", 1/H, or "ntk", 1/sqrt(H).
+        dimension: 1 or 2.
+        bias: whether layers have biases (the read-out has one in any case).
+    """
+
+    depth: int
+    filter_size: int
+    stride: int
+    channels: int
+    activation: ActivationName = "relu"
+    scaling: Scaling = "mean_field"
+    dimension: int = 1
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "filter_size", "stride", "channels"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} is {value}: at least 1 is wanted")
+        if self.stride > self.filter_size:
+            raise ValueError(
+                f"stride is {self.stride} and filter_size is {self.filter_size}: a stride of at most the filter is wanted: "
+                f"sites between windows are never seen otherwise"
+            )
+        if self.dimension not in (1, 2):
+            raise ValueError(f"dimension is {self.dimension}: 1, a ring, or 2, an image, is wanted")
+        for name, allowed in (("activation", ACTIVATION_NAMES), ("scaling", get_args(Scaling))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: one of {', '.join(map(repr, allowed))} is wanted")
+
+    @property
+    def gain(self) -> float:
+        """Factor after the activation: sqrt of the sites in a window, sqrt(F) on the ring."""
+        return float(self.filter_size ** (self.dimension / 2))
+
+    @property
+    def window(self) -> int:
+        """Sites in a window."""
+        return int(self.filter_size**self.dimension)
+
+    @property
+    def readout(self) -> float:
+        """Factor of the read-out: 1/H or 1/sqrt(H)."""
+        return 1 / self.channels if self.scaling == "mean_field" else self.channels**-0.5
+
+    @property
+    def rate_factor(self) -> float:
+        """Factor of the learning rate: H in the mean-field scaling, where features then move as much at any width, or 1."""
+        return float(self.channels) if self.scaling == "mean_field" else 1.0
+
+    def parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the parameters in order; weights are [window * channels before, H], sites first."""
+        before = 1
+        for layer in range(self.depth):
+            yield f"weights.{layer}", (self.window * before, self.channels)
+            if self.bias:
+                yield f"biases.{layer}", (self.channels,)
+            before = self.channels
+        yield "beta", (self.channels,)
+        yield "output_bias", ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)

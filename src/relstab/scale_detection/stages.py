@@ -1,0 +1,170 @@
+"""The stages of the pipeline on the simple CNNs: train an ensemble, measure it, and measure networks of homogeneous filters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from relstab.devices import choose_device
+from relstab.scale_detection.design import SimpleDesign
+from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, train_ensemble
+from relstab.scale_detection.homogeneous import homogeneous_layers, homogeneous_theory, lit_site_probes
+from relstab.scale_detection.measurement import measure_ensemble
+from relstab.scale_detection.storage import load_ensemble, save_ensemble, write_rows
+from relstab.scale_detection.tasks import ScaleTask, split_pairs
+from relstab.seeding import derive_seed, make_generator
+from relstab.storage import open_hdf5, provenance
+
+__all__ = ["HOMOGENEOUS", "measure_homogeneous", "measure_saved_ensemble", "train_and_save_ensemble"]
+
+HOMOGENEOUS: dict[str, dict[str, int]] = {
+    "homogeneous_stride1": {"filter_size": 5, "stride": 1, "depth": 12, "size": 256},
+    "homogeneous_strided": {"filter_size": 2, "stride": 2, "depth": 9, "size": 4096},
+}
+"""Networks of homogeneous filters that every run measures, as the check of the theory."""
+
+# Lit sites at a time: a ring of 4,096 sites has as many images.
+_CHUNK = 512
+
+
+def train_and_save_ensemble(
+    path: str | Path,
+    experiment: str,
+    task: ScaleTask,
+    design: SimpleDesign,
+    recipe: EnsembleRecipe,
+    pairs: int,
+    seeds: int,
+    config_seed: int = 0,
+    device: str = "auto",
+    checkpoint_minutes: float = 3.0,
+) -> TrainedEnsemble:
+    """Train simple CNNs with seeds 0, 1, ... and write them, with the pairs of their task, to HDF5.
+
+    Args:
+        path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``.
+        experiment: its name in the config.
+        task, design, recipe: what to train on what, and how.
+        pairs: P, for training; all others are for the test, as many of one label as of the other.
+        seeds: how many networks.
+        config_seed: of the whole run.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        checkpoint_minutes: between two checkpoints.
+    """
+    import contextlib
+    import shutil
+
+    train, test = split_pairs(task.enumerate(), pairs, seed=derive_seed("pairs", experiment, config_seed))
+    checkpoints = Path(path).with_suffix(".checkpoints")
+    trained = train_ensemble(
+        task,
+        train,
+        design,
+        recipe,
+        range(seeds),
+        identity=(config_seed, experiment, design.activation),
+        device=device,
+        checkpoints=checkpoints,
+        checkpoint_minutes=checkpoint_minutes,
+    )
+    save_ensemble(path, trained, train, test, experiment, config_seed, str(choose_device(device)))
+    if trained.checkpoints is not None:
+        shutil.rmtree(trained.checkpoints, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        checkpoints.rmdir()  # unless checkpoints of another recipe are in it
+    return trained
+
+
+def _described(task: ScaleTask, design: SimpleDesign) -> dict[str, Any]:
+    """Columns that tell experiments apart."""
+    return {
+        "rule": task.rule,
+        "size": task.size,
+        "scale": task.scale,
+        "gap": task.gap,
+        "filter_size": design.filter_size,
+        "stride": design.stride,
+        "depth": design.depth,
+        "channels": design.channels,
+        "activation": design.activation,
+    }
+
+
+def measure_saved_ensemble(
+    path: str | Path, network: str | Path, probes: int, seed: int = 0, batch_size: int | None = None, device: str = "auto"
+) -> None:
+    """Measure an ensemble of :func:`train_and_save_ensemble`: a row for each state, seed, noise, representation and layer.
+
+    Args:
+        path: of the HDF5 file to write, see :func:`relstab.scale_detection.storage.read_rows`.
+        network: file of the ensemble.
+        probes: P, test pairs to measure on; all, where there are fewer.
+        seed: of the whole run.
+        batch_size, device: as in :func:`relstab.measure_sensitivity`.
+    """
+    trained, train, test = load_ensemble(network)
+    with open_hdf5(network) as file:
+        experiment, parameters = str(file.attrs["experiment"]), str(file.attrs["parameters"])
+    rows = measure_ensemble(trained, test, probes, (seed, experiment), batch_size, device)
+    by_seed = {name: dict(zip(trained.seeds, getattr(trained, name), strict=True)) for name in ("epochs", "reached_zero")}
+    least = trained.task.least_error_of_translation_invariant if trained.design.stride == 1 else 0.0
+    rows = rows.assign(
+        experiment=experiment,
+        **_described(trained.task, trained.design),
+        pairs=len(train),
+        epochs=rows["seed"].map(by_seed["epochs"]),
+        reached_zero=rows["seed"].map(by_seed["reached_zero"]),
+        least_error=least,
+    )
+    attributes = {"network_parameters": parameters, **provenance({"probes": probes}, seed, str(choose_device(device)))}
+    write_rows(path, rows, attributes)
+
+
+def _homogeneous_rows(name: str, kind: Mapping[str, int], seed: int) -> pd.DataFrame:
+    """D and G of one network of homogeneous filters over all its lit sites, beside their closed forms."""
+    probes = lit_site_probes(kind["size"], generator=make_generator("homogeneous", name, seed))
+    network = {key: kind[key] for key in ("filter_size", "stride", "depth")}
+    noise = probes.noisy - probes.images
+    theory = homogeneous_theory(
+        **network, size=kind["size"], height=1.0, noise_mean=float(noise.mean()), noise_variance=float(noise.var())
+    )
+    count, depth = len(probes), kind["depth"]
+    sums = {"D": [0.0] * depth, "G": [0.0] * depth, "square": [0.0] * depth}
+    totals: list[Any] = [0.0] * depth
+    for start in range(0, count, _CHUNK):
+        part = probes[slice(start, start + _CHUNK)]
+        versions = [homogeneous_layers(version, **network) for version in (part.images, part.deformed, part.noisy)]
+        for layer, (clean, deformed, noisy) in enumerate(zip(*versions, strict=True)):
+            sums["D"][layer] += float((deformed - clean).square().sum())
+            sums["G"][layer] += float((noisy - clean).square().sum())
+            sums["square"][layer] += float(clean.square().sum())
+            totals[layer] = totals[layer] + clean.sum(0)
+    # E|f(x1) - f(x2)|^2 over all pairs is 2 (mean|f|^2 - |mean f|^2).
+    spread = [
+        2 * (square - float((total / count).square().sum()) * count) for square, total in zip(sums["square"], totals, strict=True)
+    ]
+    columns = {name: [total / below for total, below in zip(sums[name], spread, strict=True)] for name in ("D", "G")}
+    return pd.DataFrame(
+        {
+            "experiment": name,
+            "size": kind["size"],
+            **network,
+            "k": range(1, depth + 1),
+            **columns,
+            "receptive_field": theory.receptive_field,
+            "theory_D": theory.D,
+            "theory_G": theory.G,
+        }
+    )
+
+
+def measure_homogeneous(path: str | Path, seed: int = 0) -> None:
+    """Measure the networks of :data:`HOMOGENEOUS`: a row for each layer, with D, G and their closed forms.
+
+    Args:
+        path: of the HDF5 file to write.
+        seed: of the whole run.
+    """
+    rows = pd.concat([_homogeneous_rows(name, kind, seed) for name, kind in HOMOGENEOUS.items()], ignore_index=True)
+    write_rows(path, rows, provenance({"networks": HOMOGENEOUS}, seed))
