@@ -1,5 +1,6 @@
 # How deep convolutional networks lose spatial information: from images to figures.
-# Data flow: config -> dataset -> networks -> (probes -> sensitivity), spectra -> tables -> figures, claims -> report.
+# Data flow: config -> dataset -> networks -> (probes -> sensitivity), spectra -> tables -> figures, claims -> report; beside it the
+# scale-detection tasks, which need no data set: networks -> sensitivity -> the same tables, figures, claims.
 
 from snakemake.utils import min_version
 
@@ -12,6 +13,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/networks.smk"
+include: "workflow/rules/scale_detection.smk"
 include: "workflow/rules/sensitivity.smk"
 include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"

@@ -123,7 +123,7 @@ def test_convolutional_says_whether_there_are_filters(name):
         (lambda: relstab.build_model("lenet", (1, 28, 28), 10, activation="sin"), "activation is 'sin': one of relu, tanh,"),
         (lambda: relstab.build_model("lenet", (1, 28, 28), 10, pooling="min"), "pooling is 'min': one of max, average, none"),
         (lambda: relstab.build_model("resnet18", (1, 28, 28), 10, pooling="max"), "resnet18 has no pooling to replace"),
-        (lambda: relstab.build_model("lenet", (1, 28, 28), 1), "classes is 1"),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 0), "classes is 0"),
         (lambda: relstab.build_model("lenet", (1, 8, 8), 10), "LeNet wants at least 16 x 16"),
     ],
 )

@@ -70,6 +70,35 @@ def test_the_default_config_is_valid():
         ("checkpoint_minutes", 0, "checkpoint_minutes: 0 is given; a number above 0"),
         ("results", "out/{x}", "results: 'out/{x}' is given; a folder without braces"),
         ("correlation.confidence", 95, "correlation.confidence: 95 is given; a number below 1"),
+        (
+            "scale_detection.simple.task1_strided.scale",
+            65,
+            "scale_detection.simple.task1_strided: scale is 65 and size is 128: from 1",
+        ),
+        (
+            "scale_detection.simple.task1_strided.gap",
+            32,
+            "task1_strided: gap is 32 and scale is 32: a gap from 0 to below the scale",
+        ),
+        ("scale_detection.simple.task2_strided.gap", 1, "task2_strided: gap is 1 and rule is 'block'"),
+        ("scale_detection.simple.task2_strided.scale", 30, "task2_strided: scale is 30 and size is 128: blocks that fill"),
+        (
+            "scale_detection.simple.task2_strided.channels",
+            0,
+            "task2_strided.channels: 0 is given; a number of at least 1 is wanted",
+        ),
+        ("scale_detection.simple.task2_strided.depth", -1, "task2_strided.depth: -1 is given; a number of at least 1 is wanted"),
+        ("scale_detection.simple.task2_strided.stride", 3, "task2_strided: stride is 3 and filter_size is 2"),
+        ("scale_detection.simple.task2_strided.pairs", 99, "task2_strided: train is 99: an even number of pairs"),
+        ("scale_detection.simple.task2_strided.pairs", 4096, "task2_strided: 4096 training pairs and some test pairs are wanted"),
+        ("scale_detection.simple.task2_strided.pears", 8, "(nearest: 'pairs')"),
+        ("scale_detection.simple.task2_strided.activations", ["tanhh"], "(nearest: 'tanh')"),
+        ("scale_detection.simple.a-b", {}, "'a-b' is no name of an experiment"),
+        ("scale_detection.images.scale", 15, "scale_detection.images: scale is 15 and size is 28: from 1 to half the image, 14"),
+        ("scale_detection.images.architectures", ["lennet"], "'lennet' is unknown"),
+        ("scale_detection.images.recipes.lenet.epoch", 3, "(nearest: 'epochs')"),
+        ("scale_detection.images.train_pairs", 7, "scale_detection.images: train is 7: an even number of pairs"),
+        ("scale_detection.probes", 3000, "scale_detection.probes is 3000 and scale_detection.images.test_pairs is 2000"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
@@ -119,14 +148,54 @@ def test_the_lowest_noise_level_is_shuffled_unless_the_config_says_otherwise():
     assert load_config(changed("channel_shuffle.noise", [0, 30])).shuffled_noise == [0, 30]
 
 
+def merge(base, overlay):
+    """Sections key by key, as Snakemake merges config files."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+def test_an_experiment_can_be_left_out_and_all_of_scale_detection_be_switched_off():
+    config = load_config(changed("scale_detection.simple.task1_strided", None))
+    assert "task1_strided" not in config.scale_detection.experiments
+    assert "task2_strided" in config.scale_detection.experiments
+    config = load_config(changed("scale_detection.enabled", False))
+    assert config.scale_detection.experiments == {}
+    assert config.scale_detection.architectures == []
+
+
+def test_deep_networks_on_pairs_have_their_own_recipe():
+    config = load_config(changed("scale_detection.images.recipes.lenet", {"width": 2.0, "seeds": 5}))
+    images = config.scale_detection.images
+    assert images.training_of("lenet").loss == "hinge"
+    assert images.training_of("lenet").width == 2
+    assert images.seeds_of("lenet") == [0, 1, 2, 3, 4]
+    assert config.training_of("lenet").loss == "cross_entropy"
+
+
+def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
+    """L = 128, xi = 32, H = 1000, ten seeds, 1,024 pairs in batches of 8; F = s = 2 and K = 7 with strides."""
+    config = load_config(merge(BASE, yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())))
+    for name, experiment in config.scale_detection.experiments.items():
+        assert (experiment.size, experiment.scale, experiment.channels) == (128, 32, 1000), name
+        assert (experiment.seeds, experiment.pairs, experiment.batch_size) == (10, 1024, 8), name
+        if experiment.stride > 1:
+            assert (experiment.filter_size, experiment.stride, experiment.depth) == (2, 2, 7), name
+    images = config.scale_detection.images
+    assert (images.size, images.scale, images.gap, images.train_pairs, images.seeds) == (28, 14, 2, 1024, 10)
+    for name in images.architectures:
+        recipe = images.training_of(name)
+        assert (recipe.loss, recipe.epochs, recipe.batch_size, recipe.width) == ("hinge", 300, 128, 1.0), name
+
+
 def test_the_papers_config_holds_its_recipe():
     """SGD, momentum 0.9, rate 0.1, weight decay 5e-4, cosine over 0.8 of 250 epochs, batches of 128; four seeds, ten of fc."""
     overlay = yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())
     merged = copy.deepcopy(BASE)
     for key, value in overlay.items():
         if isinstance(value, dict):
-            for inner, own in value.items():
-                merged[key][inner] = merged[key].get(inner, {}) | own if isinstance(own, dict) else own
+            merged[key] = merge(merged[key], value)
         else:
             merged[key] = value
     config = load_config(merged, "config.yaml with paper.yaml")

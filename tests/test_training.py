@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import shutil
 
@@ -270,3 +271,45 @@ def test_a_compiled_network_is_the_same(digits, test_images):
     assert plain.states["last"].keys() == compiled.states["last"].keys()
     for name, value in plain.states["last"].items():
         torch.testing.assert_close(compiled.states["last"][name], value, rtol=1e-3, atol=1e-5)
+
+
+def two_digits(digits):
+    """Zeros and ones among the digits."""
+    parts = {part: digits.labels[part] < 2 for part in ("train", "test")}
+    images = {part: digits.images[part][chosen] for part, chosen in parts.items()}
+    return dataclasses.replace(
+        digits, images=images, labels={part: digits.labels[part][chosen] for part, chosen in parts.items()}
+    )
+
+
+def test_hinge_loss_trains_one_output_whose_sign_is_the_class(digits, tmp_path):
+    pair = two_digits(digits)
+    test = normalise(torch.from_numpy(pair.images["test"]), pair), torch.from_numpy(pair.labels["test"])
+    recipe = QUICK.model_copy(update={"loss": "hinge", "epochs": 6, "batch_size": 10, "width": 1.0})
+    network = relstab.train_network("lenet", pair, test, recipe, sigma=0, seed=0, device="cpu")
+    assert network.classes == 1
+    assert network.history[-1]["test_error"] < 0.1
+    relstab.save_network(tmp_path / "net.h5", network)
+    model = relstab.load_network(tmp_path / "net.h5")
+    with torch.no_grad():
+        outputs = model(test[0])
+    assert outputs.shape == (len(test[0]), 1)
+    wrong = ((outputs[:, 0] > 0).long() != test[1]).double().mean()
+    assert classification_error(model, *test) == pytest.approx(float(wrong)) == network.history[-1]["test_error"]
+
+
+def test_the_hinge_loss_is_its_formula():
+    """max(0, 1 - y f(x)), y = +1 for class 1 and -1 for class 0."""
+    outputs = torch.tensor([[2.0], [0.3], [-0.4], [-3.0]])
+    target = torch.tensor([1, 0, 1, 0])
+    recipe = QUICK.model_copy(update={"loss": "hinge"})
+    run = object.__new__(TrainingRun)
+    run.recipe, run.forward, run.device, run.dtype = recipe, lambda _: outputs, torch.device("cpu"), torch.float32
+    expected = (0 + 1.3 + 1.4 + 0) / 4
+    assert float(TrainingRun.loss(run, outputs, target)) == pytest.approx(expected)
+
+
+def test_hinge_loss_is_for_two_classes(digits, test_images):
+    recipe = QUICK.model_copy(update={"loss": "hinge"})
+    with pytest.raises(ValueError, match="loss is 'hinge' and mnist5k has 10 classes: two are wanted"):
+        relstab.train_network("lenet", digits, test_images, recipe, sigma=0, seed=0, device="cpu")

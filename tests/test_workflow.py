@@ -67,6 +67,21 @@ def planned(folder, config=SMOKE, cores="2"):
 FIGURES = {"figure_1", "figure_3", "figure_4", "figure_10", "figure_11", "figure_over_training"}
 ALL_TABLES = {"network_table", "sensitivity_table", "spectrum_table", "correlation_table", "claim_table", "over_training_table"}
 COLLECTING = FIGURES | ALL_TABLES
+# What follows a training of simple CNNs, and of a deep network on images with two lit pixels; claims follow both.
+OF_ENSEMBLES = {"layer_table", "exponent_table", "figure_7", "figure_relu_tanh", "claim_table"}
+OF_PAIRS = {
+    "pair_network_table",
+    "pair_sensitivity_table",
+    "pair_correlation_table",
+    "figure_6",
+    "figure_8",
+    "figure_9",
+    "claim_table",
+}
+SCALE_FIGURES = {"figure_5", "figure_6", "figure_7", "figure_8", "figure_9", "figure_relu_tanh"}
+PAIR_NETWORK = "networks/pairs/lenet/noise0/seed0.h5"
+PAIR_SENSITIVITY = "sensitivity/pairs/lenet/noise0/seed0.h5"
+ENSEMBLES = {"task1_stride1/relu", "task1_stride1/tanh", "task2_strided/relu"}
 # What follows a training of lenet; the others keep no snapshots.
 OVER_TRAINING = {"sensitivity_over_training", "over_training_table", "figure_over_training"}
 
@@ -123,8 +138,21 @@ def test_all_that_is_promised_is_there(finished):
         assert rows.loc[(shuffle, 4), "D"] != rows.loc[("none", 4), "D"]
     assert rows.loc[("0", 4), "D"] != rows.loc[("1", 4), "D"]
     claims = pd.read_csv(results / "tables/claims.csv")
-    assert claims["claim"].tolist() == [1, 2, 3, 4, 5, 6, 7, 12]
-    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 6
+    assert claims["claim"].tolist() == list(range(1, 13))
+    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 13
+    layers = pd.read_csv(results / "tables/scale_detection_layers.csv")
+    ensembles = layers[layers["state"] != "homogeneous"]
+    assert set(ensembles["experiment"] + "/" + ensembles["activation"]) == ENSEMBLES
+    assert set(ensembles["seed"]) == set(range(5))
+    assert set(ensembles["state"]) == {"init", "trained", "decayed"}
+    exponents = pd.read_csv(results / "tables/scale_detection.csv").set_index(["experiment", "sensitivity"])
+    for name, expected, near in (("stride1", (-2, 1), 0.2), ("strided", (-1, 1), 0.06)):
+        for sensitivity, value in zip(("D", "G"), expected, strict=True):
+            assert exponents.loc[(f"homogeneous_{name}", sensitivity), "predicted"] == value
+            assert abs(exponents.loc[(f"homogeneous_{name}", sensitivity), "exponent"] - value) < near
+    pairs = pd.read_csv(results / "tables/scale_detection_sensitivity.csv")
+    assert set(pairs["dataset"]) == {"pairs"}
+    assert set(pairs["state"]) == {"init", "trained"}
     over_training = pd.read_csv(results / "tables/over_training.csv")
     assert sorted(over_training["epoch"].unique()) == [0, 1, 2, 3, 6]
     assert set(over_training["architecture"]) == {"lenet"}
@@ -237,7 +265,7 @@ def test_other_probes_train_nothing(finished, tmp_path, change):
 
 @pytest.mark.parametrize("change", [{"figures__dpi": 90}, {"figures__font_size": 9}])
 def test_a_figure_option_draws_figures_only(finished, tmp_path, change):
-    assert set(planned(finished, overlay(tmp_path / "c.yaml", **change))) == FIGURES
+    assert set(planned(finished, overlay(tmp_path / "c.yaml", **change))) == FIGURES | SCALE_FIGURES | {"figure_2"}
 
 
 def test_another_example_draws_its_figure_only(finished, tmp_path):
@@ -272,26 +300,82 @@ def test_shuffles_train_nothing_and_measure_nothing_else(finished, tmp_path, cha
 
 def test_a_confidence_measures_nothing(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", correlation__confidence=0.9))
-    assert set(jobs) == {"correlation_table", "claim_table", "figure_1", "figure_10"}
+    assert set(jobs) == {
+        "correlation_table", "claim_table", "figure_1", "figure_10",
+        "exponent_table", "figure_7", "pair_correlation_table", "figure_6",
+    }  # fmt: skip
 
 
 def test_best_weights_train_nothing(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", sensitivity__weights="best"))
-    assert set(jobs) == {"sensitivity", "shuffled_sensitivity", "spectra"} | COLLECTING - {"over_training_table"}
+    assert set(jobs) == {"sensitivity", "shuffled_sensitivity", "spectra"} | (COLLECTING | OF_PAIRS) - {"over_training_table"}
 
 
 def test_activations_that_are_kept_measure_again_and_shuffle_nothing(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", sensitivity__keep_activations=["output"]))
-    assert len(jobs["sensitivity"]) == 6
-    assert set(jobs) == {
+    assert len(jobs["sensitivity"]) == 7
+    assert set(jobs) == (OF_PAIRS - {"pair_network_table"}) | {
         "sensitivity", "sensitivity_table", "correlation_table", "claim_table",
         "figure_1", "figure_3", "figure_10", "figure_11",
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.02}, {"epochs": 11}, {"decay_epochs": 4}, {"weight_decay": 0.1}, {"channels": 9}, {"depth": 5},
+        {"seeds": 6}, {"pairs": 66}, {"scaling": "ntk"},
+    ],
+)  # fmt: skip
+def test_a_key_of_one_experiment_trains_and_measures_it_only(finished, tmp_path, change):
+    ((key, value),) = change.items()
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", **{f"scale_detection__simple__task2_strided__{key}": value}))
+    assert jobs["train_ensemble"] == {"scale_detection/networks/task2_strided/relu.h5"}
+    assert jobs["ensemble_sensitivity"] == {"scale_detection/sensitivity/task2_strided/relu.h5"}
+    assert set(jobs) == {"train_ensemble", "ensemble_sensitivity"} | OF_ENSEMBLES
+
+
+def test_another_activation_of_an_experiment_trains_it_only(finished, tmp_path):
+    change = {"scale_detection__simple__task2_strided__activations": ["relu", "abs"]}
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", **change))
+    assert jobs["train_ensemble"] == {"scale_detection/networks/task2_strided/abs.h5"}
+    assert set(jobs) == {"train_ensemble", "ensemble_sensitivity"} | OF_ENSEMBLES
+
+
+def test_a_deep_network_on_pairs_is_trained_by_its_own_recipe(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", scale_detection__images__training__momentum=0.5))
+    assert jobs["train"] == {PAIR_NETWORK}
+    assert jobs["sensitivity"] == {PAIR_SENSITIVITY}
+    assert set(jobs) == {"train", "sensitivity"} | OF_PAIRS
+
+
+def test_another_task_on_images_makes_its_data_anew(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", scale_detection__images__norm="Linf"))
+    made = {"pair_dataset", "pair_probes", "noisy_test", "train", "sensitivity", "sample_table", "figure_5"}
+    assert set(jobs) == OF_PAIRS | made
+    assert jobs["noisy_test"] == {"datasets/pairs/test_noise0.h5"}
+
+
+def test_other_pairs_to_measure_on_train_nothing(finished, tmp_path):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", scale_detection__probes=50))
+    assert len(jobs["ensemble_sensitivity"]) == 3
+    assert jobs["sensitivity"] == {PAIR_SENSITIVITY}
+    measured = {"ensemble_sensitivity", "pair_probes", "sensitivity"}
+    assert set(jobs) == measured | OF_ENSEMBLES | OF_PAIRS - {"pair_network_table"}
+
+
+def test_without_scale_detection_none_of_it_is_made(tmp_path):
+    jobs = planned(tmp_path, overlay(tmp_path / "c.yaml", scale_detection__enabled=False))
+    made = {path for paths in jobs.values() for path in paths}
+    assert not [path for path in made if "pairs" in path or "scale_detection" in path]
+    assert not {"train_ensemble", "homogeneous_sensitivity", "layer_table"} & set(jobs)
+    assert len(jobs["train"]) == 6
+
+
 def test_another_folder_or_seed_of_the_run_is_all_new(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", seed=5))
-    assert len(jobs["train"]) == 6
+    assert len(jobs["train"]) == 7
+    assert len(jobs["train_ensemble"]) == 3
     assert len(jobs["prepare_dataset"]) == 1
 
 

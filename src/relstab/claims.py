@@ -25,6 +25,10 @@ Statistic = Callable[[NDArray[np.int64]], float]
 
 # Claim 12 says "about": within a factor of two.
 _ABOUT = 2.0
+# How far a fitted exponent may be from the predicted one, for G_k (claim 9) and D_k (claim 10).
+_TOLERANCE = {"G": 0.2, "D": 0.3}
+# Mean test error up to which simple CNNs have learned their task.
+_LEARNED = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,65 @@ def _convolutional(layers: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame
     return layers[layers["architecture"].isin(spectrum["architecture"].unique())]
 
 
+def _learned_experiments(layers: pd.DataFrame) -> set[str]:
+    """Experiments with ReLU whose networks learned, at zero training loss or as near to it as they came."""
+    errors = layers[(layers["state"] == "trained") & (layers["activation"] == "relu")].groupby("experiment")["test_error"].mean()
+    return set(errors.index[errors <= _LEARNED])
+
+
+def _farthest(layers: pd.DataFrame, exponents: pd.DataFrame, name: str) -> tuple[float, float, float, str]:
+    """Exponent of the experiment that is farthest from the prediction, with its interval, and the verdict over all of them.
+
+    Of D the difference from the prediction, of G the exponent itself; channels averaged, noise rectified as in the theory, and
+    the last state of each experiment.
+    """
+    chosen = exponents[
+        exponents["experiment"].isin(_learned_experiments(layers))
+        & (exponents["activation"] == "relu")
+        & (exponents["sensitivity"] == name)
+        & (exponents["noise"] == "rectified")
+        & (exponents["representation"] == "average")
+        & exponents["state"].isin(["trained", "decayed"])
+    ]
+    chosen = chosen[chosen["exponent"].notna()].groupby("experiment").tail(1)
+    if chosen.empty:
+        return math.nan, math.nan, math.nan, "undecided"
+    centre = 1.0 if name == "G" else 0.0
+    shift = 0.0 if name == "G" else chosen["predicted"]
+    values = pd.DataFrame({column: chosen[column] - shift for column in ("exponent", "low", "high")})
+    tolerance = _TOLERANCE[name]
+    verdicts = {
+        _verdict(low, high, centre - tolerance, centre + tolerance)
+        for low, high in zip(values["low"], values["high"], strict=True)
+    }
+    verdict = next(word for word in ("not supported", "undecided", "supported") if word in verdicts)
+    value, low, high = values.to_numpy(float)[int(np.argmax(np.abs(values["exponent"].to_numpy(float) - centre)))]
+    return float(value), float(low), float(high), verdict
+
+
+def _relu_over_tanh(layers: pd.DataFrame, settings: _Settings) -> tuple[float, float, float, str]:
+    """Least over experiments of the mean ln(G with ReLU / G with tanh) of the output, with its interval over networks."""
+    outputs = layers[(layers["layer"] == "output") & (layers["noise"] == "gaussian") & (layers["state"] == "trained")]
+    usable = outputs[(outputs["G"] > 0) & np.isfinite(outputs["G"]) & (outputs["test_error"] <= _LEARNED)]
+    results = []
+    for experiment, part in usable.groupby("experiment"):
+        by_activation = {name: np.log(rows["G"].to_numpy()) for name, rows in part.groupby("activation")}
+        if {"relu", "tanh"} <= set(by_activation):
+            relu, tanh = by_activation["relu"], by_activation["tanh"]
+            low = high = math.nan
+            if min(len(relu), len(tanh)) >= 4:
+                rng = np.random.default_rng(derive_seed("claims", "11", str(experiment), settings.seed))
+                size = settings.resamples
+                first = relu[rng.integers(len(relu), size=(size, len(relu)))].mean(1)
+                second = tanh[rng.integers(len(tanh), size=(size, len(tanh)))].mean(1)
+                low, high = percentile_interval(first - second, settings.confidence)
+            results.append((float(relu.mean() - tanh.mean()), low, high))
+    if not results:
+        return math.nan, math.nan, math.nan, "undecided"
+    value, low, high = (float(np.min(column)) for column in zip(*results, strict=True))
+    return value, low, high, _verdict(low, high)
+
+
 def claim_table(
     networks: pd.DataFrame,
     sensitivity: pd.DataFrame,
@@ -95,14 +158,21 @@ def claim_table(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    layers: pd.DataFrame | None = None,
+    exponents: pd.DataFrame | None = None,
+    pair_networks: pd.DataFrame | None = None,
+    pair_sensitivity: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Decide the claims on real data: 1 to 7 of the paper, and 12 of Petrini et al.
+    """Decide the claims: 1 to 7 of the paper on real data, 8 to 11 on the scale-detection tasks, and 12 of Petrini et al.
 
     Claims 1, 2, 4 to 7 and 12 are about the lowest noise level of the run, claim 3 about all the others. Networks that did not
-    learn are left out of all of them.
+    learn are left out of all of them. Claims 9 and 10 are about every experiment whose networks learned: the claim stands or
+    falls with the one that is farthest from it.
 
     Args:
         networks, sensitivity, spectrum: the tables of these names.
+        layers, exponents: ``scale_detection_layers`` and ``scale_detection``, of a run that has simple CNNs.
+        pair_networks, pair_sensitivity: networks and sensitivities of the deep networks on images with two lit pixels, if any.
         confidence, resamples: of the bootstrap intervals.
         seed: of the resampling.
 
@@ -114,8 +184,8 @@ def claim_table(
     outputs = output_sensitivities(networks, sensitivity)
     trained = outputs[outputs["state"] == "trained"]
     clean = trained[trained["noise"] == lowest].reset_index(drop=True)
-    layers = paper_layers(of_learned(sensitivity[sensitivity["noise"] == lowest], networks), [*KEYS, "state", "shuffle"])
-    convolutional = _convolutional(layers, spectrum)
+    in_depth = paper_layers(of_learned(sensitivity[sensitivity["noise"] == lowest], networks), [*KEYS, "state", "shuffle"])
+    convolutional = _convolutional(in_depth, spectrum)
     plain = convolutional[convolutional["shuffle"] == "none"]
     shuffled = convolutional[convolutional["shuffle"] != "none"]
     rows: list[tuple[int, str, float, float, float, str]] = []
@@ -189,6 +259,32 @@ def claim_table(
     gains = outputs[outputs["noise"] == lowest].pivot_table(index=KEYS, columns="state", values="G").dropna()
     raised = np.log(gains["trained"] / gains["init"]).to_numpy() if len(gains) else np.array([])
     decide(7, "training raises G of the output: mean of ln(G trained / G at initialization)", _mean(raised), len(raised))
+
+    if pair_networks is not None and pair_sensitivity is not None:
+        pairs_out = output_sensitivities(pair_networks, pair_sensitivity)
+        deep = pairs_out[pairs_out["state"] == "trained"].reset_index(drop=True)
+        decide(
+            8,
+            "on the scale-detection task, rho(eps, R) is positive and larger than rho(eps, D), and rho(eps, G) is negative: the "
+            "least of the statistics of claims 1 and 2",
+            _smallest(first_claim(deep), _negative(_rho(deep, "G"))),
+            len(deep),
+        )
+    if layers is not None and exponents is not None:
+        for claim, name, what in (
+            (9, "G", "G_k ~ A_k over the layers that pool: exponent of the experiment that is farthest from 1, within 0.2"),
+            (
+                10,
+                "D",
+                "D_k ~ A_k^-alpha over the layers that pool: exponent + alpha of the experiment farthest from 0, within 0.3",
+            ),
+        ):
+            rows.append((claim, what, *_farthest(layers, exponents, name)))
+        statement = (
+            "tanh lowers G of the output against ReLU, at zero training loss: least of the experiments' mean "
+            "ln(G with ReLU / G with tanh)"
+        )
+        rows.append((11, statement, *_relu_over_tanh(layers, settings)))
 
     factor = np.log(clean["error"] / (0.2 * np.sqrt(clean["R"]))).to_numpy()
     value, low, high = np.exp(_bootstrap("12", _mean(factor), len(factor), settings))

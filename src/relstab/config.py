@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
 from relstab.datasets import DATASETS
 from relstab.scale_detection.design import SimpleDesign
-from relstab.scale_detection.tasks import ScaleTask
+from relstab.scale_detection.tasks import ScaleTask, check_split
 
 __all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_config"]
 
@@ -192,6 +192,10 @@ class SimpleExperiment(_Section):
     decay_epochs: Annotated[int, Field(ge=0)] = Field(
         0, description="Passes with weight decay after that, which take away what is left of the random initial weights; 0: none."
     )
+    decay_activations: list[ActivationName] = Field(
+        ["relu"],
+        description="The activations whose networks get these: the theory is about ReLU, and tanh networks can lose the task.",
+    )
     weight_decay: NotNegative = Field(
         0.05, description="Share of the weights that a step takes off in these, in units of the learning rate."
     )
@@ -205,10 +209,12 @@ class SimpleExperiment(_Section):
         names = ("depth", "filter_size", "stride", "channels", "scaling")
         return {**{name: getattr(self, name) for name in names}, "activation": activation}
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self, activation: str) -> dict[str, Any]:
         """Arguments of :class:`relstab.scale_detection.ensemble_training.EnsembleRecipe`."""
-        names = ("learning_rate", "batch_size", "epochs", "decay_epochs", "weight_decay")
-        return {name: getattr(self, name) for name in names}
+        recipe = {name: getattr(self, name) for name in ("learning_rate", "batch_size", "epochs")}
+        if not self.decay_epochs or activation not in self.decay_activations:
+            return recipe
+        return {**recipe, "decay_epochs": self.decay_epochs, "weight_decay": self.weight_decay}
 
 
 class PairImages(_Section):
@@ -409,22 +415,18 @@ class Config(_Section):
         """What the tasks, networks and recipes of scale detection cannot be, with the section that says so."""
         for name, experiment in self.scale_detection.experiments.items():
             try:
-                ScaleTask(**experiment.task())
+                task = ScaleTask(**experiment.task())
                 for activation in experiment.activations:
                     SimpleDesign(**experiment.design(activation))
                 _distinct(experiment.activations, "activations: ")
-                if experiment.pairs % 2:
-                    raise ValueError(f"pairs is {experiment.pairs}: an even number is wanted, half of them of each label")
+                check_split(task.counts, experiment.pairs)
             except ValueError as error:
                 raise ValueError(f"scale_detection.simple.{name}: {error}") from None
         if not self.scale_detection.architectures:
             return
         images = self.scale_detection.images
         try:
-            ScaleTask(**images.task())
-            for key in ("train_pairs", "test_pairs"):
-                if getattr(images, key) % 2:
-                    raise ValueError(f"{key} is {getattr(images, key)}: an even number is wanted, half of them of each label")
+            check_split(ScaleTask(**images.task()).counts, images.train_pairs, images.test_pairs)
         except ValueError as error:
             raise ValueError(f"scale_detection.images: {error}") from None
         if self.scale_detection.probes > images.test_pairs:

@@ -14,6 +14,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PY
 
 from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
+from relstab.scale_detection.design import PAIRS
 
 
 def checked_config():
@@ -56,6 +57,21 @@ def of_all_networks(pattern, noise=None, architectures=None):
         for level in (CONFIG.noise if noise is None else noise)
         for seed in CONFIG.seeds_of(architecture)
     ]
+
+
+def of_pair_networks(pattern):
+    """File names of ``pattern`` for the deep networks on images with two lit pixels, a data set without noise."""
+    return [
+        pattern.format(dataset=PAIRS, architecture=architecture, noise=0, seed=seed)
+        for architecture in CONFIG.scale_detection.architectures
+        for seed in CONFIG.scale_detection.images.seeds_of(architecture)
+    ]
+
+
+def recipe_of(wildcards):
+    """How a network is trained."""
+    section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
+    return section.training_of(wildcards.architecture).model_dump()
 
 
 def convolutional():

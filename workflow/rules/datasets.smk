@@ -8,6 +8,8 @@ rule prepare_dataset:
         f"{LOGS}/prepare_dataset/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/prepare_dataset/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset=DATASET,
     conda:
         "../../envs/relstab.yaml"
     threads: 1
@@ -52,6 +54,8 @@ rule probes:
         f"{LOGS}/probes/{{dataset}}/noise{{noise}}.log",
     benchmark:
         f"{BENCHMARKS}/probes/{{dataset}}/noise{{noise}}.tsv"
+    wildcard_constraints:
+        dataset=DATASET,
     conda:
         "../../envs/relstab.yaml"
     threads: 1

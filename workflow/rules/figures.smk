@@ -4,11 +4,14 @@ FIGURES = f"{RESULTS}/figures"
 # By file name, the number of the paper first.
 FIGURE_NAMES = [
     "fig01_relative_sensitivity",
+    "fig02_pooling",
     "fig03_shuffled_layers",
     "fig04_filter_spectra",
     "fig10_error_scatter",
     "fig11_layer_sensitivities",
     *(["over_training"] if followed() else []),
+    *(["fig05_scale_detection_samples", "fig07_pooling_scaling", "relu_tanh"] if HAS_SIMPLE else []),
+    *(["fig06_scale_detection_errors", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers"] if HAS_PAIRS else []),
 ]
 
 
@@ -165,3 +168,167 @@ rule figure_over_training:
         font_size=CONFIG.figures.font_size,
     script:
         "../scripts/fig_over_training.py"
+
+
+rule figure_2:
+    output:
+        pdf=f"{FIGURES}/fig02_pooling.pdf",
+        png=report(f"{FIGURES}/fig02_pooling.png", caption="../report/fig02.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig02_pooling.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig02_pooling.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig02.py"
+
+
+rule figure_5:
+    input:
+        samples=f"{TABLES}/scale_detection_samples.csv",
+    output:
+        pdf=f"{FIGURES}/fig05_scale_detection_samples.pdf",
+        png=report(f"{FIGURES}/fig05_scale_detection_samples.png", caption="../report/fig05.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig05_scale_detection_samples.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig05_scale_detection_samples.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig05.py"
+
+
+rule figure_6:
+    input:
+        networks=PAIR_TABLES["pair_networks"],
+        sensitivity=PAIR_TABLES["pair_sensitivity"],
+        correlation=PAIR_TABLES["pair_correlation"],
+    output:
+        pdf=f"{FIGURES}/fig06_scale_detection_errors.pdf",
+        png=report(f"{FIGURES}/fig06_scale_detection_errors.png", caption="../report/fig06.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig06_scale_detection_errors.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig06_scale_detection_errors.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig06.py"
+
+
+rule figure_7:
+    input:
+        layers=SIMPLE_TABLES["layers"],
+        exponents=SIMPLE_TABLES["exponents"],
+    output:
+        pdf=f"{FIGURES}/fig07_pooling_scaling.pdf",
+        png=report(f"{FIGURES}/fig07_pooling_scaling.png", caption="../report/fig07.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig07_pooling_scaling.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig07_pooling_scaling.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig07.py"
+
+
+rule figure_8:
+    input:
+        networks=PAIR_TABLES["pair_networks"],
+        sensitivity=PAIR_TABLES["pair_sensitivity"],
+    output:
+        pdf=f"{FIGURES}/fig08_deep_scale_detection.pdf",
+        png=report(f"{FIGURES}/fig08_deep_scale_detection.png", caption="../report/fig08.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig08_deep_scale_detection.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig08_deep_scale_detection.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig08.py"
+
+
+rule figure_9:
+    input:
+        networks=PAIR_TABLES["pair_networks"],
+        sensitivity=PAIR_TABLES["pair_sensitivity"],
+    output:
+        pdf=f"{FIGURES}/fig09_deep_scale_detection_layers.pdf",
+        png=report(f"{FIGURES}/fig09_deep_scale_detection_layers.png", caption="../report/fig09.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig09_deep_scale_detection_layers.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig09_deep_scale_detection_layers.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig09.py"
+
+
+rule figure_relu_tanh:
+    input:
+        layers=SIMPLE_TABLES["layers"],
+    output:
+        pdf=f"{FIGURES}/relu_tanh.pdf",
+        png=report(f"{FIGURES}/relu_tanh.png", caption="../report/relu_tanh.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/relu_tanh.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/relu_tanh.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig_relu_tanh.py"

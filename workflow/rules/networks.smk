@@ -19,7 +19,7 @@ rule train:
         runtime=240,
         gpu=gpus,
     params:
-        recipe=lambda wildcards: CONFIG.training_of(wildcards.architecture).model_dump(),
+        recipe=recipe_of,
         seed=CONFIG.seed,
     script:
         "../scripts/train.py"

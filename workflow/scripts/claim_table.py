@@ -7,5 +7,6 @@ from relstab.tables import read_tables
 from job import job
 
 with job(snakemake):
-    tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity, snakemake.input.spectrum)
-    write_table(snakemake.output.table, claim_table(*tables, **snakemake.params))
+    names = list(snakemake.input.keys())
+    tables = dict(zip(names, read_tables(*(snakemake.input[name] for name in names)), strict=True))
+    write_table(snakemake.output.table, claim_table(**tables, **snakemake.params))

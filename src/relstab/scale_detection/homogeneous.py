@@ -144,8 +144,8 @@ def pair_theory(filter_size: int, stride: int, depth: int, size: int, scale: int
     """A_k, D_k and G_k of homogeneous filters on images with two lit sites, for the perturbations of the scale-detection tasks.
 
     Two sites that are far apart double what one gives, above and below the fraction. Of the moves by one site, a share b is not
-    made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks, where with s = F every border between windows of layer k
-    that is one between blocks is never crossed either: D_k is then (1 / A_k - 1 / xi) / (1 - A_k / L). The noise is rectified, of
+    made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks. With s = F these are borders between windows of layer k as
+    well, and D_k = (1 / A_k - b) / (1 - A_k / L), which is 1 / A_k in Task 1 and vanishes at A_k = xi in Task 2. The noise is rectified, of
     variance 4 a^2 (1 - b) / L before, so that
 
         G_k = (1 - b) (A_k / (2 pi) + 1/2 - 1 / (2 pi)) / (1 - A_k / L).
@@ -163,9 +163,7 @@ def pair_theory(filter_size: int, stride: int, depth: int, size: int, scale: int
     field = 1 / c[:, 0]
     lost = 1 / scale if rule == "block" else 1 / size
     finite = np.where(field < size, 1 - field / size, np.nan)
-    d = (1 - c[:, 1] / c[:, 0]) * (1 - lost)
-    if rule == "block" and stride > 1:
-        d = np.maximum(1 / field - 1 / scale, 0)
+    d = (1 - c[:, 1] / c[:, 0]) * (1 - lost) if stride == 1 else np.maximum(1 / field - lost, 0)
     g = (1 - lost) * (field / (2 * math.pi) + 0.5 - 0.5 / math.pi)
     if stride not in (1, filter_size):
         d, g = np.full_like(d, np.nan), np.full_like(g, np.nan)
@@ -192,14 +190,14 @@ def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int
 
 
 def lit_site_probes(size: int, count: int | None = None, generator: torch.Generator | None = None) -> Probes:
-    """Images [P, L] of one lit site of height 1, moved by one site to the left or right, and with rectified noise of equal norm.
+    """Images [P, L] of one lit site of height 1, moved by one site, and with rectified noise of equal norm.
 
-    The noise is Gaussian, its negative entries set to 0, and then scaled so that |eta| = |tau x - x|, image by image.
+    All sites are moved to the right: over all lit sites, the pairs of neighbours are the same as to the left. The noise is Gaussian, its negative entries set to 0, and then scaled so that |eta| = |tau x - x|, image by image.
 
     Args:
         size: L.
         count: P, images with lit sites spread evenly over the ring; None for one at each site.
-        generator: of moves and noise, on the CPU.
+        generator: of the noise, on the CPU.
     """
     import torch
 
@@ -210,7 +208,7 @@ def lit_site_probes(size: int, count: int | None = None, generator: torch.Genera
     images = torch.zeros(len(sites), size, dtype=torch.float64)
     images[rows, sites] = 1
     moved = torch.zeros_like(images)
-    moved[rows, (sites + 2 * torch.randint(0, 2, (len(sites),), generator=generator) - 1) % size] = 1
+    moved[rows, (sites + 1) % size] = 1
     noise = torch.randn(images.shape, generator=generator, dtype=torch.float64).relu_()
     noise *= math.sqrt(2) / noise.norm(dim=1, keepdim=True)
     return Probes(images, moved, images + noise)

@@ -137,7 +137,7 @@ def measure_ensemble(
         trained: from :func:`relstab.scale_detection.ensemble_training.train_ensemble`.
         pairs: test pairs; errors are over all of them, sensitivities over the first ``count``.
         count: P.
-        identity: from which the perturbations follow; all members are measured on the same probes.
+        identity: from which the perturbations follow, with the seed of the member: each has its own.
         batch_size: as in :func:`relstab.measure_sensitivity`.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
@@ -148,10 +148,6 @@ def measure_ensemble(
     import pandas as pd
 
     task, design, place = trained.task, trained.design, choose_device(str(device))
-    probes = {
-        noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity))
-        for noise in get_args(Noise)
-    }
     layers = [f"layers.{layer}" for layer in range(design.depth)]
     parts = []
     with torch.no_grad():
@@ -161,6 +157,11 @@ def measure_ensemble(
             errors, fields = ensemble_error(ensemble, task, pairs), _fields(ensemble, task)
             for index, seed in enumerate(trained.seeds):
                 model = SimpleCNN(design).set_parameters(ensemble.member(index)).to(place)
+                # Perturbed anew for each member: few moves matter to deep layers, and the spread over members must know it.
+                probes = {
+                    noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity, seed))
+                    for noise in get_args(Noise)
+                }
                 sizes = {(kind, k): float(field[index]) for kind in fields for k, field in enumerate(fields[kind], start=1)}
                 for noise, versions in probes.items():
                     table = measure_with_averages(model, versions, layers, batch_size)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Norm", "Pairs", "Rule", "ScaleTask", "split_pairs"]
+__all__ = ["Norm", "Pairs", "Rule", "ScaleTask", "check_split", "split_pairs"]
 
 Rule = Literal["distance", "block"]
 Norm = Literal["L2", "Linf"]
@@ -149,6 +149,33 @@ class ScaleTask:
         kept = labels != 0
         return Pairs(torch.stack([first[kept], second[kept]], 1), labels[kept])
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Pairs of label +1 and of label -1 that :meth:`enumerate` gives, counted by the displacement between their sites."""
+        n = self.size
+        if self.rule == "block":
+            blocks, inside = (n // self.scale) ** self.dimension, self.scale**self.dimension
+            same = blocks * inside * (inside - 1) // 2
+            return same, self.sites * (self.sites - 1) // 2 - same
+        counts = {1: 0, -1: 0, 0: 0}
+        if self.dimension == 1:
+            for d in range(1, n):
+                counts[self._side(min(d, n - d) ** 2)] += n - d
+        else:
+            for rows in range(n):
+                for columns in range(1 - n if rows else 1, n):
+                    apart = [rows, abs(columns)]
+                    if self.periodic:
+                        apart = [min(distance, n - distance) for distance in apart]
+                    square = max(apart) ** 2 if self.norm == "Linf" else sum(distance**2 for distance in apart)
+                    counts[self._side(square)] += (n - rows) * (n - abs(columns))
+        return counts[1], counts[-1]
+
+    def _side(self, square: int) -> int:
+        """Label of a squared distance, or 0."""
+        half = self.gap if self.dimension == 1 else self.gap / 2
+        return 1 if square < (self.scale - half) ** 2 else -1 if square >= (self.scale + half) ** 2 else 0
+
     def images(self, sites: Tensor) -> Tensor:
         """Images [N, 1, L] or [N, 1, n, n] (float32) in which the given sites [N, lit] have :attr:`height` and all others 0."""
         import torch
@@ -175,6 +202,24 @@ class ScaleTask:
         return float(torch.minimum(*share).sum() / 2)
 
 
+def check_split(counts: tuple[int, int], train: int, test: int | None = None) -> None:
+    """Say in one sentence why pairs cannot be split in this way.
+
+    Args:
+        counts: pairs of label +1 and -1, as in :attr:`ScaleTask.counts`.
+        train, test: as in :func:`split_pairs`.
+    """
+    for name, count in (("train", train), ("test", test)):
+        if count is not None and (count < 2 or count % 2):
+            raise ValueError(f"{name} is {count}: an even number of pairs, at least 2, is wanted, half of them of each label")
+    wanted = train + (2 if test is None else test)
+    if wanted > 2 * min(counts):
+        raise ValueError(
+            f"{train} training pairs and {'some' if test is None else test} test pairs are wanted, and the task has "
+            f"{2 * min(counts)} in balanced classes ({counts[0]} of label 1, {counts[1]} of label -1)"
+        )
+
+
 def split_pairs(pairs: Pairs, train: int, test: int | None = None, seed: int = 0) -> tuple[Pairs, Pairs]:
     """Training and test pairs that share none, each with as many of one label as of the other, in random order.
 
@@ -186,19 +231,11 @@ def split_pairs(pairs: Pairs, train: int, test: int | None = None, seed: int = 0
     """
     import torch
 
-    for name, count in (("train", train), ("test", test)):
-        if count is not None and (count < 2 or count % 2):
-            raise ValueError(f"{name} is {count}: an even number of pairs, at least 2, is wanted, half of them of each label")
     generator = torch.Generator().manual_seed(seed)
     members = [torch.nonzero(pairs.labels == label)[:, 0] for label in (1, -1)]
     members = [indices[torch.randperm(len(indices), generator=generator)] for indices in members]
+    check_split((len(members[0]), len(members[1])), train, test)
     each = min(map(len, members))
-    wanted = train + (2 if test is None else test)
-    if wanted > 2 * each:
-        raise ValueError(
-            f"{train} training pairs and {'some' if test is None else test} test pairs are wanted, and the task has {2 * each} "
-            f"in balanced classes ({len(members[0])} of label 1, {len(members[1])} of label -1)"
-        )
     last = each if test is None else (train + test) // 2
     parts = []
     for start, end in ((0, train // 2), (train // 2, last)):

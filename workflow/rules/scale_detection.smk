@@ -1,0 +1,140 @@
+# The scale-detection tasks: simple CNNs on rings, trained many at once, and deep networks on images, trained as all others.
+
+SCALE = f"{RESULTS}/scale_detection"
+# Simple CNNs of one experiment and activation, all seeds in one file.
+ENSEMBLE = "{experiment}/{activation}"
+
+
+wildcard_constraints:
+    experiment=r"\w+",
+    activation=r"\w+",
+
+
+def of_all_ensembles(pattern):
+    """File names of ``pattern`` for every experiment and activation."""
+    return [
+        pattern.format(experiment=name, activation=activation)
+        for name, experiment in CONFIG.scale_detection.experiments.items()
+        for activation in experiment.activations
+    ]
+
+
+def sampled_tasks():
+    """Tasks whose samples figure 5 shows, by their names there: the first experiment of each rule, and the task on images."""
+    tasks = {}
+    for experiment in CONFIG.scale_detection.experiments.values():
+        tasks.setdefault("Task 1" if experiment.rule == "distance" else "Task 2", experiment.task())
+    if CONFIG.scale_detection.architectures:
+        tasks["images"] = CONFIG.scale_detection.images.task()
+    return tasks
+
+
+rule train_ensemble:
+    output:
+        network=f"{SCALE}/networks/{ENSEMBLE}.h5",
+    log:
+        f"{LOGS}/train_ensemble/{ENSEMBLE}.log",
+    benchmark:
+        f"{BENCHMARKS}/train_ensemble/{ENSEMBLE}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: CONFIG.threads
+    resources:
+        mem_mb=4000,
+        runtime=480,
+        gpu=gpus,
+    params:
+        task=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].task(),
+        design=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].design(wildcards.activation),
+        recipe=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].recipe(wildcards.activation),
+        pairs=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].pairs,
+        seeds=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].seeds,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/train_ensemble.py"
+
+
+rule ensemble_sensitivity:
+    input:
+        network=f"{SCALE}/networks/{ENSEMBLE}.h5",
+    output:
+        sensitivity=f"{SCALE}/sensitivity/{ENSEMBLE}.h5",
+    log:
+        f"{LOGS}/ensemble_sensitivity/{ENSEMBLE}.log",
+    benchmark:
+        f"{BENCHMARKS}/ensemble_sensitivity/{ENSEMBLE}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: CONFIG.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=gpus,
+    params:
+        probes=CONFIG.scale_detection.probes,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/ensemble_sensitivity.py"
+
+
+rule homogeneous_sensitivity:
+    output:
+        sensitivity=f"{SCALE}/homogeneous.h5",
+    log:
+        f"{LOGS}/homogeneous_sensitivity.log",
+    benchmark:
+        f"{BENCHMARKS}/homogeneous_sensitivity.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        seed=CONFIG.seed,
+    script:
+        "../scripts/homogeneous_sensitivity.py"
+
+
+rule pair_dataset:
+    output:
+        dataset=f"{RESULTS}/datasets/{PAIRS}.h5",
+    log:
+        f"{LOGS}/pair_dataset.log",
+    benchmark:
+        f"{BENCHMARKS}/pair_dataset.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        task=CONFIG.scale_detection.images.task(),
+        train=CONFIG.scale_detection.images.train_pairs,
+        test=CONFIG.scale_detection.images.test_pairs,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/pair_dataset.py"
+
+
+rule pair_probes:
+    input:
+        dataset=f"{RESULTS}/datasets/{PAIRS}.h5",
+    output:
+        probes=f"{RESULTS}/probes/{PAIRS}/noise0.h5",
+    log:
+        f"{LOGS}/pair_probes.log",
+    benchmark:
+        f"{BENCHMARKS}/pair_probes.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        number=CONFIG.scale_detection.probes,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/pair_probes.py"

@@ -1,0 +1,15 @@
+"""Measure the simple CNNs of one experiment and activation."""
+
+from relstab.scale_detection.stages import measure_saved_ensemble
+
+from job import device, job
+
+with job(snakemake), device(snakemake) as place:
+    measure_saved_ensemble(
+        snakemake.output.sensitivity,
+        snakemake.input.network,
+        snakemake.params.probes,
+        snakemake.params.seed,
+        snakemake.config["sensitivity"]["batch_size"],
+        place,
+    )

@@ -1,0 +1,13 @@
+"""Draw figure 6: error on the scale-detection task against D, G and R."""
+
+from relstab.figures import scale_detection_errors
+from relstab.figures.style import save_figure, style
+from relstab.tables import read_tables
+
+from job import job
+
+with job(snakemake):
+    tables = read_tables(snakemake.input.networks, snakemake.input.sensitivity, snakemake.input.correlation)
+    with style(snakemake.params.font_size):
+        figure = scale_detection_errors.draw(*tables)
+        save_figure(figure, snakemake.output, snakemake.params.dpi)

@@ -1,0 +1,13 @@
+"""Draw ReLU against tanh."""
+
+from relstab.figures import relu_tanh
+from relstab.figures.style import save_figure, style
+from relstab.tables import read_tables
+
+from job import job
+
+with job(snakemake):
+    tables = read_tables(snakemake.input.layers)
+    with style(snakemake.params.font_size):
+        figure = relu_tanh.draw(*tables)
+        save_figure(figure, snakemake.output, snakemake.params.dpi)

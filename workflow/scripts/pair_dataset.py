@@ -1,0 +1,13 @@
+"""Write the images of the scale-detection task as a data set."""
+
+from relstab.scale_detection.design import PAIRS
+from relstab.scale_detection.pair_images import write_pair_dataset
+from relstab.scale_detection.tasks import ScaleTask
+
+from job import job
+
+with job(snakemake):
+    task = ScaleTask(**snakemake.params.task)
+    write_pair_dataset(
+        snakemake.output.dataset, PAIRS, task, snakemake.params.train, snakemake.params.test, snakemake.params.seed
+    )

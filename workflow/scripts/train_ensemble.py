@@ -1,0 +1,23 @@
+"""Train the simple CNNs of one experiment and activation, all seeds at once."""
+
+from relstab.scale_detection.design import SimpleDesign
+from relstab.scale_detection.ensemble_training import EnsembleRecipe
+from relstab.scale_detection.stages import train_and_save_ensemble
+from relstab.scale_detection.tasks import ScaleTask
+
+from job import device, job
+
+with job(snakemake) as tell, device(snakemake) as place:
+    trained = train_and_save_ensemble(
+        snakemake.output.network,
+        snakemake.wildcards.experiment,
+        ScaleTask(**snakemake.params.task),
+        SimpleDesign(**snakemake.params.design),
+        EnsembleRecipe(**snakemake.params.recipe),
+        snakemake.params.pairs,
+        snakemake.params.seeds,
+        snakemake.params.seed,
+        place,
+        snakemake.config["checkpoint_minutes"],
+    )
+    tell(f"{sum(trained.reached_zero)} of {len(trained.seeds)} networks at zero training loss, after {trained.epochs} epochs")
