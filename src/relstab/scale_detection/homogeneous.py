@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from relstab.probes import Probes
+    from relstab.scale_detection.tasks import ScaleTask
 
 __all__ = [
     "HomogeneousTheory",
@@ -140,34 +141,77 @@ def homogeneous_theory(
     return HomogeneousTheory(field, d, g)
 
 
-def pair_theory(filter_size: int, stride: int, depth: int, size: int, scale: int, rule: str) -> HomogeneousTheory:
-    """A_k, D_k and G_k of homogeneous filters on images with two lit sites, for the perturbations of the scale-detection tasks.
+def _overlap(task: ScaleTask, filter_size: int, stride: int, layer: int, field: float) -> float:
+    """q_k: how much the responses of layer k to the two sites of a pair overlap, over balanced classes.
 
-    Two sites that are far apart double what one gives, above and below the fraction. Of the moves by one site, a share b is not
-    made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks. With s = F these are borders between windows of layer k as
-    well, and D_k = (1 / A_k - b) / (1 - A_k / L), which is 1 / A_k in Task 1 and vanishes at A_k = xi in Task 2. The noise is rectified, of
-    variance 4 a^2 (1 - b) / L before, so that
+    It is the mean of c_k(d) / c_k(0) over the distances d of the pairs of each label; for blocks and s = F, where it matters
+    where pairs are, the share that is within one window.
+    """
+    if task.rule == "block" and stride > 1:
+        together = (task.size / field) * field * (field - 1) / 2
+        same, different = task.counts
+        return (min(together / same, 1) + max(together - same, 0) / different) / 2
+    size, half = task.size, task.size // 2
+    overlap = np.zeros(half + 1)
+    if stride > 1:
+        overlap = np.maximum(1 - np.arange(half + 1) / field, 0)
+    else:
+        composite = composite_filter(filter_size, 1, layer)
+        c = np.correlate(composite, composite, "full")[len(composite) - 1 :]
+        # Round the ring, from either side.
+        for d in range(half + 1):
+            overlap[d] = (c[d::size].sum() + c[size - d :: size].sum()) / c[0]
+    distances = np.arange(1, half + 1)
+    pairs = np.where(2 * distances < size, size, size / 2)
+    if task.rule == "distance":
+        sides = np.array([task.side(int(d) ** 2) for d in distances])
+        weights = [pairs * (sides == label) for label in (1, -1)]
+    else:  # of the pairs at distance d, scale - d in every block are in the same one
+        same_block = (size // task.scale) * np.maximum(task.scale - distances, 0)
+        weights = [same_block, pairs - same_block]
+    return float(np.mean([np.average(overlap[1:], weights=weight) for weight in weights]))
 
-        G_k = (1 - b) (A_k / (2 pi) + 1/2 - 1 / (2 pi)) / (1 - A_k / L).
+
+def pair_theory(task: ScaleTask, filter_size: int, stride: int, depth: int) -> HomogeneousTheory:
+    """A_k, D_k and G_k of homogeneous filters on the pairs and perturbations of a scale-detection task on a ring.
+
+    With q_k the overlap of the responses to the two sites of a pair, over balanced classes, E|f(x1) - f(x2)|^2 is that of single
+    sites times (1 + q_k - 2 A_k / L) instead of 1 - A_k / L, both numerators double, and so does the denominator. Of the moves by
+    one site, a share b is not made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks; with s = F these are borders
+    between windows of layer k as well. Noise is rectified, of variance 4 a^2 (1 - b) / L before. So
+
+        D_k = (1 - b) (1 - c_k(1) / c_k(0)) / (1 + q_k - 2 A_k / L),       s = 1,
+        D_k = (1 / A_k - b) / (1 + q_k - 2 A_k / L),                       s = F, which vanishes at A_k = xi in Task 2,
+        G_k = (1 - b) (A_k / (2 pi) + 1/2 - 1 / (2 pi)) / (1 + q_k - 2 A_k / L).
+
+    What is left out: that two sites can meet, and that the moves of near ones are not independent at the borders.
 
     Args:
+        task: in one dimension.
         filter_size, stride, depth: F, s and K; s = 1 or s = F.
-        size, scale: L and xi.
-        rule: "distance" or "block".
 
     Returns:
         Expectations by layer; layers that see the whole ring, A_k >= L, and those whose filters overlap with strides, have NaN.
     """
     _check(filter_size, stride, depth)
+    if task.dimension != 1:
+        raise ValueError(f"the task has dimension {task.dimension}: 1, a ring, is wanted")
     c = autocorrelations(filter_size, stride, depth)
     field = 1 / c[:, 0]
-    lost = 1 / scale if rule == "block" else 1 / size
-    finite = np.where(field < size, 1 - field / size, np.nan)
+    lost = 1 / task.scale if task.rule == "block" else 1 / task.size
+    if stride not in (1, filter_size):
+        nothing = np.full_like(field, np.nan)
+        return HomogeneousTheory(field, nothing, nothing)
+    overlap = np.array(
+        [
+            _overlap(task, filter_size, stride, layer, size) if size < task.size else np.nan
+            for layer, size in enumerate(field, start=1)
+        ]
+    )
+    spread = 1 + overlap - 2 * field / task.size
     d = (1 - c[:, 1] / c[:, 0]) * (1 - lost) if stride == 1 else np.maximum(1 / field - lost, 0)
     g = (1 - lost) * (field / (2 * math.pi) + 0.5 - 0.5 / math.pi)
-    if stride not in (1, filter_size):
-        d, g = np.full_like(d, np.nan), np.full_like(g, np.nan)
-    return HomogeneousTheory(field, d / finite, g / finite)
+    return HomogeneousTheory(field, d / spread, g / spread)
 
 
 def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int) -> list[Tensor]:
@@ -192,7 +236,8 @@ def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int
 def lit_site_probes(size: int, count: int | None = None, generator: torch.Generator | None = None) -> Probes:
     """Images [P, L] of one lit site of height 1, moved by one site, and with rectified noise of equal norm.
 
-    All sites are moved to the right: over all lit sites, the pairs of neighbours are the same as to the left. The noise is Gaussian, its negative entries set to 0, and then scaled so that |eta| = |tau x - x|, image by image.
+    All sites are moved to the right: over all lit sites, the pairs of neighbours are the same as to the left. The noise is
+    Gaussian, its negative entries set to 0, and then scaled so that |eta| = |tau x - x|, image by image.
 
     Args:
         size: L.

@@ -10,6 +10,7 @@ import pandas as pd
 from relstab.scale_detection.exponents import fit_exponent, predicted_exponents
 from relstab.scale_detection.homogeneous import pair_theory
 from relstab.scale_detection.storage import read_rows
+from relstab.scale_detection.tasks import ScaleTask
 from relstab.seeding import derive_seed
 
 __all__ = ["KEYS", "exponent_table", "layer_table", "pooling_layers"]
@@ -37,10 +38,8 @@ def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.D
     for path in measured:
         rows = read_rows(path)
         first = rows.iloc[0]
-        filter_size, stride, depth, size, scale = (
-            int(first[name]) for name in ("filter_size", "stride", "depth", "size", "scale")
-        )
-        theory = pair_theory(filter_size, stride, depth, size, scale, str(first["rule"]))
+        task = ScaleTask(first["rule"], int(first["size"]), int(first["scale"]), float(first["gap"]))
+        theory = pair_theory(task, int(first["filter_size"]), int(first["stride"]), int(first["depth"]))
         by_layer = {
             "theory_D": dict(enumerate(theory.D, start=1)),
             "theory_G": dict(enumerate(theory.G, start=1)),
@@ -76,8 +75,8 @@ def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
     """Layers that pool, for the exponents of D and of G: those by which D_k still falls, and which see no more than the scale.
 
     With overlapping windows the first layer is left out, whose filter is one block of F sites and not yet the smooth one whose
-    exponent is predicted. In Task 2, a layer whose windows are whole blocks, A_k = xi, pools, but no move crosses a border
-    between its windows: it counts for G only.
+    exponent is predicted. In Task 2, moves over the borders of blocks are not made: half of those that would count for a layer of
+    A_k = xi / 2, and all for A_k = xi. These layers pool, but count for G only.
 
     Args:
         rows: of one ensemble, one state, one noise and one representation, 1 <= k <= K.
@@ -94,7 +93,9 @@ def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
         return [], []
     last = int(seen["D"].idxmin())
     chosen = [int(k) for k in seen.index if k <= last]
-    inside = [k for k in chosen if first["rule"] == "distance" or layers.loc[k, "receptive_field"] < first["scale"] * (1 - 1e-9)]
+    inside = [
+        k for k in chosen if first["rule"] == "distance" or layers.loc[k, "receptive_field"] < first["scale"] / 2 * (1 - 1e-9)
+    ]
     return inside, chosen
 
 

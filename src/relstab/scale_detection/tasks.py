@@ -160,7 +160,7 @@ class ScaleTask:
         counts = {1: 0, -1: 0, 0: 0}
         if self.dimension == 1:
             for d in range(1, n):
-                counts[self._side(min(d, n - d) ** 2)] += n - d
+                counts[self.side(min(d, n - d) ** 2)] += n - d
         else:
             for rows in range(n):
                 for columns in range(1 - n if rows else 1, n):
@@ -168,11 +168,11 @@ class ScaleTask:
                     if self.periodic:
                         apart = [min(distance, n - distance) for distance in apart]
                     square = max(apart) ** 2 if self.norm == "Linf" else sum(distance**2 for distance in apart)
-                    counts[self._side(square)] += (n - rows) * (n - abs(columns))
+                    counts[self.side(square)] += (n - rows) * (n - abs(columns))
         return counts[1], counts[-1]
 
-    def _side(self, square: int) -> int:
-        """Label of a squared distance, or 0."""
+    def side(self, square: int) -> int:
+        """Label of a squared distance under the rule "distance": +1, -1, or 0 for those that the gap leaves out."""
         half = self.gap if self.dimension == 1 else self.gap / 2
         return 1 if square < (self.scale - half) ** 2 else -1 if square >= (self.scale + half) ** 2 else 0
 
