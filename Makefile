@@ -39,10 +39,12 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-# Training beside the bare step and the textbook loop, sensitivities beside bare forward passes and the textbook method, bfloat16 beside
-# float32, and how much of the last `make figures` was not work: about 50 minutes on 2 cores.
+# Training beside the bare step and the textbook loop, many simple CNNs at once beside one after another, sensitivities beside bare
+# forward passes and the textbook method, bfloat16 beside float32, and how much of the last `make figures` was not work: about 50 minutes
+# on 2 cores.
 bench: install
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/ensemble.py
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/overhead.py results

@@ -73,19 +73,19 @@ def test_the_default_config_is_valid():
         (
             "scale_detection.simple.task1_strided.scale",
             65,
-            "scale_detection.simple.task1_strided: scale is 65 and size is 128: from 1",
+            "task1_strided: scale is 65 and size is 128: from 1 to half",
         ),
         (
             "scale_detection.simple.task1_strided.gap",
             32,
-            "task1_strided: gap is 32 and scale is 32: a gap from 0 to below the scale",
+            "gap is 32 and scale is 32: a gap from 0 to below the scale",
         ),
         ("scale_detection.simple.task2_strided.gap", 1, "task2_strided: gap is 1 and rule is 'block'"),
         ("scale_detection.simple.task2_strided.scale", 30, "task2_strided: scale is 30 and size is 128: blocks that fill"),
         (
             "scale_detection.simple.task2_strided.channels",
             0,
-            "task2_strided.channels: 0 is given; a number of at least 1 is wanted",
+            "task2_strided.channels: 0 is given; a number of at least 1",
         ),
         ("scale_detection.simple.task2_strided.depth", -1, "task2_strided.depth: -1 is given; a number of at least 1 is wanted"),
         ("scale_detection.simple.task2_strided.stride", 3, "task2_strided: stride is 3 and filter_size is 2"),

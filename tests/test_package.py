@@ -101,7 +101,7 @@ def test_the_readme_names_what_is_there():
     for name in re.findall(r"relstab\.(\w+)\(", text):
         assert name in relstab.__all__, name
     figures = set(re.findall(r"`(fig\d\d_\w+)`", text))
-    assert figures == set(re.findall(r'"(fig\d\d_\w+)",', (ROOT / "workflow/rules/figures.smk").read_text()))
+    assert figures == set(re.findall(r'"(fig\d\d_\w+)"', (ROOT / "workflow/rules/figures.smk").read_text()))
 
 
 def test_every_rule_has_its_script_and_every_script_its_rule():

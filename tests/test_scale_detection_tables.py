@@ -88,7 +88,8 @@ def test_exponents_of_power_laws_are_their_powers(tmp_path):
     assert row["low"] < -1 < row["high"]
     assert (row["first_layer"], row["last_layer"]) == (1, 4)  # 2^4 is the scale
     assert exponents.loc[("strided", "trained", "gaussian", "whole", "G"), "exponent"] == pytest.approx(1)
-    # In Task 2 no move crosses the border between windows of the layer whose windows are the blocks, and too few in the one before.
+    # In Task 2 no move crosses the border between windows of the layer whose windows are the blocks, and too few in the layer
+    # before.
     blocks = exponents.loc[("blocks", "decayed", "rectified", "average")]
     assert blocks["last_layer"].to_dict() == {"D": 2, "G": 4}
     assert blocks["exponent"].to_dict() == {"D": pytest.approx(-1.2), "G": pytest.approx(0.9)}
@@ -129,8 +130,8 @@ def test_closed_forms_for_pairs_are_those_of_their_probes(filter_size, stride, d
         versions.append(torch.nn.functional.conv1d(padded, composite[None, None], stride=stride**depth)[:, 0].double())
     clean, deformed, noisy = versions
     denominator = 2 * (clean - clean.mean(0)).square().sum(1).mean()
-    # Some 16,000 balanced pairs: the fewest moves that count, 1 / A_k - 1 / xi of them, are 1,500, so that D is off by 3%; two sites
-    # that meet, 1 / xi of the pairs in the same block, and more at smaller distances, by another 1%.
+    # Some 16,000 balanced pairs: the fewest moves that count, 1 / A_k - 1 / xi of them, are 1,500, so that D is off by 3%; two
+    # sites that meet, 1 / xi of the pairs in the same block, and more at smaller distances, by another 1%.
     assert float((deformed - clean).square().sum(1).mean() / denominator) == pytest.approx(theory.D[-1], rel=0.06)
     assert float((noisy - clean).square().sum(1).mean() / denominator) == pytest.approx(theory.G[-1], rel=0.02)
 

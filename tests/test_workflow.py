@@ -302,7 +302,7 @@ def test_a_confidence_measures_nothing(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", correlation__confidence=0.9))
     assert set(jobs) == {
         "correlation_table", "claim_table", "figure_1", "figure_10",
-        "exponent_table", "figure_7", "pair_correlation_table", "figure_6",
+        "exponent_table", "figure_7", "figure_relu_tanh", "pair_correlation_table", "figure_6",
     }  # fmt: skip
 
 

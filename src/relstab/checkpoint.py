@@ -15,9 +15,17 @@ from torch import Tensor
 
 from relstab.storage import whole_file
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "digest"]
 
 _KEPT = 2
+
+
+def digest(*tensors: Tensor) -> str:
+    """SHA-256 of what tensors hold, by which a training knows its images again."""
+    content = hashlib.sha256()
+    for tensor in tensors:
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from relstab.correlation import log_correlation, percentile_interval
 from relstab.paper_layers import paper_layers
+from relstab.scale_detection.output_ratio import LEARNED, output_ratio
 from relstab.seeding import derive_seed
 from relstab.tables import KEYS, of_learned, output_sensitivities
 
@@ -27,8 +28,6 @@ Statistic = Callable[[NDArray[np.int64]], float]
 _ABOUT = 2.0
 # How far a fitted exponent may be from the predicted one, for G_k (claim 9) and D_k (claim 10).
 _TOLERANCE = {"G": 0.2, "D": 0.3}
-# Mean test error up to which simple CNNs have learned their task.
-_LEARNED = 0.1
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _convolutional(layers: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame
 def _learned_experiments(layers: pd.DataFrame) -> set[str]:
     """Experiments with ReLU whose networks learned, at zero training loss or as near to it as they came."""
     errors = layers[(layers["state"] == "trained") & (layers["activation"] == "relu")].groupby("experiment")["test_error"].mean()
-    return set(errors.index[errors <= _LEARNED])
+    return set(errors.index[errors <= LEARNED])
 
 
 def _farthest(layers: pd.DataFrame, exponents: pd.DataFrame, name: str) -> tuple[float, float, float, str]:
@@ -130,24 +129,10 @@ def _farthest(layers: pd.DataFrame, exponents: pd.DataFrame, name: str) -> tuple
 
 def _relu_over_tanh(layers: pd.DataFrame, settings: _Settings) -> tuple[float, float, float, str]:
     """Least over experiments of the mean ln(G with ReLU / G with tanh) of the output, with its interval over networks."""
-    outputs = layers[(layers["layer"] == "output") & (layers["noise"] == "gaussian") & (layers["state"] == "trained")]
-    usable = outputs[(outputs["G"] > 0) & np.isfinite(outputs["G"]) & (outputs["test_error"] <= _LEARNED)]
-    results = []
-    for experiment, part in usable.groupby("experiment"):
-        by_activation = {name: np.log(rows["G"].to_numpy()) for name, rows in part.groupby("activation")}
-        if {"relu", "tanh"} <= set(by_activation):
-            relu, tanh = by_activation["relu"], by_activation["tanh"]
-            low = high = math.nan
-            if min(len(relu), len(tanh)) >= 4:
-                rng = np.random.default_rng(derive_seed("claims", "11", str(experiment), settings.seed))
-                size = settings.resamples
-                first = relu[rng.integers(len(relu), size=(size, len(relu)))].mean(1)
-                second = tanh[rng.integers(len(tanh), size=(size, len(tanh)))].mean(1)
-                low, high = percentile_interval(first - second, settings.confidence)
-            results.append((float(relu.mean() - tanh.mean()), low, high))
-    if not results:
+    table = output_ratio(layers, settings.confidence, settings.resamples, settings.seed).dropna(subset="ratio")
+    if table.empty:
         return math.nan, math.nan, math.nan, "undecided"
-    value, low, high = (float(np.min(column)) for column in zip(*results, strict=True))
+    value, low, high = (float(np.min(np.log(table[column].to_numpy(float)))) for column in ("ratio", "low", "high"))
     return value, low, high, _verdict(low, high)
 
 

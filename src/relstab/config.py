@@ -417,7 +417,7 @@ class Config(_Section):
             try:
                 task = ScaleTask(**experiment.task())
                 for activation in experiment.activations:
-                    SimpleDesign(**experiment.design(activation))
+                    SimpleDesign(**experiment.design(activation)).sizes(task.size)
                 _distinct(experiment.activations, "activations: ")
                 check_split(task.counts, experiment.pairs)
             except ValueError as error:

@@ -8,7 +8,6 @@ training depends on, so that one that was killed ends, on a CPU, with the weight
 
 import contextlib
 import copy
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from relstab.allocation import kept_memory
 from relstab.architectures import build_model
 from relstab.batch_norm import estimate_batch_statistics
-from relstab.checkpoint import Checkpoints
+from relstab.checkpoint import Checkpoints, digest
 from relstab.datasets import Dataset, normalise
 from relstab.devices import choose_device, choose_precision, repeatable
 from relstab.keeper import Keeper
@@ -63,13 +62,6 @@ def _optimizer(model: nn.Module, recipe: "Training") -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
-
-
-def _digest(*tensors: Tensor) -> str:
-    content = hashlib.sha256()
-    for tensor in tensors:
-        content.update(tensor.cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()
 
 
 def train_network(
@@ -160,8 +152,8 @@ def train_network(
             everything = {
                 "format": _CHECKPOINT_FORMAT,
                 "network": dict(zip(("config_seed", "dataset", "architecture", "noise", "seed"), identity, strict=True)),
-                "images": _digest(images, labels),
-                "test_images": _digest(*test),
+                "images": digest(images, labels),
+                "test_images": digest(*test),
                 "recipe": recipe.model_dump(),
                 # Rounding in another order is another network after some epochs.
                 "precision": network.precision,

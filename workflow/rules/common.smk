@@ -35,6 +35,9 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 DATASET = CONFIG.data.name
 # One network in file names: data set, architecture, noise level, seed.
 NETWORK = "{dataset}/{architecture}/noise{noise}/seed{seed}"
+SCALE = f"{RESULTS}/scale_detection"
+# Simple CNNs of one experiment and activation, all seeds in one file.
+ENSEMBLE = "{experiment}/{activation}"
 
 
 wildcard_constraints:
@@ -42,6 +45,8 @@ wildcard_constraints:
     architecture=r"\w+",
     noise=r"[0-9.e+-]+",
     seed=r"\d+",
+    experiment=r"\w+",
+    activation=r"\w+",
 
 
 def noise_name(noise):
@@ -66,6 +71,25 @@ def of_pair_networks(pattern):
         for architecture in CONFIG.scale_detection.architectures
         for seed in CONFIG.scale_detection.images.seeds_of(architecture)
     ]
+
+
+def of_all_ensembles(pattern):
+    """File names of ``pattern`` for every experiment and activation."""
+    return [
+        pattern.format(experiment=name, activation=activation)
+        for name, experiment in CONFIG.scale_detection.experiments.items()
+        for activation in experiment.activations
+    ]
+
+
+def sampled_tasks():
+    """Tasks whose samples figure 5 shows, by their names there: the first experiment of each rule, and the task on images."""
+    tasks = {}
+    for experiment in CONFIG.scale_detection.experiments.values():
+        tasks.setdefault("Task 1" if experiment.rule == "distance" else "Task 2", experiment.task())
+    if CONFIG.scale_detection.architectures:
+        tasks["images"] = CONFIG.scale_detection.images.task()
+    return tasks
 
 
 def recipe_of(wildcards):

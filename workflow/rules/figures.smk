@@ -330,5 +330,6 @@ rule figure_relu_tanh:
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        confidence=CONFIG.correlation.confidence,
     script:
         "../scripts/fig_relu_tanh.py"

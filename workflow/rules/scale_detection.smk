@@ -1,33 +1,5 @@
 # The scale-detection tasks: simple CNNs on rings, trained many at once, and deep networks on images, trained as all others.
 
-SCALE = f"{RESULTS}/scale_detection"
-# Simple CNNs of one experiment and activation, all seeds in one file.
-ENSEMBLE = "{experiment}/{activation}"
-
-
-wildcard_constraints:
-    experiment=r"\w+",
-    activation=r"\w+",
-
-
-def of_all_ensembles(pattern):
-    """File names of ``pattern`` for every experiment and activation."""
-    return [
-        pattern.format(experiment=name, activation=activation)
-        for name, experiment in CONFIG.scale_detection.experiments.items()
-        for activation in experiment.activations
-    ]
-
-
-def sampled_tasks():
-    """Tasks whose samples figure 5 shows, by their names there: the first experiment of each rule, and the task on images."""
-    tasks = {}
-    for experiment in CONFIG.scale_detection.experiments.values():
-        tasks.setdefault("Task 1" if experiment.rule == "distance" else "Task 2", experiment.task())
-    if CONFIG.scale_detection.architectures:
-        tasks["images"] = CONFIG.scale_detection.images.task()
-    return tasks
-
 
 rule train_ensemble:
     output:

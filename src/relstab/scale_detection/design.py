@@ -54,6 +54,22 @@ class SimpleDesign:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: one of {', '.join(map(repr, allowed))} is wanted")
 
+    def sizes(self, size: int) -> list[int]:
+        """Sites along an axis before each layer, and after the last, [K + 1], for an input of ``size``.
+
+        Raises:
+            ValueError: a layer has less than half the sites of its filter, which would go round it more than once.
+        """
+        found = [size]
+        for layer in range(1, self.depth + 1):
+            if found[-1] < self.filter_size // 2:
+                raise ValueError(
+                    f"depth is {self.depth}, and on a size of {size} layer {layer} sees {found[-1]} sites through filters of "
+                    f"{self.filter_size} (filter_size): at most {layer - 1} layers, or a smaller stride or filter, are wanted"
+                )
+            found.append(-(-found[-1] // self.stride))
+        return found
+
     @property
     def gain(self) -> float:
         """Factor after the activation: sqrt of the sites in a window, sqrt(F) on the ring."""

@@ -10,7 +10,7 @@ needs.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from relstab.allocation import kept_memory
-from relstab.checkpoint import Checkpoint, Checkpoints
+from relstab.checkpoint import Checkpoint, Checkpoints, digest
 from relstab.devices import choose_device, repeatable
 from relstab.keeper import Keeper
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
@@ -211,11 +211,12 @@ class _EnsembleRun:
 @contextlib.contextmanager
 def _no_subnormals() -> Iterator[None]:
     """Numbers too small to be normal are 0 inside: decayed weights are such numbers, on which a CPU is many times slower."""
+    before = float(torch.full((1,), 1e-40) * 1) == 0  # torch does not tell how it is set
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
 
 
 def train_ensemble(
@@ -256,6 +257,8 @@ def train_ensemble(
     rates = [recipe.learning_rate] * len(seeds) if learning_rates is None else list(learning_rates)
     if len(rates) != len(seeds):
         raise ValueError(f"{len(rates)} learning rates and {len(seeds)} seeds are given: one rate for each seed is wanted")
+    for rate in rates:
+        replace(recipe, learning_rate=rate)  # checks it, with the weight decay
     place = choose_device(str(device))
     identities: list[list[str | int | float]] = [[*identity, seed] for seed in seeds]
     with kept_memory() if place.type == "cpu" else contextlib.nullcontext(), repeatable(place), _no_subnormals():
@@ -283,7 +286,7 @@ def train_ensemble(
                 "task": vars(task),
                 "design": design.as_dict(),
                 "recipe": vars(recipe),
-                "images": [len(train), int(train.sites.long().sum()), int((train.sites[:, 0].long() * train.labels).sum())],
+                "images": digest(train.sites, train.labels),
                 "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
             }
             kept = Checkpoints(checkpoints, everything)

@@ -233,27 +233,22 @@ def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int
     return layers
 
 
-def lit_site_probes(size: int, count: int | None = None, generator: torch.Generator | None = None) -> Probes:
-    """Images [P, L] of one lit site of height 1, moved by one site, and with rectified noise of equal norm.
+def lit_site_probes(size: int, generator: torch.Generator | None = None) -> Probes:
+    """Images [L, L] of one lit site of height 1, one for each site, moved by one site, and with rectified noise of equal norm.
 
     All sites are moved to the right: over all lit sites, the pairs of neighbours are the same as to the left. The noise is
     Gaussian, its negative entries set to 0, and then scaled so that |eta| = |tau x - x|, image by image.
 
     Args:
         size: L.
-        count: P, images with lit sites spread evenly over the ring; None for one at each site.
         generator: of the noise, on the CPU.
     """
     import torch
 
     from relstab.probes import Probes
 
-    sites = torch.arange(size) if count is None else torch.linspace(0, size, count + 1)[:-1].long()
-    rows = torch.arange(len(sites))
-    images = torch.zeros(len(sites), size, dtype=torch.float64)
-    images[rows, sites] = 1
-    moved = torch.zeros_like(images)
-    moved[rows, (sites + 1) % size] = 1
+    images = torch.eye(size, dtype=torch.float64)
+    moved = images.roll(1, 1)
     noise = torch.randn(images.shape, generator=generator, dtype=torch.float64).relu_()
     noise *= math.sqrt(2) / noise.norm(dim=1, keepdim=True)
     return Probes(images, moved, images + noise)

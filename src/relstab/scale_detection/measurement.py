@@ -1,5 +1,6 @@
 """D, G, R and A_k of every layer of simple CNNs, whole and averaged over channels, before and after training."""
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,7 +26,7 @@ __all__ = ["REPRESENTATIONS", "ChannelAverages", "measure_ensemble", "measure_wi
 REPRESENTATIONS = ("whole", "average")
 """What is measured of a layer: all of it, or its average over channels."""
 
-# Lit sites, evenly spread, over which receptive fields are averaged.
+# Lit sites over which receptive fields are averaged.
 _LIT_SITES = 128
 
 
@@ -49,9 +50,14 @@ class ChannelAverages(nn.Module):
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
+        modules = dict(model.named_modules())
+        for name in layers:
+            if name not in modules:
+                near = difflib.get_close_matches(name, modules, 1)
+                hint = f"; the nearest is {near[0]!r}" if near else ""
+                raise ValueError(f"layer {name!r} is not a module of the model{hint}")
         self.model = model
         self.averages = nn.ModuleDict({self._key(name): _Average() for name in layers})
-        modules = dict(model.named_modules())
         self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in layers]
 
     @staticmethod
@@ -105,13 +111,16 @@ def measure_with_averages(
     finally:
         watched.close()
     found = pd.DataFrame([places[name] for name in table["layer"]], columns=["layer", "representation", "k"])
-    return pd.concat([found, table.drop(columns=["layer", "index", "depth"])], axis=1).sort_values(["k", "representation"])
+    return pd.concat([found, table.drop(columns=["layer", "index", "depth"])], axis=1).sort_values(
+        ["k", "representation"], ignore_index=True
+    )
 
 
 def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[str, list[Tensor]]:
     """A_k [M] of each layer, by representation."""
     device = ensemble.parameters["beta"].device
-    lit = torch.linspace(0, task.sites, min(task.sites, _LIT_SITES) + 1)[:-1].long()
+    # Out of more sites some at random: evenly spaced ones would all lie in the same place of their windows.
+    lit = torch.randperm(task.sites, generator=torch.Generator().manual_seed(0))[:_LIT_SITES]
     images = task.images(lit[:, None]).flatten(1).to(device).expand(len(ensemble), -1, -1)
     responses, blanks = ensemble.layers(images), ensemble.layers(torch.zeros_like(images[:, :1]))
     return {

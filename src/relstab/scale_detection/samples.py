@@ -20,8 +20,8 @@ def sample_table(tasks: Mapping[str, ScaleTask], count: int = 3, seed: int = 0) 
         seed: of the whole run.
 
     Returns:
-        For each lit site: task, dimension, size, scale, label, sample, lit (0, 1), row and column (row 0 on a ring), moved_row,
-        moved_column.
+        For each lit site: task, rule, dimension, size, scale, label, sample, lit (0, 1), row and column (row 0 on a ring),
+        moved_row, moved_column.
     """
     import torch
 
@@ -39,6 +39,19 @@ def sample_table(tasks: Mapping[str, ScaleTask], count: int = 3, seed: int = 0) 
                     for version in (sites, moved):
                         place = task.coordinates(version[sample, lit]).tolist()
                         places += [0, *place] if task.dimension == 1 else place
-                    rows.append([name, task.dimension, task.size, task.scale, label, sample, lit, *places])
-    columns = ["task", "dimension", "size", "scale", "label", "sample", "lit", "row", "column", "moved_row", "moved_column"]
+                    rows.append([name, task.rule, task.dimension, task.size, task.scale, label, sample, lit, *places])
+    columns = [
+        "task",
+        "rule",
+        "dimension",
+        "size",
+        "scale",
+        "label",
+        "sample",
+        "lit",
+        "row",
+        "column",
+        "moved_row",
+        "moved_column",
+    ]
     return pd.DataFrame(rows, columns=columns)

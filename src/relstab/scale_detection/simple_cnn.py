@@ -27,15 +27,14 @@ def windows(size: int, design: SimpleDesign) -> list[Tensor]:
         design: of the network.
     """
     layers = []
-    for _ in range(design.depth):
-        starts = torch.arange(0, size, design.stride) - (design.filter_size - 1) // 2
-        line = (starts[:, None] + torch.arange(design.filter_size)) % size
+    for sites in design.sizes(size)[:-1]:
+        starts = torch.arange(0, sites, design.stride) - (design.filter_size - 1) // 2
+        line = (starts[:, None] + torch.arange(design.filter_size)) % sites
         if design.dimension == 1:
             layers.append(line)
         else:  # rows times n plus columns, over windows and over sites in a window
-            grid = line[:, None, :, None] * size + line[None, :, None, :]
+            grid = line[:, None, :, None] * sites + line[None, :, None, :]
             layers.append(grid.reshape(len(line) ** 2, design.window))
-        size = len(line)
     return layers
 
 

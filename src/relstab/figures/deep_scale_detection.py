@@ -1,0 +1,57 @@
+"""Figure 8: test error on the scale-detection task on images against R of the output, trained and at initialization."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.tables import output_sensitivities
+
+__all__ = ["draw"]
+
+# eps = 0.2 sqrt(R), as the paper found on CIFAR-10.
+_FACTOR = 0.2
+
+
+def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
+    """Draw figure 8: a point for each network that learned, at the lowest noise level.
+
+    Filled: R_f of the trained network. Open: R_f of the same network at its initialization, beside the error that it had when it
+    was trained. Error bars are standard errors over the probes; the dashed line is eps = 0.2 sqrt(R).
+
+    Args:
+        networks, sensitivity: the tables of these names for the deep networks on the images with two lit pixels.
+    """
+    outputs = output_sensitivities(networks, sensitivity)
+    outputs = outputs[outputs["noise"] == networks["noise"].min()]
+    figure, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.0))
+    ax.set(xlabel=r"relative sensitivity $R_f$", ylabel=r"test error $\epsilon$")
+    if outputs.empty:
+        note_empty(ax, "no network learned")
+        return figure
+    names = trained_architectures(outputs)
+    for state in ("init", "trained"):
+        for name in names:
+            rows = outputs[(outputs["state"] == state) & (outputs["architecture"] == name)]
+            look: dict[str, Any] = mark(name)
+            if state == "init":
+                # The lightest colours could not be seen as outlines: shapes tell architectures apart here.
+                look |= {"markerfacecolor": "none", "color": "0.4", "markeredgecolor": "0.4", "markeredgewidth": 0.7}
+            ax.errorbar(rows["R"], rows["error"], xerr=rows["R_sem"], **look)
+    ends = np.array([outputs["R"].min(), outputs["R"].max()])
+    ax.plot(ends, _FACTOR * np.sqrt(ends), "k--", linewidth=0.8, zorder=1)
+    log_axis(ax.xaxis)
+    log_axis(ax.yaxis)
+    plain: dict[str, Any] = {"linestyle": "none", "marker": "o", "markeredgecolor": "k", "markeredgewidth": 0.7}
+    handles = [
+        Line2D([], [], color="k", label="trained", **plain),
+        Line2D([], [], markerfacecolor="none", label="initialization", **plain),
+        Line2D([], [], color="k", linestyle="--", linewidth=0.8, label=r"$\epsilon = 0.2 \sqrt{R_f}$"),
+        *legend_of_architectures(names),
+    ]
+    figure.legend(handles=handles, loc="outside right center", handletextpad=0.5)
+    return figure

@@ -1,0 +1,63 @@
+"""Figure 9: D_k, G_k and R_k of the deep networks on the scale-detection task on images, at initialization and trained."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
+from relstab.paper_layers import paper_layers
+from relstab.tables import KEYS, of_learned
+
+__all__ = ["draw"]
+
+_NAMES = ("D", "G", "R")
+# Architectures beside each other; more are drawn below.
+_COLUMNS = 6
+
+
+def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
+    """Draw figure 9: a column for each architecture, D_k, G_k and R_k below each other, at the lowest noise level.
+
+    Lines are means over seeds, bands their range. Networks that did not learn are left out.
+
+    Args:
+        networks, sensitivity: the tables of these names for the deep networks on the images with two lit pixels.
+    """
+    plain = sensitivity[(sensitivity["noise"] == sensitivity["noise"].min()) & (sensitivity["shuffle"] == "none")]
+    chosen = of_learned(plain, networks)
+    names = trained_architectures(chosen) if len(chosen) else []
+    blocks = -(-max(len(names), 1) // _COLUMNS)
+    columns = -(-max(len(names), 1) // blocks)
+    figure = plt.figure(figsize=(WIDTH, 0.3 + 3.7 * blocks))
+    parts: Any = figure.subfigures(blocks, 1, squeeze=False)
+    for block, part in enumerate(parts[:, 0]):
+        axes: Any = part.subplots(len(_NAMES), columns, sharex="col", sharey="row", squeeze=False)
+        for ax, sensitivity_name in zip(axes[:, 0], _NAMES, strict=True):
+            ax.set_ylabel(f"${sensitivity_name}_k$")
+            if not names:
+                note_empty(ax, "no network learned")
+        here = names[block * columns : (block + 1) * columns]
+        for column, name in zip(axes.T, here, strict=False):
+            rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state"])
+            for ax, sensitivity_name in zip(column, _NAMES, strict=True):
+                for state, colour, mark in (("init", INITIAL, "s"), ("trained", "k", "o")):
+                    line = "--" if state == "init" else "-"
+                    draw_layers(ax, rows[rows["state"] == state], sensitivity_name, colour, line, mark)
+                ax.label_outer()
+            column[0].set_title(label_of(name), pad=3)
+        for column in axes.T[len(here) :]:
+            for ax in column:
+                ax.set_visible(False)
+        if here:
+            for ax in axes[:, 0]:
+                log_axis(ax.yaxis)
+    handles = [
+        Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
+        Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
+    ]
+    if names:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,71 @@
+"""G_k of simple CNNs with ReLU and with tanh, trained on the same experiment, and the ratio of their outputs' G."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from relstab.figures.style import WIDTH, draw_layers, log_axis, note_empty
+from relstab.scale_detection.output_ratio import LEARNED, output_ratio, relu_and_tanh
+
+__all__ = ["draw"]
+
+# Grey, line and marker of each activation.
+_LOOKS: dict[str, tuple[Any, Any, Any]] = {"relu": ("k", "-", "o"), "tanh": ("0.55", "--", "s")}
+_NAMES = {"relu": "ReLU", "tanh": "tanh"}
+_COLUMNS = 3
+
+
+def draw(layers: pd.DataFrame, confidence: float = 0.95) -> Figure:
+    """Draw G_k by layer for each experiment that has both activations; the last point, k = K + 1, is the output.
+
+    Whole representations after training, Gaussian noise. Lines are means over seeds, bands their range; networks that did not
+    learn are left out. Titles have the ratio of G of the outputs, of geometric means over seeds, with its bootstrap interval.
+
+    Args:
+        layers: from :func:`relstab.scale_detection.tables.layer_table`.
+        confidence: of the interval.
+    """
+    rows = relu_and_tanh(layers)
+    ratios = output_ratio(layers, confidence).set_index("experiment")
+    lines = -(-max(len(ratios), 1) // _COLUMNS)
+    columns = max(min(len(ratios), _COLUMNS), 1)
+    figure, axes = plt.subplots(lines, columns, figsize=(min(WIDTH, 0.5 + 2.6 * columns), 0.4 + 2.3 * lines), squeeze=False)
+    if ratios.empty:
+        note_empty(axes[0, 0], "no experiment has both ReLU and tanh")
+        return figure
+    for ax in axes.ravel()[len(ratios) :]:
+        ax.set_axis_off()
+    for ax, (experiment, ratio) in zip(axes.ravel(), ratios.iterrows(), strict=False):
+        here = rows[(rows["experiment"] == experiment) & (rows["test_error"] <= LEARNED)]
+        here = here[(here["G"] > 0) & np.isfinite(here["G"])]
+        ax.set_title(_title(str(experiment), ratio), fontsize="medium", pad=4)
+        if here.empty:
+            note_empty(ax, "no network learned")
+            continue
+        for name, look in _LOOKS.items():
+            part = here[here["activation"] == name]
+            if len(part):
+                draw_layers(ax, part, "G", *look)
+            else:
+                ax.text(0.03, 0.03, f"no {_NAMES[name]} network learned", transform=ax.transAxes, fontsize="small", color="0.3")
+        log_axis(ax.yaxis)
+        last = int(here["depth"].iloc[0]) + 1
+        step = -(-last // 9)
+        ticks = [k for k in range(1, last) if k % step == 0 and last - k >= step]
+        ax.set_xticks([*ticks, last], [*map(str, ticks), "out"])
+    handles = []
+    for name, (colour, line, marker) in _LOOKS.items():
+        handles.append(Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=3.5, label=_NAMES[name]))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _title(experiment: str, ratio: "pd.Series[float]") -> str:
+    if np.isnan(ratio["ratio"]):
+        return experiment
+    interval = "" if np.isnan(ratio["low"]) else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return f"{experiment}\n$G_f$, ReLU / tanh: {ratio['ratio']:.2f}{interval}"

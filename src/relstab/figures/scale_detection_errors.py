@@ -1,0 +1,46 @@
+"""Figure 6: test error of the deep networks on the scale-detection task on images against D, G and R of the output."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.tables import output_sensitivities
+
+__all__ = ["draw"]
+
+
+def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
+    """Draw figure 6: a panel for each sensitivity, a point for each trained network that learned, at the lowest noise level.
+
+    Error bars are standard errors over the probes. Titles are correlations of the logarithms with their bootstrap intervals.
+
+    Args:
+        networks, sensitivity, correlation: the tables of these names for the deep networks on the images with two lit pixels.
+    """
+    level = networks["noise"].min()
+    outputs = output_sensitivities(networks, sensitivity)
+    outputs = outputs[(outputs["state"] == "trained") & (outputs["noise"] == level)]
+    chosen = correlation[(correlation["state"] == "trained") & (correlation["noise"] == level)].set_index("sensitivity")
+    names = trained_architectures(outputs) if len(outputs) else []
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5), sharey=bool(names))
+    for ax, name in zip(axes, ("D", "G", "R"), strict=True):
+        ax.set_xlabel(rf"${name}_f$")
+        if not names:
+            note_empty(ax, "no network learned")
+            continue
+        for architecture in names:
+            points = outputs[outputs["architecture"] == architecture]
+            ax.errorbar(points[name], points["error"], xerr=points[f"{name}_sem"], **mark(architecture))
+        log_axis(ax.xaxis)
+        if name in chosen.index and np.isfinite(chosen.loc[name, "rho"]):
+            value = chosen.loc[name]
+            interval = "" if np.isnan(value["low"]) else rf"$\quad [{value['low']:.2f}, {value['high']:.2f}]$"
+            ax.set_title(rf"$\rho = {value['rho']:.2f}${interval}", pad=3)
+    axes[0].set_ylabel(r"test error $\epsilon$")
+    if names:
+        # The axis is shared, and every panel has added its points by now.
+        log_axis(axes[0].yaxis)
+        figure.legend(handles=legend_of_architectures(names), loc="outside lower center", ncols=6, handletextpad=0.1)
+    return figure

@@ -1,0 +1,572 @@
+"""Simple CNNs, one by one and many at once, by the formula, by autograd and by torch's SGD; their training, also when killed."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from relstab.scale_detection.ensemble import Ensemble, initial_parameters
+from relstab.scale_detection.ensemble_training import EnsembleRecipe, train_ensemble
+from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
+from relstab.scale_detection.tasks import ScaleTask, split_pairs
+from relstab.seeding import make_generator
+
+# Depth, filter, stride, dimension, and sites along an axis: windows that overlap, touch, go round the ring more than once, do not
+# fill it evenly, lie as they are read (F = s = 2), or are of one site.
+SHAPES = [
+    (4, 2, 2, 1, 16),
+    (3, 2, 2, 1, 11),
+    (3, 2, 1, 1, 6),
+    (3, 3, 1, 1, 7),
+    (3, 3, 2, 1, 9),
+    (2, 3, 3, 1, 10),
+    (2, 4, 2, 1, 12),
+    (2, 4, 3, 1, 11),
+    (2, 5, 1, 1, 8),
+    (2, 5, 4, 1, 9),
+    (2, 1, 1, 1, 5),
+    (3, 4, 2, 1, 8),
+    (3, 2, 2, 2, 8),
+    (2, 2, 1, 2, 4),
+    (2, 3, 1, 2, 5),
+    (2, 3, 2, 2, 7),
+    (2, 4, 3, 2, 5),
+]
+ACTIVATIONS = {
+    "relu": lambda z: np.maximum(z, 0),
+    "tanh": np.tanh,
+    "gelu": lambda z: np.array([x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in z]),
+    "abs": np.abs,
+}
+OPTIONS = list(itertools.product(("mean_field", "ntk"), (True, False)))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums are then made in one order, the same to the last bit; and such small ones are made faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def named(shape):
+    depth, filter_size, stride, dimension, size = shape
+    return f"{dimension}d-K{depth}-F{filter_size}-s{stride}-on{size}"
+
+
+def designs(shape, activation, channels=5):
+    depth, filter_size, stride, dimension, _ = shape
+    return [SimpleDesign(depth, filter_size, stride, channels, activation, scaling, dimension, bias) for scaling, bias in OPTIONS]
+
+
+def doubled(design, members=3):
+    """Parameters of members in float64."""
+    identities = [[member] for member in range(members)]
+    return {name: value.double() for name, value in initial_parameters(design, identities).items()}
+
+
+def alone(ensemble, index):
+    """A member as a network of its own."""
+    return SimpleCNN(ensemble.design).double().set_parameters(ensemble.member(index))
+
+
+def random_images(generator, members, batch, shape):
+    *_, dimension, size = shape
+    return torch.randn(members, batch, size**dimension, dtype=torch.float64, generator=generator)
+
+
+def as_image(flat, shape):
+    *_, dimension, size = shape
+    return flat.unflatten(-1, (1, *[size] * dimension))
+
+
+def by_formula(design, parameters, image):
+    """Representations and output of one image (an array of one or two axes), site by site from the formula."""
+    phi = ACTIVATIONS[design.activation]
+    layers, values = [], image[..., None]
+    for k in range(design.depth):
+        size, offset = len(values), (design.filter_size - 1) // 2
+        centres = itertools.product(range(0, size, design.stride), repeat=design.dimension)
+        weight = parameters[f"weights.{k}"].numpy()
+        found = []
+        for centre in centres:
+            places = itertools.product(range(design.filter_size), repeat=design.dimension)
+            sites = [tuple((c - offset + j) % size for c, j in zip(centre, place, strict=True)) for place in places]
+            seen = np.concatenate([values[site] for site in sites])
+            z = seen @ weight / math.sqrt(len(seen))
+            if design.bias:
+                z = z + parameters[f"biases.{k}"].numpy()
+            found.append(math.sqrt(design.filter_size**design.dimension) * phi(z))
+        after = -(-size // design.stride)
+        values = np.array(found).reshape(*[after] * design.dimension, design.channels)
+        layers.append(values)
+    channels = values.reshape(-1, design.channels).mean(0) @ parameters["beta"].numpy()
+    divisor = design.channels if design.scaling == "mean_field" else math.sqrt(design.channels)
+    return layers, channels / divisor + float(parameters["output_bias"])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES[::3], ids=named)
+def test_a_network_is_its_formula(shape, activation, generator):
+    for design in designs(shape, activation, 2):
+        ensemble = Ensemble(design, shape[-1], doubled(design, 1))
+        flat = random_images(generator, 1, 2, shape)
+        layers, outputs = ensemble.layers(flat), ensemble.outputs(flat)
+        for index in range(2):
+            image = as_image(flat[0, index], shape)[0].numpy()
+            expected, output = by_formula(design, ensemble.member(0), image)
+            assert float(outputs[0, index]) == pytest.approx(output, rel=1e-10)
+            for layer, values in zip(layers, expected, strict=True):
+                np.testing.assert_allclose(layer[0, index], values.reshape(-1, 2), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=named)
+def test_an_ensemble_is_its_members_one_by_one(shape, activation, generator):
+    """Layers are [N, C, sites] of a network and [M, N, sites, C] of an ensemble."""
+    for design in designs(shape, activation):
+        ensemble = Ensemble(design, shape[-1], doubled(design))
+        images = random_images(generator, 3, 4, shape)
+        layers, outputs = ensemble.layers(images), ensemble.outputs(images)
+        assert len(layers) == design.depth
+        for member in range(3):
+            network, values = alone(ensemble, member), as_image(images[member], shape)
+            torch.testing.assert_close(outputs[member], network(values), rtol=1e-10, atol=1e-12)
+            for module, layer in zip(network.layers, layers, strict=True):
+                values = module(values)
+                torch.testing.assert_close(layer[member], values.flatten(2).transpose(1, 2), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=named)
+def test_steps_are_those_of_autograd_and_sgd(shape, activation, generator):
+    """Four steps of three members with their own batches and rates, of which the last ones have images without loss."""
+    for design in designs(shape, activation):
+        ensemble = Ensemble(design, shape[-1], doubled(design))
+        rates = torch.tensor([0.02, 0.1, 0.3], dtype=torch.float64) * design.rate_factor
+        networks = [alone(ensemble, member) for member in range(3)]
+        optimizers = [torch.optim.SGD(net.parameters(), lr=float(rate)) for net, rate in zip(networks, rates, strict=True)]
+        for _ in range(4):
+            images = random_images(generator, 3, 5, shape)
+            labels = 2.0 * torch.randint(0, 2, (3, 5), generator=generator).double() - 1
+            losses = ensemble.step(images, labels, rates)
+            for member, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
+                optimizer.zero_grad()
+                loss = (1 - labels[member] * network(as_image(images[member], shape))).clamp(min=0).mean()
+                loss.backward()
+                optimizer.step()
+                torch.testing.assert_close(losses[member], loss.detach(), rtol=1e-10, atol=1e-12)
+        for member, network in enumerate(networks):
+            found = alone(ensemble, member)
+            for (name, value), expected in zip(found.named_parameters(), network.parameters(), strict=True):
+                # A step multiplies what rounding has made of parameters by more than 1.
+                message = f"{name} of member {member}, {design}"
+                torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-10, msg=lambda text, m=message: f"{m}: {text}")
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4], SHAPES[-2]], ids=named)
+def test_a_member_without_loss_does_not_change(shape, generator):
+    design = designs(shape, "relu")[0]
+    parameters = doubled(design)
+    parameters["output_bias"] = torch.tensor([-10.0, 1000.0, -10.0], dtype=torch.float64)
+    ensemble = Ensemble(design, shape[-1], {name: value.clone() for name, value in parameters.items()})
+    rates = torch.full((3,), 0.1, dtype=torch.float64)
+    images, labels = random_images(generator, 3, 5, shape), torch.ones(3, 5, dtype=torch.float64)
+    losses = ensemble.step(images, labels, rates)
+    assert losses[1] == 0
+    assert (losses[[0, 2]] > 0).all()
+    for name, value in ensemble.parameters.items():
+        assert torch.equal(value[1], parameters[name][1])
+        for member in (0, 2):
+            assert not torch.equal(value[member], parameters[name][member]), name
+    # Nor do members when none has a loss.
+    after = {name: value.clone() for name, value in ensemble.parameters.items()}
+    ensemble.parameters["output_bias"] += 1000
+    assert (ensemble.step(images, torch.ones_like(labels), rates) == 0).all()
+    for name in after.keys() - {"output_bias"}:
+        assert torch.equal(ensemble.parameters[name], after[name])
+
+
+def test_decay_takes_its_share_off_the_layers():
+    design = designs(SHAPES[0], "relu")[0]
+    parameters = doubled(design)
+    ensemble = Ensemble(design, 16, {name: value.clone() for name, value in parameters.items()})
+    ensemble.decay(torch.tensor([0.0, 0.25, 0.5], dtype=torch.float64))
+    for name, value in ensemble.parameters.items():
+        for member, kept in enumerate((1, 0.75, 0.5)):
+            expected = parameters[name][member] * (kept if name.startswith("weights") else 1)
+            assert torch.equal(value[member], expected), name
+
+
+def test_members_can_be_selected_and_are_copies(generator):
+    design = designs(SHAPES[4], "tanh")[0]
+    ensemble = Ensemble(design, 9, doubled(design))
+    images = random_images(generator, 3, 4, SHAPES[4])
+    chosen = ensemble.select(torch.tensor([2, 0]))
+    assert len(chosen) == 2
+    torch.testing.assert_close(chosen.outputs(images[[2, 0]]), ensemble.outputs(images)[[2, 0]], rtol=1e-12, atol=0)
+    before = ensemble.parameters["beta"].clone()
+    chosen.parameters["beta"].zero_()
+    assert torch.equal(ensemble.parameters["beta"], before)
+
+
+@pytest.mark.parametrize(
+    ("depth", "filter_size", "stride", "dimension", "size"),
+    [(3, 3, 1, 1, 10), (3, 2, 1, 1, 9), (2, 3, 1, 2, 6), (3, 2, 2, 1, 24), (2, 4, 2, 1, 24), (2, 3, 3, 1, 18), (2, 2, 2, 2, 8)],
+)
+def test_outputs_do_not_see_shifts_of_all_windows(depth, filter_size, stride, dimension, size, generator):
+    """At stride 1 by any number of sites; at stride s by multiples of s^K, which take windows to windows, and not by 1."""
+    shape = (depth, filter_size, stride, dimension, size)
+    design = designs(shape, "relu", 12)[0]
+    network = alone(Ensemble(design, size, doubled(design, 1)), 0)
+    images = as_image(random_images(generator, 1, 6, shape)[0], shape)
+    expected = network(images)
+    axes = tuple(range(2, 2 + dimension))
+    for shifts in range(1, 4):
+        rolled = network(images.roll([shifts * stride**depth] * dimension, axes))
+        torch.testing.assert_close(rolled, expected, rtol=1e-10, atol=1e-12)
+    if stride > 1:
+        rolled = network(images.roll([1] * dimension, axes))
+        assert (rolled - expected).abs().max() > 1e-3
+
+
+def test_parameters_are_standard_normal():
+    """Moments of about 9,700 weights, within 4 standard errors: sqrt(1/n), sqrt(2/n) and sqrt(96/n) of 1st, 2nd and 4th."""
+    design = SimpleDesign(3, 3, 1, 40)
+    for parameters in (initial_parameters(design, [["a", 0]]), dict(SimpleCNN(design).state_dict())):
+        values = torch.cat([value.flatten() for value in parameters.values()]).double()
+        count = len(values)
+        assert count == 3 * 40 + 2 * 3 * 40 * 40 + 3 * 40 + 40 + 1
+        for power, moment, variance in ((1, 0, 1), (2, 1, 2), (4, 3, 96)):
+            assert float(values.pow(power).mean()) == pytest.approx(moment, abs=4 * math.sqrt(variance / count))
+
+
+def test_a_members_parameters_follow_from_its_identity_alone():
+    design = SimpleDesign(2, 3, 1, 4)
+    together = initial_parameters(design, [["run", 0], ["run", 1], ["other", 1]])
+    for index, identity in enumerate((["run", 0], ["run", 1], ["other", 1])):
+        single = initial_parameters(design, [identity])
+        for name, value in single.items():
+            assert torch.equal(value[0], together[name][index])
+    for one, two in itertools.combinations(range(3), 2):
+        assert not torch.equal(together["weights.0"][one], together["weights.0"][two])
+    assert {name: tuple(value.shape) for name, value in together.items()} == {
+        "weights.0": (3, 3, 4), "biases.0": (3, 4), "weights.1": (3, 12, 4), "biases.1": (3, 4), "beta": (3, 4), "output_bias":
+        (3,),
+    }  # fmt: skip
+
+
+def test_readouts_of_the_two_scalings_differ_by_the_root_of_the_channels(generator):
+    """1/H and 1/sqrt(H), with the rate times H to make up for it in the mean-field scaling: changes of f are then of one size."""
+    shape = SHAPES[0]
+    images = random_images(generator, 1, 6, shape)
+    mean_field, ntk = (dataclasses.replace(design, channels=25) for design in (designs(shape, "relu")[i] for i in (0, 2)))
+    assert (mean_field.scaling, ntk.scaling) == ("mean_field", "ntk")
+    parameters = doubled(mean_field, 1)
+    outputs = [Ensemble(design, 16, parameters).outputs(images) - parameters["output_bias"] for design in (mean_field, ntk)]
+    torch.testing.assert_close(outputs[1], 5 * outputs[0], rtol=1e-10, atol=1e-12)
+    assert (mean_field.readout, ntk.readout) == (1 / 25, 1 / 5)
+    assert (mean_field.rate_factor, ntk.rate_factor) == (25, 1)
+
+
+# Training: 60 to 125 epochs to zero loss, a millisecond each.
+TASK = ScaleTask("block", 16, 4)
+TRAIN, _ = split_pairs(TASK.enumerate(), 32)
+DESIGN = SimpleDesign(3, 2, 2, 8)
+RECIPE = EnsembleRecipe(learning_rate=0.03, epochs=300)
+DECAYING = dataclasses.replace(RECIPE, decay_epochs=20, weight_decay=0.05)
+
+
+def trained(recipe=RECIPE, seeds=(0, 1, 2), design=DESIGN, **options):
+    with contextlib.redirect_stdout(None):
+        return train_ensemble(TASK, TRAIN, design, recipe, seeds, device="cpu", **options)
+
+
+def assert_same_member(one, index, two, other):
+    assert one.states.keys() == two.states.keys()
+    for state, parameters in one.states.items():
+        for name, value in parameters.items():
+            assert torch.equal(value[index], two.states[state][name][other]), f"{state}, {name}"
+    for key in ("epochs", "reached_zero", "loss", "seeds", "learning_rates"):
+        assert getattr(one, key)[index] == getattr(two, key)[other]
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, DECAYING], ids=["plain", "decaying"])
+def test_members_are_those_trained_alone(recipe):
+    """Bit for bit, although they end at different epochs, after which the others go on without them."""
+    together = trained(recipe)
+    assert len(set(together.epochs)) == 3
+    for index, seed in enumerate((0, 1, 2)):
+        assert_same_member(together, index, trained(recipe, [seed]), 0)
+
+
+def test_rates_of_members_are_those_of_recipes():
+    together = trained(seeds=[4, 4], learning_rates=[0.03, 0.1])
+    assert not torch.equal(together.states["trained"]["beta"][0], together.states["trained"]["beta"][1])
+    for index, rate in enumerate((0.03, 0.1)):
+        single = trained(dataclasses.replace(RECIPE, learning_rate=rate), [4])
+        assert_same_member(together, index, single, 0)
+
+
+def test_the_same_training_gives_the_same_and_another_run_another():
+    one, again, other = trained(DECAYING), trained(DECAYING), trained(DECAYING, identity=["other"])
+    for index in range(3):
+        assert_same_member(one, index, again, index)
+    assert not torch.equal(one.states["init"]["beta"], other.states["init"]["beta"])
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, DECAYING], ids=["plain", "decaying"])
+def test_members_stop_when_they_have_no_loss_left(recipe):
+    found = trained(recipe)
+    assert found.reached_zero == [True] * 3
+    assert len(set(found.epochs)) == 3
+    images, labels = TASK.images(TRAIN.sites).double(), TRAIN.labels.double()
+    for member, (epoch, losses) in enumerate(zip(found.epochs, found.loss, strict=True)):
+        assert len(losses) == epoch + recipe.decay_epochs
+        assert losses[epoch - 1] == 0
+        assert all(loss > 0 for loss in losses[: epoch - 1])
+        network = SimpleCNN(DESIGN).double().set_parameters({n: v[member] for n, v in found.states["trained"].items()})
+        # At zero loss y f(x) is at least 1; it was rounded to float32, hence to about 1e-7 in each of a few steps.
+        assert (labels * network(images)).min() > 1 - 1e-5
+
+
+def test_states_are_those_of_the_recipe():
+    plain, decaying = trained(), trained(DECAYING)
+    assert list(plain.states) == ["init", "trained"]
+    assert list(decaying.states) == ["init", "trained", "decayed"]
+    first = initial_parameters(DESIGN, [[seed] for seed in range(3)])
+    for name, value in first.items():
+        assert torch.equal(plain.states["init"][name], value)
+        # Up to zero loss there is no decay.
+        torch.testing.assert_close(decaying.states["trained"][name], plain.states["trained"][name], rtol=1e-4, atol=1e-5)
+    sizes = [decaying.states[state]["weights.1"].norm(dim=(1, 2)) for state in ("trained", "decayed")]
+    assert (sizes[1] < sizes[0]).all()
+
+
+def test_training_that_runs_out_of_epochs_says_so():
+    short = trained(dataclasses.replace(DECAYING, epochs=5, decay_epochs=2))
+    assert short.reached_zero == [False] * 3
+    assert short.epochs == [5] * 3
+    assert [len(losses) for losses in short.loss] == [7] * 3
+    assert all(losses[4] > 0 for losses in short.loss)
+
+
+def test_training_is_the_plain_loop():
+    """Two epochs and one with decay by torch's SGD in float64, in the member's orders; after 12 steps the last digits differ."""
+    recipe = EnsembleRecipe(learning_rate=0.02, epochs=2, decay_epochs=1, weight_decay=0.5)
+    found = trained(recipe, [3], identity=["plain", 1])
+    network = SimpleCNN(DESIGN).double().set_parameters({n: v[0] for n, v in found.states["init"].items()})
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02 * DESIGN.channels)
+    images, labels = TASK.images(TRAIN.sites).double(), TRAIN.labels.double()
+    for epoch in (1, 2, 3):
+        order = torch.randperm(len(TRAIN), generator=make_generator("order", "plain", 1, 3, epoch))
+        losses = []
+        for chosen in order.split(8):
+            optimizer.zero_grad()
+            loss = (1 - labels[chosen] * network(images[chosen])).clamp(min=0).mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if epoch == 3:
+                with torch.no_grad():
+                    for layer in network.layers:
+                        layer[0].weight *= 1 - 0.02 * 0.5
+        assert found.loss[0][epoch - 1] == pytest.approx(np.mean(losses), rel=1e-5)
+        if epoch > 1:
+            state = found.states["trained" if epoch == 2 else "decayed"]
+            expected = SimpleCNN(DESIGN).double().set_parameters({n: v[0] for n, v in state.items()})
+            for (name, value), wanted in zip(network.named_parameters(), expected.parameters(), strict=True):
+                torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    with pytest.raises(FloatingPointError, match=r"loss of the simple CNN \['run', 0\] became (nan|inf) in epoch 1 at .* 1e\+20"):
+        trained(dataclasses.replace(RECIPE, learning_rate=1e20), identity=["run"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: a positive number is wanted"),
+        ({"learning_rate": math.nan}, "learning_rate is nan: a positive number is wanted"),
+        ({"batch_size": 0}, "batch_size is 0: at least 1 is wanted"),
+        ({"epochs": 0}, "epochs is 0: at least 1 is wanted"),
+        ({"decay_epochs": -1}, "decay_epochs is -1: at least 0 is wanted"),
+        ({"weight_decay": 200.0}, "weight_decay is 200.0 and learning_rate 0.01: a product from 0 to below 1 is wanted"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0 and learning_rate 0.01"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        EnsembleRecipe(**options)
+
+
+def test_trainings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="the task has dimension 1 and the network 2: the same is wanted"):
+        trained(design=dataclasses.replace(DESIGN, dimension=2))
+    with pytest.raises(ValueError, match="seeds is empty: at least one is wanted"):
+        trained(seeds=[])
+    with pytest.raises(ValueError, match="2 learning rates and 3 seeds are given: one rate for each seed is wanted"):
+        trained(learning_rates=[0.1, 0.2])
+
+
+# Trainings that are killed, in processes of their own: about a thousand epochs in a second, a checkpoint every few hundredths
+# of it.
+SLOW = EnsembleRecipe(learning_rate=0.015, epochs=600, decay_epochs=100, weight_decay=0.05)
+OFTEN = 0.03 / 60
+
+
+def keep(folder, recipe):
+    """The job of a process: train and keep states, epochs and losses, with all that is printed in a log."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+        found = train_ensemble(
+            TASK, TRAIN, DESIGN, recipe, [0, 1, 2], device="cpu", checkpoints=folder / "checkpoints", checkpoint_minutes=OFTEN
+        )
+    arrays = {f"{state}/{name}": value.numpy() for state, values in found.states.items() for name, value in values.items()}
+    losses = {f"loss/{member}": losses for member, losses in enumerate(found.loss)}
+    np.savez(folder / "found.npz", epochs=found.epochs, reached_zero=found.reached_zero, **arrays, **losses)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Start a training in a process of its own, quickly: torch is loaded once, in the process that they are forked from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["relstab.scale_detection.ensemble_training", "pytest"])
+
+    def start(*arguments):
+        process = context.Process(target=keep, args=arguments)
+        process.start()
+        return process
+
+    return start
+
+
+def finish(process):
+    process.join(timeout=120)
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    """Folder of a training that was left alone, and how long it took."""
+    folders = [tmp_path_factory.mktemp("undisturbed") for _ in range(2)]
+    for folder in folders:  # the first one starts the fork server, too
+        begin = time.monotonic()
+        assert finish(start(folder, SLOW)) == 0
+    return folders[1], time.monotonic() - begin
+
+
+def assert_same(folder, other):
+    with np.load(folder / "found.npz") as one, np.load(other / "found.npz") as two:
+        assert sorted(one.files) == sorted(two.files)
+        for name in two.files:
+            np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def checkpoints(folder):
+    return list((folder / "checkpoints").rglob("step*.h5"))
+
+
+def killed(start, folder, seconds):
+    """A training that is killed some seconds after its first checkpoint."""
+    process = start(folder, SLOW)
+    while process.is_alive() and not checkpoints(folder):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    process.kill()
+    assert finish(process) in (-signal.SIGKILL, 0)
+
+
+def test_killed_trainings_end_with_the_same_states(start, undisturbed, tmp_path):
+    """Before the first member has zero loss or after it, while one decays and others do not, or while a checkpoint is written."""
+    reference, duration = undisturbed
+    with np.load(reference / "found.npz") as found:
+        assert len(set(found["epochs"].tolist())) == 3
+        assert found["reached_zero"].all()
+    moments = random.Random(4)
+    continued = 0
+    for number in range(6):
+        folder = tmp_path / str(number)
+        killed(start, folder, moments.uniform(0, 0.8) * duration)
+        assert finish(start(folder, SLOW)) == 0
+        assert_same(folder, reference)
+        continued += "continued from the checkpoint in epoch" in (folder / "log").read_text()
+    # Where the machine is busy some end before they are killed, but not most.
+    assert continued >= 3
+
+
+def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(start, undisturbed, tmp_path):
+    killed(start, tmp_path, 0.1)
+    before = set(checkpoints(tmp_path))
+    assert before
+    other = dataclasses.replace(SLOW, learning_rate=0.02)
+    assert finish(start(tmp_path, other)) == 0
+    log = (tmp_path / "log").read_text()
+    assert "are of another training (" in log
+    assert "recipe.learning_rate is 0.015, and here 0.02" in log
+    assert "continued from the" not in log
+    assert finish(start(tmp_path / "alone", other)) == 0
+    assert_same(tmp_path, tmp_path / "alone")
+    assert before <= set(checkpoints(tmp_path))
+    # Back with the first recipe, the training goes on.
+    assert finish(start(tmp_path, SLOW)) == 0
+    assert "continued from the checkpoint in epoch" in (tmp_path / "log").read_text()
+    assert_same(tmp_path, undisturbed[0])
+
+
+def test_a_checkpoint_of_the_same_pairs_in_another_order_is_not_used(tmp_path):
+    """Orders of an epoch are of places in the training set, so that it is another training."""
+    task, design = ScaleTask("block", 16, 4), SimpleDesign(3, 2, 2, 8)
+    train, _ = split_pairs(task.enumerate(), 32)
+    recipe = EnsembleRecipe(0.03, epochs=5)
+    options = {"device": "cpu", "checkpoints": tmp_path, "checkpoint_minutes": 1e-9}
+    first = train_ensemble(task, train, design, recipe, [0], **options)
+    turned = train[torch.arange(31, -1, -1)]
+    second = train_ensemble(task, turned, design, recipe, [0], **options)
+    alone = train_ensemble(task, turned, design, recipe, [0], device="cpu")
+    assert first.checkpoints != second.checkpoints
+    for name, value in alone.states["trained"].items():
+        assert torch.equal(second.states["trained"][name], value), name
+
+
+def test_rates_of_members_are_checked_with_the_recipe():
+    task, design = ScaleTask("block", 16, 4), SimpleDesign(3, 2, 2, 8)
+    train, _ = split_pairs(task.enumerate(), 32)
+    with pytest.raises(ValueError, match=r"learning_rate is -0\.05: a positive number is wanted"):
+        train_ensemble(task, train, design, EnsembleRecipe(), [0], [-0.05], device="cpu")
+    recipe = EnsembleRecipe(0.01, decay_epochs=1, weight_decay=50.0)
+    with pytest.raises(ValueError, match=r"weight_decay is 50.0 and learning_rate 0.05: a product from 0 to below 1"):
+        train_ensemble(task, train, design, recipe, [0], [0.05], device="cpu")
+
+
+@pytest.mark.parametrize(("design", "size", "layer"), [((4, 4, 2, 3), 8, 4), ((1, 9, 1, 3), 3, 1)])
+def test_a_layer_much_smaller_than_its_filter_is_refused(design, size, layer):
+    with pytest.raises(ValueError, match=f"depth is {design[0]}, and on a size of {size} layer {layer} sees"):
+        SimpleDesign(*design).sizes(size)
+
+
+def test_subnormal_numbers_are_as_they_were_after_a_training():
+    def flushed():
+        return float(torch.full((1,), 1e-40) * 1) == 0
+
+    task, design = ScaleTask("block", 16, 4), SimpleDesign(3, 2, 2, 8)
+    train, _ = split_pairs(task.enumerate(), 32)
+    before = flushed()
+    try:
+        for setting in (True, False):
+            torch.set_flush_denormal(setting)
+            train_ensemble(task, train, design, EnsembleRecipe(epochs=1), [0], device="cpu")
+            assert flushed() == setting
+    finally:
+        torch.set_flush_denormal(before)
