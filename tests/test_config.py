@@ -93,6 +93,20 @@ def test_the_default_config_is_valid():
         ("scale_detection.simple.task2_strided.pairs", 4096, "task2_strided: 4096 training pairs and some test pairs are wanted"),
         ("scale_detection.simple.task2_strided.pears", 8, "(nearest: 'pairs')"),
         ("scale_detection.simple.task2_strided.activations", ["tanhh"], "(nearest: 'tanh')"),
+        ("scale_detection.simple.task2_strided.filter_size", 1, "task2_strided.filter_size: 1 is given; a number of at least 2"),
+        ("scale_detection.simple.task2_strided.weight_decay", 200, "task2_strided: weight_decay is 200.0 and learning_rate 0.01"),
+        (
+            "scale_detection.simple.task1_stride1.filter_size",
+            131,
+            "task1_stride1: depth is 8, and on a size of 64 layer 1 sees 64 sites",
+        ),
+        ("scale_detection.simple.homogeneous_strided", {}, "'homogeneous_strided' is the name of a network of homogeneous"),
+        (
+            "scale_detection.images.training.pooling",
+            "average",
+            "pooling of resnet18 is 'average' (scale_detection.images.training",
+        ),
+        ("scale_detection.images.training.snapshots", 3, "scale_detection.images: snapshots of lenet are 3"),
         ("scale_detection.simple.a-b", {}, "'a-b' is no name of an experiment"),
         ("scale_detection.images.scale", 15, "scale_detection.images: scale is 15 and size is 28: from 1 to half the image, 14"),
         ("scale_detection.images.architectures", ["lennet"], "'lennet' is unknown"),
@@ -187,6 +201,7 @@ def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
     for name in images.architectures:
         recipe = images.training_of(name)
         assert (recipe.loss, recipe.epochs, recipe.batch_size, recipe.width) == ("hinge", 300, 128, 1.0), name
+        assert recipe.learning_rate == (0.02 if name in ("lenet", "alexnet", "vgg11") else 0.05), name
 
 
 def test_the_papers_config_holds_its_recipe():

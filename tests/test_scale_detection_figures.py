@@ -24,7 +24,7 @@ from relstab.figures import (
 from relstab.figures.style import save_figure, style
 from relstab.pooling_illustration import LAYERS, pooling_illustration, pooling_sensitivities, relative_change
 from relstab.scale_detection.homogeneous import receptive_fields
-from relstab.scale_detection.output_ratio import output_ratio
+from relstab.scale_detection.noise_ratio import noise_ratio
 from relstab.tables import correlation_table
 
 from test_tables import synthetic
@@ -129,10 +129,11 @@ def pair_samples():
             for sample in range(2):
                 for lit, place in enumerate((1 + sample, 3 if label == 1 else 6)):
                     row = 0 if dimension == 1 else place
-                    keys = [task, dimension, size, scale, label, sample, lit]
+                    rule = "distance" if task == "Task 1" else "block"
+                    keys = [task, rule, dimension, size, scale, label, sample, lit]
                     rows.append([*keys, row, place, row + (dimension == 2 and lit == 0), place + (dimension == 1 and lit == 0)])
-    columns = ["task", "dimension", "size", "scale", "label", "sample", "lit", "row", "column", "moved_row", "moved_column"]
-    return pd.DataFrame(rows, columns=columns)
+    what, where = ["task", "rule", "dimension", "size", "scale", "label", "sample", "lit"], ["row", "column"]
+    return pd.DataFrame(rows, columns=[*what, *where, *(f"moved_{axis}" for axis in where)])
 
 
 @pytest.fixture(scope="module")
@@ -248,12 +249,6 @@ def test_figure_5_shows_lit_sites_and_where_they_move(tables):
     np.testing.assert_array_equal(np.argwhere(squares[0].images[0].get_array() == 2), [[1, 1], [3, 3]])
     np.testing.assert_array_equal(np.argwhere(squares[0].images[0].get_array() == 1), [[2, 1]])
     assert [line.get_linestyle() for line in squares[0].get_lines()] == ["--", "--"]
-
-
-def test_the_rule_of_a_task_can_be_said_in_a_column(tables):
-    samples = tables["samples"].query("task == 'image, block'").assign(task="images", rule="distance")
-    assert texts(drawn("fig05", {"samples": samples})) == [r"$\xi = 4$"]
-    assert texts(drawn("fig05", {"samples": samples.assign(rule="block")})) == []
 
 
 @pytest.mark.parametrize("task", ["Task 1", "image, block", "no task"])
@@ -439,32 +434,34 @@ def test_without_exponents_figure_7_says_that_none_were_fitted(tables, tmp_path)
 
 def test_ratios_of_known_factors():
     layers = pd.concat([ensemble("one", output=3.0), ensemble("one", activation="tanh", output=0.5), ensemble("two")])
-    (row,) = output_ratio(layers, resamples=500).to_dict("records")
+    (row,) = noise_ratio(layers, resamples=500).to_dict("records")
     assert (row["experiment"], row["networks"]) == ("one", SEEDS)
     assert row["ratio"] == pytest.approx(6)
     # Both means are off by 0.1 sqrt(2) / sqrt(5) in logarithm.
     assert 1.05 < row["high"] / row["ratio"] < math.exp(3 * 0.2 / math.sqrt(SEEDS))
     assert row["low"] < 6 < row["high"]
-    pd.testing.assert_frame_equal(output_ratio(layers, resamples=500), output_ratio(layers, resamples=500))
+    pd.testing.assert_frame_equal(noise_ratio(layers, resamples=500), noise_ratio(layers, resamples=500))
 
 
 def test_ratios_need_networks_that_learned():
     relu, tanh = ensemble("one", output=3.0), ensemble("one", activation="tanh")
     few = pd.concat([relu, tanh[tanh["seed"] < 3]])
-    (row,) = output_ratio(few).to_dict("records")
+    (row,) = noise_ratio(few).to_dict("records")
     assert row["networks"] == 3
     assert row["ratio"] == pytest.approx(3 * math.exp(0.1))
     assert math.isnan(row["low"])
     assert math.isnan(row["high"])
-    (row,) = output_ratio(pd.concat([relu, tanh.assign(test_error=0.4)])).to_dict("records")
+    (row,) = noise_ratio(pd.concat([relu, tanh.assign(test_error=0.4)])).to_dict("records")
     assert math.isnan(row["ratio"])
     assert row["networks"] == 0
-    assert output_ratio(relu).empty
+    assert noise_ratio(relu).empty
 
 
 def test_relu_and_tanh_are_drawn_with_the_ratio_of_their_outputs(tables):
-    (ax,) = drawn("relu_tanh", tables).axes
+    ax, decayed = drawn("relu_tanh", tables).axes
     assert ax.get_title().startswith("one\n$G_f$, ReLU / tanh: 4.00 [")
+    # The layers of both are the same ones; the deepest that sees no more than 16 sites is the fourth.
+    assert decayed.get_title().startswith("one, after weight decay\n$G_4$, ReLU / tanh: 1.00 [")
     lines = {line.get_linestyle(): line for line in ax.get_lines() if len(line.get_xdata())}
     depth = DESIGNS[2][1]
     for line, output in (("-", 1.0), ("--", 0.25)):
@@ -478,10 +475,10 @@ def test_relu_and_tanh_are_drawn_with_the_ratio_of_their_outputs(tables):
 def test_of_an_activation_that_did_not_learn_there_is_no_line(tables):
     layers = tables["layers"].copy()
     layers.loc[layers["activation"] == "tanh", "test_error"] = 0.4
-    (ax,) = drawn("relu_tanh", {"layers": layers}).axes
-    assert [text.get_text() for text in ax.texts] == ["no tanh network learned"]
-    assert ax.get_title() == "one"
-    assert texts(drawn("relu_tanh", {"layers": layers.assign(test_error=0.4)})) == ["no network learned"]
+    for ax, title in zip(drawn("relu_tanh", {"layers": layers}).axes, ("one", "one, after weight decay"), strict=True):
+        assert [text.get_text() for text in ax.texts] == ["no tanh network learned"]
+        assert ax.get_title() == title
+    assert texts(drawn("relu_tanh", {"layers": layers.assign(test_error=0.4)})) == ["no network learned"] * 2
 
 
 # All of them

@@ -120,7 +120,8 @@ def network_of(trained, state, member):
 
 def test_an_ensemble_is_measured_in_all_states(trained, table):
     keys = ["state", "seed", "noise", "k", "representation"]
-    assert set(table.columns) == {*keys, "layer", "kind", *FIGURES, "test_error", "receptive_field"}
+    of_members = {"learning_rate", "epochs", "reached_zero", "test_error"}
+    assert set(table.columns) == {*keys, "layer", "kind", *FIGURES, *of_members, "receptive_field", "response_width"}
     assert list(table.index) == list(range(len(table)))
     found = set(table[keys].itertuples(index=False, name=None))
     places = [(0, "whole"), (4, "whole"), *((k, kind) for k in (1, 2, 3) for kind in ("whole", "average"))]
@@ -147,9 +148,6 @@ def test_errors_are_counted(trained, table):
             assert rows["test_error"].tolist() == pytest.approx([wrong / len(TEST)] * len(rows), rel=1e-6)
             errors.add(wrong)
     assert len(errors) > 2
-    # In batches, too, the last of which is smaller.
-    ensemble = Ensemble(DESIGN, 16, trained.states["trained"])
-    assert torch.equal(ensemble_error(ensemble, TASK, TEST, batch_size=7), ensemble_error(ensemble, TASK, TEST))
 
 
 def test_an_output_of_zero_is_an_error():
@@ -198,7 +196,8 @@ def test_measurements_follow_from_the_identity(trained, table):
 
 def untrained(design, parameters, members=2):
     recipe = EnsembleRecipe()
-    return TrainedEnsemble(TASK, design, recipe, list(range(members)), [0.01] * members, {"init": parameters}, [], [], [])
+    seeds, rates = list(range(members)), [0.01] * members
+    return TrainedEnsemble(TASK, design, recipe, seeds, rates, {"init": parameters}, [0] * members, [False] * members, [])
 
 
 @pytest.mark.parametrize("activation", ["relu", "abs"])

@@ -311,5 +311,5 @@ def test_the_hinge_loss_is_its_formula():
 
 def test_hinge_loss_is_for_two_classes(digits, test_images):
     recipe = QUICK.model_copy(update={"loss": "hinge"})
-    with pytest.raises(ValueError, match="loss is 'hinge' and mnist5k has 10 classes: two are wanted"):
+    with pytest.raises(ValueError, match=r"loss is 'hinge' \(config: training.loss\) and mnist5k has 10 classes: two"):
         relstab.train_network("lenet", digits, test_images, recipe, sigma=0, seed=0, device="cpu")

@@ -1,8 +1,9 @@
 """The paper's claims, each decided from the run's own numbers with an interval over networks.
 
-Every claim is a statistic that is positive where the claim holds (number 12: near 1). Its interval is a percentile bootstrap
-over networks: the claim is supported when the whole interval is on its side, not supported when the whole interval is on the
-other, and undecided otherwise. A claim of several parts takes the smallest of its parts within every bootstrap sample.
+Every claim is a statistic that is positive where the claim holds (numbers 9 and 12: near 1; number 10: near 0). Its interval is
+a percentile bootstrap over networks: the claim is supported when the whole interval is on its side, not supported when the
+whole interval is on the other, and undecided otherwise. A claim of several parts takes the smallest of its parts within every
+bootstrap sample.
 """
 
 import math
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from relstab.correlation import log_correlation, percentile_interval
 from relstab.paper_layers import paper_layers
-from relstab.scale_detection.output_ratio import LEARNED, output_ratio
+from relstab.scale_detection.noise_ratio import LEARNED, noise_ratio
 from relstab.seeding import derive_seed
 from relstab.tables import KEYS, of_learned, output_sensitivities
 
@@ -91,10 +92,12 @@ def _convolutional(layers: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame
     return layers[layers["architecture"].isin(spectrum["architecture"].unique())]
 
 
-def _learned_experiments(layers: pd.DataFrame) -> set[str]:
-    """Experiments with ReLU whose networks learned, at zero training loss or as near to it as they came."""
-    errors = layers[(layers["state"] == "trained") & (layers["activation"] == "relu")].groupby("experiment")["test_error"].mean()
-    return set(errors.index[errors <= LEARNED])
+def _last_states(layers: pd.DataFrame) -> pd.DataFrame:
+    """Experiment and last state of the ensembles with ReLU that have learned their task in it."""
+    rows = layers[(layers["activation"] == "relu") & layers["state"].isin(["trained", "decayed"])]
+    errors = rows.groupby(["experiment", "state"])["test_error"].mean().reset_index()
+    last = errors.sort_values("state", key=lambda states: states == "decayed").groupby("experiment").tail(1)
+    return last.loc[last["test_error"] <= LEARNED, ["experiment", "state"]]
 
 
 def _farthest(layers: pd.DataFrame, exponents: pd.DataFrame, name: str) -> tuple[float, float, float, str]:
@@ -104,14 +107,12 @@ def _farthest(layers: pd.DataFrame, exponents: pd.DataFrame, name: str) -> tuple
     the last state of each experiment.
     """
     chosen = exponents[
-        exponents["experiment"].isin(_learned_experiments(layers))
-        & (exponents["activation"] == "relu")
+        (exponents["activation"] == "relu")
         & (exponents["sensitivity"] == name)
         & (exponents["noise"] == "rectified")
         & (exponents["representation"] == "average")
-        & exponents["state"].isin(["trained", "decayed"])
-    ]
-    chosen = chosen[chosen["exponent"].notna()].groupby("experiment").tail(1)
+    ].merge(_last_states(layers), on=["experiment", "state"])
+    chosen = chosen[chosen["exponent"].notna()]
     if chosen.empty:
         return math.nan, math.nan, math.nan, "undecided"
     centre = 1.0 if name == "G" else 0.0
@@ -129,7 +130,7 @@ def _farthest(layers: pd.DataFrame, exponents: pd.DataFrame, name: str) -> tuple
 
 def _relu_over_tanh(layers: pd.DataFrame, settings: _Settings) -> tuple[float, float, float, str]:
     """Least over experiments of the mean ln(G with ReLU / G with tanh) of the output, with its interval over networks."""
-    table = output_ratio(layers, settings.confidence, settings.resamples, settings.seed).dropna(subset="ratio")
+    table = noise_ratio(layers, settings.confidence, settings.resamples, settings.seed).dropna(subset="ratio")
     if table.empty:
         return math.nan, math.nan, math.nan, "undecided"
     value, low, high = (float(np.min(np.log(table[column].to_numpy(float)))) for column in ("ratio", "low", "high"))

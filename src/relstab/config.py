@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
 from relstab.datasets import DATASETS
-from relstab.scale_detection.design import SimpleDesign
+from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
+from relstab.scale_detection.homogeneous import HOMOGENEOUS
 from relstab.scale_detection.tasks import ScaleTask, check_split
 
 __all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_config"]
@@ -178,7 +179,7 @@ class SimpleExperiment(_Section):
     gap: NotNegative = Field(0.0, description="Pairs at distances from scale - gap to scale + gap are left out; 0 for blocks.")
     pairs: Annotated[int, Field(ge=2)] = Field(1024, description="P, training pairs, half of them of each label.")
     depth: Count = Field(7, description="K, convolutional layers.")
-    filter_size: Count = Field(2, description="F, sites of a filter.")
+    filter_size: Annotated[int, Field(ge=2)] = Field(2, description="F, sites of a filter.")
     stride: Count = Field(2, description="s, sites between windows, at most filter_size.")
     channels: Count = Field(1000, description="H, channels of every layer.")
     scaling: Literal["mean_field", "ntk"] = Field("mean_field", description="Of the read-out: 1 / H or 1 / sqrt(H).")
@@ -287,6 +288,8 @@ class ScaleDetection(_Section):
         for name in simple:
             if not re.fullmatch(r"\w+", name):
                 raise ValueError(f"{name!r} is no name of an experiment: letters, digits and underscores are wanted")
+            if name in HOMOGENEOUS:
+                raise ValueError(f"{name!r} is the name of a network of homogeneous filters in the tables: another one is wanted")
         return simple
 
     @property
@@ -391,13 +394,8 @@ class Config(_Section):
                 f"some of noise = {self.noise} is wanted"
             )
         _distinct(self.shuffled_noise, "channel_shuffle.noise: ")
-        for name in self.architectures:
-            pooling = self.training_of(name).pooling
-            if pooling not in (None, "none") and ARCHITECTURES[name].pooling == "none":
-                raise ValueError(
-                    f"pooling of {name} is {pooling!r} (training.pooling or recipes.{name}.pooling), and it has no pooling to "
-                    f"replace: 'none' is wanted under recipes.{name}"
-                )
+        self._check_pooling(self, self.architectures, "")
+        self._check_pooling(self.scale_detection.images, self.scale_detection.architectures, "scale_detection.images.")
         if self.figures.example >= self.probes.images:
             raise ValueError(
                 f"figures.example is {self.figures.example} and probes.images is {self.probes.images}: "
@@ -411,6 +409,16 @@ class Config(_Section):
             )
         return self
 
+    @staticmethod
+    def _check_pooling(section: "Config | PairImages", architectures: list[str], prefix: str) -> None:
+        for name in architectures:
+            pooling = section.training_of(name).pooling
+            if pooling not in (None, "none") and ARCHITECTURES[name].pooling == "none":
+                raise ValueError(
+                    f"pooling of {name} is {pooling!r} ({prefix}training.pooling or {prefix}recipes.{name}.pooling), and it has "
+                    f"no pooling to replace: 'none' is wanted under {prefix}recipes.{name}"
+                )
+
     def _check_scale_detection(self) -> None:
         """What the tasks, networks and recipes of scale detection cannot be, with the section that says so."""
         for name, experiment in self.scale_detection.experiments.items():
@@ -418,6 +426,7 @@ class Config(_Section):
                 task = ScaleTask(**experiment.task())
                 for activation in experiment.activations:
                     SimpleDesign(**experiment.design(activation)).sizes(task.size)
+                    EnsembleRecipe(**experiment.recipe(activation))
                 _distinct(experiment.activations, "activations: ")
                 check_split(task.counts, experiment.pairs)
             except ValueError as error:
@@ -429,6 +438,12 @@ class Config(_Section):
             check_split(ScaleTask(**images.task()).counts, images.train_pairs, images.test_pairs)
         except ValueError as error:
             raise ValueError(f"scale_detection.images: {error}") from None
+        for name in images.architectures:
+            if images.training_of(name).snapshots:
+                raise ValueError(
+                    f"scale_detection.images: snapshots of {name} are {images.training_of(name).snapshots}, and these networks "
+                    f"are not measured over training: 0 is wanted"
+                )
         if self.scale_detection.probes > images.test_pairs:
             raise ValueError(
                 f"scale_detection.probes is {self.scale_detection.probes} and scale_detection.images.test_pairs is "

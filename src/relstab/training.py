@@ -99,7 +99,10 @@ def train_network(
     outputs = dataset.classes
     if recipe.loss == "hinge":
         if outputs != 2:
-            raise ValueError(f"loss is 'hinge' and {dataset.name} has {outputs} classes: two are wanted, or 'cross_entropy'")
+            raise ValueError(
+                f"loss is 'hinge' (config: training.loss) and {dataset.name} has {outputs} classes: two are wanted, or "
+                f"'cross_entropy'"
+            )
         outputs = 1
     place = choose_device(str(device))
     dtype = choose_precision(recipe.precision, place)

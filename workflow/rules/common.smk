@@ -14,7 +14,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PY
 
 from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
-from relstab.scale_detection.design import PAIRS
+from relstab.scale_detection.design import PAIRS, SimpleDesign
 
 
 def checked_config():
@@ -90,6 +90,13 @@ def sampled_tasks():
     if CONFIG.scale_detection.architectures:
         tasks["images"] = CONFIG.scale_detection.images.task()
     return tasks
+
+
+def ensemble_memory(wildcards):
+    """Memory of a training of simple CNNs in MB: their weights, as they are and as they are kept, in a checkpoint and in the file."""
+    experiment = CONFIG.scale_detection.experiments[wildcards.experiment]
+    weights = SimpleDesign(**experiment.design(wildcards.activation)).parameter_count * experiment.seeds
+    return 4000 + 12 * 4 * weights // 10**6
 
 
 def recipe_of(wildcards):

@@ -10,7 +10,8 @@ FIGURE_NAMES = [
     "fig10_error_scatter",
     "fig11_layer_sensitivities",
     *(["over_training"] if followed() else []),
-    *(["fig05_scale_detection_samples", "fig07_pooling_scaling", "relu_tanh"] if HAS_SIMPLE else []),
+    *(["fig05_scale_detection_samples"] if HAS_SIMPLE or HAS_PAIRS else []),
+    *(["fig07_pooling_scaling", "relu_tanh"] if HAS_SIMPLE else []),
     *(["fig06_scale_detection_errors", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers"] if HAS_PAIRS else []),
 ]
 
@@ -330,6 +331,10 @@ rule figure_relu_tanh:
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
-        confidence=CONFIG.correlation.confidence,
+        interval={
+            "confidence": CONFIG.correlation.confidence,
+            "resamples": CONFIG.correlation.resamples,
+            "seed": CONFIG.seed,
+        },
     script:
         "../scripts/fig_relu_tanh.py"

@@ -12,7 +12,7 @@ rule train_ensemble:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=4000,
+        mem_mb=ensemble_memory,
         runtime=480,
         gpu=gpus,
     params:
@@ -39,7 +39,7 @@ rule ensemble_sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=4000,
+        mem_mb=ensemble_memory,
         runtime=60,
         gpu=gpus,
     params:

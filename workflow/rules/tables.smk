@@ -12,6 +12,7 @@ rule all_tables:
     input:
         expand(f"{TABLES}/{{table}}.csv", table=["networks", "sensitivity", "spectrum", "correlation"]),
         [f"{TABLES}/over_training.csv"] if followed() else [],
+        [f"{TABLES}/scale_detection_samples.csv"] if HAS_SIMPLE or HAS_PAIRS else [],
         SIMPLE_TABLES.values() if HAS_SIMPLE else [],
         PAIR_TABLES.values() if HAS_PAIRS else [],
 

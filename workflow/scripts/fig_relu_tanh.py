@@ -9,5 +9,5 @@ from job import job
 with job(snakemake):
     tables = read_tables(snakemake.input.layers)
     with style(snakemake.params.font_size):
-        figure = relu_tanh.draw(*tables, snakemake.params.confidence)
+        figure = relu_tanh.draw(*tables, **snakemake.params.interval)
         save_figure(figure, snakemake.output, snakemake.params.dpi)

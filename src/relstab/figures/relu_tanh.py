@@ -1,4 +1,4 @@
-"""G_k of simple CNNs with ReLU and with tanh, trained on the same experiment, and the ratio of their outputs' G."""
+"""G_k of simple CNNs with ReLU and with tanh, trained on the same experiment, and the ratio of one to the other."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relstab.figures.style import WIDTH, draw_layers, log_axis, note_empty
-from relstab.scale_detection.output_ratio import LEARNED, output_ratio, relu_and_tanh
+from relstab.scale_detection.noise_ratio import LEARNED, noise_ratio, relu_and_tanh
 
 __all__ = ["draw"]
 
@@ -19,30 +19,34 @@ _NAMES = {"relu": "ReLU", "tanh": "tanh"}
 _COLUMNS = 3
 
 
-def draw(layers: pd.DataFrame, confidence: float = 0.95) -> Figure:
+def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Figure:
     """Draw G_k by layer for each experiment that has both activations; the last point, k = K + 1, is the output.
 
-    Whole representations after training, Gaussian noise. Lines are means over seeds, bands their range; networks that did not
-    learn are left out. Titles have the ratio of G of the outputs, of geometric means over seeds, with its bootstrap interval.
+    Whole representations and Gaussian noise, at zero training loss and, where both activations have it, after weight decay. Lines
+    are means over seeds, bands their range; networks that did not learn are left out. Titles have the ratio of G, of geometric
+    means over seeds, with its bootstrap interval: of the outputs at zero loss, and after weight decay of the deepest layer that
+    sees no more than the scale.
 
     Args:
         layers: from :func:`relstab.scale_detection.tables.layer_table`.
-        confidence: of the interval.
+        confidence, resamples, seed: of the interval.
     """
-    rows = relu_and_tanh(layers)
-    ratios = output_ratio(layers, confidence).set_index("experiment")
-    lines = -(-max(len(ratios), 1) // _COLUMNS)
-    columns = max(min(len(ratios), _COLUMNS), 1)
+    options = (confidence, resamples, seed)
+    panels = [(ratio, "trained") for _, ratio in noise_ratio(layers, *options).iterrows()]
+    panels += [(ratio, "decayed") for _, ratio in noise_ratio(layers, *options, "decayed", "pooling").iterrows()]
+    lines = -(-max(len(panels), 1) // _COLUMNS)
+    columns = max(min(len(panels), _COLUMNS), 1)
     figure, axes = plt.subplots(lines, columns, figsize=(min(WIDTH, 0.5 + 2.6 * columns), 0.4 + 2.3 * lines), squeeze=False)
-    if ratios.empty:
+    if not panels:
         note_empty(axes[0, 0], "no experiment has both ReLU and tanh")
         return figure
-    for ax in axes.ravel()[len(ratios) :]:
+    for ax in axes.ravel()[len(panels) :]:
         ax.set_axis_off()
-    for ax, (experiment, ratio) in zip(axes.ravel(), ratios.iterrows(), strict=False):
-        here = rows[(rows["experiment"] == experiment) & (rows["test_error"] <= LEARNED)]
+    for ax, (ratio, state) in zip(axes.ravel(), panels, strict=False):
+        rows = relu_and_tanh(layers, state)
+        here = rows[(rows["experiment"] == ratio["experiment"]) & (rows["test_error"] <= LEARNED)]
         here = here[(here["G"] > 0) & np.isfinite(here["G"])]
-        ax.set_title(_title(str(experiment), ratio), fontsize="medium", pad=4)
+        ax.set_title(_title(ratio, state), fontsize="medium", pad=4)
         if here.empty:
             note_empty(ax, "no network learned")
             continue
@@ -64,8 +68,10 @@ def draw(layers: pd.DataFrame, confidence: float = 0.95) -> Figure:
     return figure
 
 
-def _title(experiment: str, ratio: "pd.Series[float]") -> str:
+def _title(ratio: "pd.Series[float]", state: str) -> str:
+    experiment = f"{ratio['experiment']}{', after weight decay' if state == 'decayed' else ''}"
     if np.isnan(ratio["ratio"]):
         return experiment
     interval = "" if np.isnan(ratio["low"]) else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-    return f"{experiment}\n$G_f$, ReLU / tanh: {ratio['ratio']:.2f}{interval}"
+    which = "f" if state == "trained" else f"{ratio['k']:.0f}"
+    return f"{experiment}\n$G_{which}$, ReLU / tanh: {ratio['ratio']:.2f}{interval}"

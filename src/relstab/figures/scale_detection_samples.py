@@ -20,13 +20,6 @@ _LABELS = (1, -1)
 _SCALE: dict[str, Any] = {"color": "k", "linewidth": 1.2, "marker": "|", "markersize": 5, "clip_on": False}
 
 
-def _rule(task: str, rows: pd.DataFrame) -> str:
-    """Rule of a task: its own column where there is one, and what its name says otherwise."""
-    if "rule" in rows:
-        return str(rows["rule"].iloc[0])
-    return "block" if "block" in task or task.endswith("2") else "distance"
-
-
 def _pixels(rows: pd.DataFrame, shape: tuple[int, int]) -> Any:
     """0 where nothing is, 1 where a site moves to, 2 where it is lit."""
     values = np.zeros(shape)
@@ -101,8 +94,7 @@ def _draw_images(figure: SubFigure, rows: pd.DataFrame, rule: str, columns: int)
 def draw(samples: pd.DataFrame) -> Figure:
     """Draw figure 5: for each task a few images, y = +1 above y = -1, with their two lit sites and where these move to.
 
-    The scale of Task 1 is a bar of length xi, the borders of the blocks of Task 2 are dashed. A task has the rule in column
-    "rule"; without one, that of Task 2 where its name ends in 2 or has "block" in it, and of Task 1 otherwise.
+    The scale of Task 1 is a bar of length xi, the borders of the blocks of Task 2 are dashed.
 
     Args:
         samples: from :func:`relstab.scale_detection.samples.sample_table`.
@@ -131,9 +123,9 @@ def draw(samples: pd.DataFrame) -> Figure:
             rows = samples[samples["task"] == task]
             part.suptitle(task, fontsize="medium")
             if rows["dimension"].iloc[0] == 1:
-                _draw_ring(part, rows, _rule(task, rows))
+                _draw_ring(part, rows, str(rows["rule"].iloc[0]))
             else:
-                _draw_images(part, rows, _rule(task, rows), columns)
+                _draw_images(part, rows, str(rows["rule"].iloc[0]), columns)
     look: dict[str, Any] = {"edgecolor": "0.5", "linewidth": 0.5}
     handles = [Patch(facecolor=_LIT, label="lit site", **look), Patch(facecolor=_MOVED, label="where it moves to", **look)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1, handleheight=1)

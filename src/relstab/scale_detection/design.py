@@ -1,12 +1,13 @@
-"""What a simple CNN is made of, described and checked without torch; :mod:`relstab.scale_detection.simple_cnn` builds it."""
+"""What a simple CNN is made of and how it is trained, described and checked without torch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from relstab.architectures import ACTIVATION_NAMES, ActivationName
 
-__all__ = ["PAIRS", "Scaling", "SimpleDesign"]
+__all__ = ["PAIRS", "EnsembleRecipe", "Scaling", "SimpleDesign"]
 
 PAIRS = "pairs"
 """Name of the data set of images with two lit pixels, in tables and files."""
@@ -58,7 +59,7 @@ class SimpleDesign:
         """Sites along an axis before each layer, and after the last, [K + 1], for an input of ``size``.
 
         Raises:
-            ValueError: a layer has less than half the sites of its filter, which would go round it more than once.
+            ValueError: a layer has less than half the sites of its filter, more than which the padding round the ring cannot add.
         """
         found = [size]
         for layer in range(1, self.depth + 1):
@@ -101,5 +102,42 @@ class SimpleDesign:
         yield "beta", (self.channels,)
         yield "output_bias", ()
 
+    @property
+    def parameter_count(self) -> int:
+        """Number of its parameters."""
+        return sum(math.prod(shape) for _, shape in self.parameters())
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class EnsembleRecipe:
+    """How simple CNNs are trained.
+
+    Attributes:
+        learning_rate: times H in the mean-field scaling.
+        batch_size: pairs a step.
+        epochs: at most, to zero training loss.
+        decay_epochs: epochs with weight decay after that; 0 for none.
+        weight_decay: share of the layers' weights that a step takes off in these epochs, in units of the learning rate. The
+            reference implementation's ridge r makes it 2 r / K.
+    """
+
+    learning_rate: float = 0.01
+    batch_size: int = 8
+    epochs: int = 200
+    decay_epochs: int = 0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("epochs", 1), ("decay_epochs", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is wanted")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate is {self.learning_rate}: a positive number is wanted")
+        if not 0 <= self.weight_decay * self.learning_rate < 1:
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}: a product from 0 to below 1 "
+                f"is wanted"
+            )

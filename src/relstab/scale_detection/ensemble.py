@@ -26,7 +26,7 @@ def initial_parameters(design: SimpleDesign, identities: Sequence[Sequence[str |
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}
 
 
-# phi in place, and what its gradient is from its result y: phi'(z) as a factor of the gradient, or None where z itself is needed.
+# phi(z), in place where its gradient can be had from the result.
 _Forward = Callable[[Tensor], Tensor]
 _FORWARD: dict[str, _Forward] = {
     "relu": torch.relu_,
@@ -72,6 +72,14 @@ class Ensemble:
 
     def __len__(self) -> int:
         return len(self.parameters["beta"])
+
+    @property
+    def widest(self) -> int:
+        """Numbers that the windows of the widest layer hold for one image of one member."""
+        sizes = self.design.sizes(self.size)
+        channels = [1, *[self.design.channels] * (self.design.depth - 1)]
+        windows = [size**self.design.dimension * self.design.window for size in sizes[1:]]
+        return int(max(count * before for count, before in zip(windows, channels, strict=True)))
 
     def select(self, members: Tensor) -> "Ensemble":
         """Some of the members, copied."""
@@ -191,7 +199,7 @@ class Ensemble:
             whole = min(len(read), -(-(sites - start) // stride))
             found[:, :, start : start + whole * stride : stride] += by_site[:, :, :whole, place]
             if whole < len(read):
-                found[:, :, read[whole, place] :: stride][:, :, : len(read) - whole] += by_site[:, :, whole:, place]
+                found[:, :, (start + whole * stride) % sites :: stride][:, :, : len(read) - whole] += by_site[:, :, whole:, place]
         return found.flatten(1, 2)
 
     def decay(self, share: Tensor) -> None:

@@ -21,8 +21,8 @@ from relstab.allocation import kept_memory
 from relstab.checkpoint import Checkpoint, Checkpoints, digest
 from relstab.devices import choose_device, repeatable
 from relstab.keeper import Keeper
+from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
-from relstab.scale_detection.simple_cnn import SimpleDesign
 from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
 
@@ -34,38 +34,6 @@ STATES = ("init", "trained", "decayed")
 Parameters = dict[str, Tensor]
 
 _CHECKPOINT_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class EnsembleRecipe:
-    """How simple CNNs are trained.
-
-    Attributes:
-        learning_rate: times H in the mean-field scaling.
-        batch_size: pairs a step.
-        epochs: at most, to zero training loss.
-        decay_epochs: epochs with weight decay after that; 0 for none.
-        weight_decay: share of the layers' weights that a step takes off in these epochs, in units of the learning rate. The
-            reference implementation's ridge r makes it 2 r / K.
-    """
-
-    learning_rate: float = 0.01
-    batch_size: int = 8
-    epochs: int = 200
-    decay_epochs: int = 0
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("epochs", 1), ("decay_epochs", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is wanted")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate is {self.learning_rate}: a positive number is wanted")
-        if not 0 <= self.weight_decay * self.learning_rate < 1:
-            raise ValueError(
-                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}: a product from 0 to below 1 "
-                f"is wanted"
-            )
 
 
 @dataclass
@@ -93,9 +61,14 @@ class TrainedEnsemble:
     checkpoints: Path | None = None
 
 
-def ensemble_error(ensemble: Ensemble, task: ScaleTask, pairs: Pairs, batch_size: int = 512) -> Tensor:
+# Numbers that the widest layer of an ensemble may hold at a time where no gradients are kept: 256 MB.
+_ENTRIES = 2**26
+
+
+def ensemble_error(ensemble: Ensemble, task: ScaleTask, pairs: Pairs) -> Tensor:
     """Share of pairs, [M], whose output has not the sign of their label; 0 is wrong."""
     device = ensemble.parameters["beta"].device
+    batch_size = max(1, min(512, _ENTRIES // (len(ensemble) * ensemble.widest)))
     wrong = torch.zeros(len(ensemble), device=device)
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
@@ -106,12 +79,13 @@ def ensemble_error(ensemble: Ensemble, task: ScaleTask, pairs: Pairs, batch_size
 
 @dataclass
 class _EnsembleRun:
-    """The training of an ensemble at one moment, between two epochs.
+    """The training of an ensemble at one moment.
 
     Attributes:
         ensemble: the members that go on, and ``members`` [m] which ones these are.
-        epoch: that are done.
-        kept: parameters of the members, [M, ...], by state, as far as they are known.
+        epoch: how many are done.
+        position: batches of the next one that are done, and ``total`` [m] the losses in them.
+        kept: parameters of the members, [M, ...], by state, as far as they are known, on the CPU.
     """
 
     task: ScaleTask
@@ -125,6 +99,8 @@ class _EnsembleRun:
     members: Tensor
     kept: dict[str, Parameters]
     epoch: int = 0
+    position: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros(0))
     zero_at: list[int] = field(default_factory=list)
     reached: list[bool] = field(default_factory=list)
     loss: list[list[float]] = field(default_factory=list)
@@ -134,37 +110,58 @@ class _EnsembleRun:
         self.zero_at, self.reached, self.loss = [0] * count, [False] * count, [[] for _ in range(count)]
 
     @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.images) / self.recipe.batch_size)
+
+    @property
     def step_number(self) -> int:
-        return self.epoch
+        return self.epoch * self.steps_per_epoch + self.position
 
     @property
     def where(self) -> str:
-        return f"epoch {self.epoch}, with {len(self.members)} of {len(self.identities)} networks to go"
+        going = f"{len(self.members)} of {len(self.identities)} networks to go"
+        return f"epoch {self.epoch + 1}, batch {self.position} of {self.steps_per_epoch}, with {going}"
+
+    @property
+    def _later(self) -> list[str]:
+        """The states that a checkpoint holds: the initialization is there anyway."""
+        return [state for state in self.kept if state != "init"]
 
     def checkpoint(self) -> Checkpoint:
         tensors = {f"ensemble/{name}": value for name, value in self.ensemble.parameters.items()}
-        for state, parameters in self.kept.items():
-            tensors |= {f"kept/{state}/{name}": value for name, value in parameters.items()}
-        values = {"epoch": self.epoch, "zero_at": self.zero_at, "reached": self.reached, "loss": self.loss}
+        for state in self._later:
+            tensors |= {f"kept/{state}/{name}": value for name, value in self.kept[state].items()}
+        tensors["total"] = self.total
+        values = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "zero_at": self.zero_at,
+            "reached": self.reached,
+            "loss": self.loss,
+        }
         return Checkpoint(tensors, {**values, "members": self.members.tolist()})
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        device = self.images.device
+
         def under(prefix: str) -> Parameters:
-            names = (name for name, _ in self.design.parameters())
-            return {name: checkpoint.tensors[f"{prefix}/{name}"].to(self.images.device) for name in names}
+            return {name: checkpoint.tensors[f"{prefix}/{name}"] for name, _ in self.design.parameters()}
 
         values = checkpoint.values
-        self.epoch, self.zero_at, self.reached, self.loss = (values[name] for name in ("epoch", "zero_at", "reached", "loss"))
+        self.epoch, self.position, self.loss = (values[name] for name in ("epoch", "position", "loss"))
+        self.zero_at, self.reached = values["zero_at"], values["reached"]
+        self.total = checkpoint.tensors["total"].to(device)
         self.members = torch.tensor(values["members"], dtype=torch.int64)
-        self.ensemble = Ensemble(self.design, self.task.size, under("ensemble"))
-        self.kept = {state: under(f"kept/{state}") for state in self.kept}
+        going = {name: value.to(device) for name, value in under("ensemble").items()}
+        self.ensemble = Ensemble(self.design, self.task.size, going)
+        self.kept |= {state: under(f"kept/{state}") for state in self._later}
 
-    def run_epoch(self) -> None:
-        """One epoch of the members that go on, and what is to be kept of those that have reached an end."""
-        self.epoch += 1
+    def run_epoch(self, look: Callable[[], None]) -> None:
+        """The rest of an epoch of the members that go on, and what is to be kept of those that have reached an end."""
         device, members = self.images.device, self.members.tolist()
+        # From the identities alone, so that a checkpoint in mid-epoch needs no order.
         orders = [
-            torch.randperm(len(self.images), generator=make_generator("order", *self.identities[member], self.epoch))
+            torch.randperm(len(self.images), generator=make_generator("order", *self.identities[member], self.epoch + 1))
             for member in members
         ]
         order = torch.stack(orders).to(device)
@@ -173,14 +170,19 @@ class _EnsembleRun:
         share = rates / self.design.rate_factor * self.recipe.weight_decay * decaying
         decays = bool((share > 0).any())
         size = self.recipe.batch_size
-        total = torch.zeros(len(members), device=device)
-        for start in range(0, len(self.images), size):
-            chosen = order[:, start : start + size]
+        if self.position == 0:
+            self.total = torch.zeros(len(members), device=device)
+        while self.position < self.steps_per_epoch:
+            chosen = order[:, self.position * size : (self.position + 1) * size]
             loss = self.ensemble.step(self.images[chosen], self.labels[chosen], rates)
-            total += loss * chosen.shape[1]
+            self.total += loss * chosen.shape[1]
             if decays:
                 self.ensemble.decay(share)
-        self._note(members, (total / len(self.images)).tolist())
+            self.position += 1
+            if self.position < self.steps_per_epoch:
+                look()
+        self.epoch, self.position = self.epoch + 1, 0
+        self._note(members, (self.total / len(self.images)).tolist())
 
     def _note(self, members: list[int], losses: list[float]) -> None:
         ends = []
@@ -196,7 +198,8 @@ class _EnsembleRun:
                 self.zero_at[member], self.reached[member] = self.epoch, loss == 0
                 self._keep("trained", member, place)
             if self.zero_at[member] and self.epoch == self.zero_at[member] + self.recipe.decay_epochs:
-                self._keep("decayed", member, place)
+                if self.recipe.decay_epochs:
+                    self._keep("decayed", member, place)
                 ends.append(place)
         if ends:
             going = torch.tensor([place for place in range(len(members)) if place not in ends], dtype=torch.int64)
@@ -205,7 +208,7 @@ class _EnsembleRun:
 
     def _keep(self, state: str, member: int, place: int) -> None:
         for name, value in self.ensemble.member(place).items():
-            self.kept[state][name][member] = value
+            self.kept[state][name][member] = value.cpu()
 
 
 @contextlib.contextmanager
@@ -233,7 +236,8 @@ def train_ensemble(
 ) -> TrainedEnsemble:
     """Train one simple CNN for each seed and learning rate, all at once.
 
-    A member is the one that training it alone gives: its initialization and its orders follow from ``identity`` and its seed.
+    A member is the one that training it alone gives, to the bit on one CPU thread, and otherwise up to rounding: its
+    initialization and its orders follow from ``identity`` and its seed.
 
     Args:
         task: its images are those of ``train``.
@@ -262,8 +266,7 @@ def train_ensemble(
     place = choose_device(str(device))
     identities: list[list[str | int | float]] = [[*identity, seed] for seed in seeds]
     with kept_memory() if place.type == "cpu" else contextlib.nullcontext(), repeatable(place), _no_subnormals():
-        first = {name: value.to(place) for name, value in initial_parameters(design, identities).items()}
-        copies: Callable[[], Parameters] = lambda: {name: value.clone() for name, value in first.items()}  # noqa: E731
+        first = initial_parameters(design, identities)
         run = _EnsembleRun(
             task=task,
             design=design,
@@ -272,9 +275,13 @@ def train_ensemble(
             rates=torch.tensor(rates) * design.rate_factor,
             images=task.images(train.sites).flatten(1).to(place),
             labels=train.labels.to(place, torch.float32),
-            ensemble=Ensemble(design, task.size, copies()),
+            ensemble=Ensemble(design, task.size, {name: value.to(place, copy=True) for name, value in first.items()}),
             members=torch.arange(len(seeds)),
-            kept={state: copies() for state in STATES},
+            kept={
+                state: {name: value.clone() for name, value in first.items()}
+                for state in STATES
+                if recipe.decay_epochs or state != "decayed"
+            },
         )
         if checkpoints is None:
             _train(run, lambda: None)
@@ -294,11 +301,8 @@ def train_ensemble(
             with keeper.listening():
                 keeper.resume()
                 _train(run, keeper.look)
-    states = {state: {name: value.cpu() for name, value in parameters.items()} for state, parameters in run.kept.items()}
-    if not recipe.decay_epochs:
-        del states["decayed"]
     folder = None if checkpoints is None else kept.folder
-    return TrainedEnsemble(task, design, recipe, list(seeds), rates, states, run.zero_at, run.reached, run.loss, folder)
+    return TrainedEnsemble(task, design, recipe, list(seeds), rates, run.kept, run.zero_at, run.reached, run.loss, folder)
 
 
 def _train(run: _EnsembleRun, look: Callable[[], None]) -> None:
@@ -306,7 +310,7 @@ def _train(run: _EnsembleRun, look: Callable[[], None]) -> None:
     most = run.recipe.epochs + run.recipe.decay_epochs
     with tqdm(total=most, initial=run.epoch, desc=f"{len(run.identities)} simple CNNs", unit="epoch", disable=None) as progress:
         while len(run.members):
-            run.run_epoch()
+            run.run_epoch(look)
             progress.update()
             losses = [loss[-1] for loss in run.loss]
             text = f"loss {min(losses):.4f} to {max(losses):.4f}, {sum(run.reached)} of {len(losses)} at zero"

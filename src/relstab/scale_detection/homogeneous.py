@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from relstab.scale_detection.tasks import ScaleTask
 
 __all__ = [
+    "HOMOGENEOUS",
     "HomogeneousTheory",
     "autocorrelations",
     "composite_filter",
@@ -44,6 +45,17 @@ __all__ = [
     "pair_theory",
     "receptive_fields",
 ]
+
+
+HOMOGENEOUS: dict[str, dict[str, int]] = {
+    "homogeneous_stride1": {"filter_size": 5, "stride": 1, "depth": 12, "size": 256, "first_layer": 4},
+    "homogeneous_strided": {"filter_size": 2, "stride": 2, "depth": 9, "size": 4096, "first_layer": 5},
+}
+"""Networks of homogeneous filters that every run measures, as the check of the theory, by their names in tables.
+
+Exponents are fitted from the first layer on: at stride 1 the composite filter is smooth by then, and with strides its windows are
+wide beside a move by one site.
+"""
 
 
 def _check(filter_size: int, stride: int, depth: int) -> None:

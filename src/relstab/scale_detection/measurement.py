@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, nn
 
-from relstab.devices import choose_device
+from relstab.devices import choose_device, repeatable
 from relstab.probes import Probes
 from relstab.scale_detection.ensemble import Ensemble
 from relstab.scale_detection.ensemble_training import TrainedEnsemble, ensemble_error
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
-from relstab.scale_detection.receptive_field import participation_field
+from relstab.scale_detection.receptive_field import participation_field, second_moment_field
 from relstab.scale_detection.simple_cnn import SimpleCNN
 from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
@@ -116,20 +116,23 @@ def measure_with_averages(
     )
 
 
-def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[str, list[Tensor]]:
-    """A_k [M] of each layer, by representation."""
+def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[tuple[str, int], tuple[float, float]]:
+    """A_k and the width of the response, by representation and layer k, of an ensemble of one."""
     device = ensemble.parameters["beta"].device
     # Out of more sites some at random: evenly spaced ones would all lie in the same place of their windows.
     lit = torch.randperm(task.sites, generator=torch.Generator().manual_seed(0))[:_LIT_SITES]
-    images = task.images(lit[:, None]).flatten(1).to(device).expand(len(ensemble), -1, -1)
+    images = task.images(lit[:, None]).flatten(1).to(device)[None]
     responses, blanks = ensemble.layers(images), ensemble.layers(torch.zeros_like(images[:, :1]))
-    return {
-        representation: [
-            participation_field(response, blank, task.sites, task.dimension, representation == "average").cpu()
-            for response, blank in zip(responses, blanks, strict=True)
-        ]
-        for representation in REPRESENTATIONS
-    }
+    found = {("whole", 0): (1.0, 0.0)}
+    for k, (response, blank) in enumerate(zip(responses, blanks, strict=True), start=1):
+        for representation in REPRESENTATIONS:
+            average = representation == "average"
+            field = float(participation_field(response, blank, task.sites, task.dimension, average))
+            width = float("nan")
+            if task.dimension == 1:
+                width = float(second_moment_field(response, blank, lit, task.sites, average))
+            found[representation, k] = (field, width)
+    return found
 
 
 def measure_ensemble(
@@ -152,18 +155,19 @@ def measure_ensemble(
 
     Returns:
         A row for each state, member, noise ("gaussian", "rectified"), representation and layer: the columns of
-        :func:`measure_with_averages`, and test_error, receptive_field (A_k; 1 for the input, NaN for the output).
+        :func:`measure_with_averages`, and learning_rate, epochs and reached_zero of the member, test_error, receptive_field (A_k;
+        1 for the input, NaN for the output) and response_width (see :func:`second_moment_field`; NaN on images).
     """
     import pandas as pd
 
     task, design, place = trained.task, trained.design, choose_device(str(device))
     layers = [f"layers.{layer}" for layer in range(design.depth)]
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), repeatable(place):
         for state, parameters in trained.states.items():
             print(f"{state}: {len(trained.seeds)} networks, {len(pairs[:count])} probes", flush=True)
             ensemble = Ensemble(design, task.size, {name: value.to(place) for name, value in parameters.items()})
-            errors, fields = ensemble_error(ensemble, task, pairs), _fields(ensemble, task)
+            errors = ensemble_error(ensemble, task, pairs)
             for index, seed in enumerate(trained.seeds):
                 model = SimpleCNN(design).set_parameters(ensemble.member(index)).to(place)
                 # Perturbed anew for each member: few moves matter to deep layers, and the spread over members must know it.
@@ -171,20 +175,23 @@ def measure_ensemble(
                     noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity, seed))
                     for noise in get_args(Noise)
                 }
-                sizes = {(kind, k): float(field[index]) for kind in fields for k, field in enumerate(fields[kind], start=1)}
+                # One by one: all their layers at once would not fit into memory at the width of the paper.
+                fields = _fields(ensemble.select(torch.tensor([index], device=place)), task)
                 for noise, versions in probes.items():
                     table = measure_with_averages(model, versions, layers, batch_size)
-                    field = [
-                        sizes.get(key, 1.0 if key[1] == 0 else float("nan"))
-                        for key in zip(table["representation"], table["k"], strict=True)
-                    ]
+                    keys = zip(table["representation"], table["k"], strict=True)
+                    field, width = zip(*(fields.get(key, (float("nan"),) * 2) for key in keys), strict=True)
                     parts.append(
                         table.assign(
                             state=state,
                             seed=seed,
+                            learning_rate=trained.learning_rates[index],
+                            epochs=trained.epochs[index],
+                            reached_zero=trained.reached_zero[index],
                             noise=noise,
                             test_error=float(errors[index]),
                             receptive_field=field,
+                            response_width=width,
                         )
                     )
     return pd.concat(parts, ignore_index=True)

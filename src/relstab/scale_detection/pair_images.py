@@ -69,7 +69,7 @@ def write_pair_probes(path: str | Path, dataset: str | Path, number: int, noise:
     task, pairs = read_pairs(dataset)
     if number > len(pairs):
         raise ValueError(
-            f"{number} probes are wanted (config.yaml: probes.images), and {len(pairs)} test pairs are there "
+            f"{number} probes are wanted (config.yaml: scale_detection.probes), and {len(pairs)} test pairs are there "
             f"(scale_detection.images.test_pairs)"
         )
     with open_hdf5(dataset) as file:

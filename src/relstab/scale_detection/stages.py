@@ -9,20 +9,14 @@ import pandas as pd
 from relstab.devices import choose_device
 from relstab.scale_detection.design import SimpleDesign
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, train_ensemble
-from relstab.scale_detection.homogeneous import homogeneous_layers, homogeneous_theory, lit_site_probes
+from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes
 from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.storage import load_ensemble, save_ensemble, write_rows
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.seeding import derive_seed, make_generator
 from relstab.storage import open_hdf5, provenance
 
-__all__ = ["HOMOGENEOUS", "measure_homogeneous", "measure_saved_ensemble", "train_and_save_ensemble"]
-
-HOMOGENEOUS: dict[str, dict[str, int]] = {
-    "homogeneous_stride1": {"filter_size": 5, "stride": 1, "depth": 12, "size": 256},
-    "homogeneous_strided": {"filter_size": 2, "stride": 2, "depth": 9, "size": 4096},
-}
-"""Networks of homogeneous filters that every run measures, as the check of the theory."""
+__all__ = ["measure_homogeneous", "measure_saved_ensemble", "train_and_save_ensemble"]
 
 # Lit sites at a time: a ring of 4,096 sites has as many images.
 _CHUNK = 512
@@ -107,14 +101,11 @@ def measure_saved_ensemble(
     with open_hdf5(network) as file:
         experiment, parameters = str(file.attrs["experiment"]), str(file.attrs["parameters"])
     rows = measure_ensemble(trained, test, probes, (seed, experiment), batch_size, device)
-    by_seed = {name: dict(zip(trained.seeds, getattr(trained, name), strict=True)) for name in ("epochs", "reached_zero")}
     least = trained.task.least_error_of_translation_invariant if trained.design.stride == 1 else 0.0
     rows = rows.assign(
         experiment=experiment,
         **_described(trained.task, trained.design),
         pairs=len(train),
-        epochs=rows["seed"].map(by_seed["epochs"]),
-        reached_zero=rows["seed"].map(by_seed["reached_zero"]),
         least_error=least,
     )
     attributes = {"network_parameters": parameters, **provenance({"probes": probes}, seed, str(choose_device(device)))}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from relstab.scale_detection.exponents import fit_exponent, predicted_exponents
-from relstab.scale_detection.homogeneous import pair_theory
+from relstab.scale_detection.homogeneous import HOMOGENEOUS, pair_theory, receptive_fields
 from relstab.scale_detection.storage import read_rows
 from relstab.scale_detection.tasks import ScaleTask
 from relstab.seeding import derive_seed
@@ -17,10 +17,6 @@ __all__ = ["KEYS", "exponent_table", "layer_table", "pooling_layers"]
 
 KEYS = ["experiment", "activation"]
 """Columns that tell ensembles apart."""
-
-# k from which the homogeneous networks are fitted: at stride 1 the composite filter is smooth by then, and with strides as wide
-# as the moves of one site are small beside it.
-_HOMOGENEOUS_FROM = {"homogeneous_stride1": 4, "homogeneous_strided": 5}
 
 
 def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.DataFrame:
@@ -48,7 +44,7 @@ def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.D
         rows.loc[rows["noise"] != "rectified", "theory_G"] = math.nan
         parts.append(rows)
     check = read_rows(homogeneous).assign(
-        activation="relu", state="homogeneous", seed=0, noise="rectified", representation="whole"
+        activation="relu", state="homogeneous", seed=0, learning_rate=0.0, noise="rectified", representation="whole"
     )
     table = pd.concat([*parts, check], ignore_index=True)
     table["layer"] = table["layer"].fillna("") if "layer" in table else ""
@@ -72,30 +68,38 @@ def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.D
 
 
 def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
-    """Layers that pool, for the exponents of D and of G: those by which D_k still falls, and which see no more than the scale.
+    """Layers that pool, for the exponents of D and of G.
 
-    With overlapping windows the first layer is left out, whose filter is one block of F sites and not yet the smooth one whose
-    exponent is predicted. In Task 2, moves over the borders of blocks are not made: half of those that would count for a layer of
-    A_k = xi / 2, and all for A_k = xi. These layers pool, but count for G only.
+    They are the first layers, up to the last that sees no more than the scale and by which D_k falls at least half as much, in
+    its logarithm, as the closed form of homogeneous filters does. With overlapping windows the first layer is left out, whose
+    filter is one block of F sites and not yet the smooth one whose exponent is predicted. In Task 2, moves over the borders of
+    blocks are not made: half of those that would count for a layer of A_k = xi / 2, and all for A_k = xi. These layers count for
+    G only.
 
     Args:
-        rows: of one ensemble, one state, one noise and one representation, 1 <= k <= K.
+        rows: of one ensemble, one state, one noise and one representation, 1 <= k <= K, from :func:`layer_table`.
 
     Returns:
         The layers for D and for G, in order.
     """
-    logarithms = rows[["D", "receptive_field"]].apply(np.log).assign(k=rows["k"])
-    layers = logarithms.groupby("k").mean().apply(np.exp)
+    columns = ["D", "receptive_field", "theory_D"]
+    with np.errstate(divide="ignore"):  # where the closed form is 0
+        logarithms = np.log(rows[columns].to_numpy(float))
+    mean = {int(k): logarithms[(rows["k"] == k).to_numpy()].mean(0) for k in sorted(rows["k"].unique())}
     first = rows.iloc[0]
-    start = 1 if first["filter_size"] == first["stride"] else 2
-    seen = layers[(layers.index >= start) & (layers["receptive_field"] <= first["scale"] * (1 + 1e-9))]
-    if len(seen) < 2:
-        return [], []
-    last = int(seen["D"].idxmin())
-    chosen = [int(k) for k in seen.index if k <= last]
-    inside = [
-        k for k in chosen if first["rule"] == "distance" or layers.loc[k, "receptive_field"] < first["scale"] / 2 * (1 - 1e-9)
-    ]
+    scale = math.log(first["scale"]) + 1e-9
+    chosen: list[int] = []
+    for k in range(1 if first["filter_size"] == first["stride"] else 2, max(mean) + 1):
+        sensitivity, field, theory = mean[k]
+        if field > scale:
+            break
+        if chosen:
+            # Where the closed form is 0, or there is none, any fall counts.
+            expected = mean[k - 1][2] - theory if np.isfinite(theory) else 0.0
+            if not mean[k - 1][0] - sensitivity > expected / 2:
+                break
+        chosen.append(k)
+    inside = [k for k in chosen if first["rule"] == "distance" or mean[k][1] < scale - math.log(2) - 2e-9]
     return inside, chosen
 
 
@@ -123,7 +127,9 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
             for name in ("D", "G"):
                 here = part[part["k"].isin(chosen[name])]
                 values, field, theory = (
-                    here.pivot(index="seed", columns="k", values=column).to_numpy(float) if len(here) else np.empty((0, 0))
+                    here.pivot(index=["seed", "learning_rate"], columns="k", values=column).to_numpy(float)
+                    if len(here)
+                    else np.empty((0, 0))
                     for column in (name, "receptive_field", f"theory_{name}")
                 )
                 usable = np.isfinite(values).all(1) & (values > 0).all(1) & np.isfinite(field).all(1) if len(values) else []
@@ -147,8 +153,8 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
 
 def _chosen_layers(experiment: str, inner: pd.DataFrame) -> dict[str, list[int]]:
     """Layers to fit, by sensitivity."""
-    if experiment in _HOMOGENEOUS_FROM:
-        layers = [int(k) for k in inner["k"] if k >= _HOMOGENEOUS_FROM[experiment]]
+    if experiment in HOMOGENEOUS:
+        layers = [int(k) for k in inner["k"] if k >= HOMOGENEOUS[experiment]["first_layer"]]
         return {"D": layers, "G": layers}
     last = "decayed" if (inner["state"] == "decayed").any() else "trained"
     average = inner[(inner["state"] == last) & (inner["noise"] == "rectified") & (inner["representation"] == "average")]
@@ -156,7 +162,5 @@ def _chosen_layers(experiment: str, inner: pd.DataFrame) -> dict[str, list[int]]
 
 
 def _closed_fields(head: pd.Series, chosen: list[int]) -> list[float]:
-    from relstab.scale_detection.homogeneous import receptive_fields
-
     fields = receptive_fields(int(head["filter_size"]), int(head["stride"]), int(head["depth"]))
     return [float(fields[k - 1]) for k in chosen]
