@@ -27,12 +27,7 @@ DESIGN = SimpleDesign(3, 2, 2, 6)
 FIGURES = ["D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Averaged(nn.Module):

@@ -49,13 +49,7 @@ ACTIVATIONS = {
 OPTIONS = list(itertools.product(("mean_field", "ntk"), (True, False)))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums are then made in one order, the same to the last bit; and such small ones are made faster."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def named(shape):

@@ -298,8 +298,9 @@ def test_shuffles_train_nothing_and_measure_nothing_else(finished, tmp_path, cha
     }  # fmt: skip
 
 
-def test_a_confidence_measures_nothing(finished, tmp_path):
-    jobs = planned(finished, overlay(tmp_path / "c.yaml", correlation__confidence=0.9))
+@pytest.mark.parametrize("change", [{"correlation__confidence": 0.9}, {"correlation__resamples": 300}])
+def test_an_interval_measures_nothing(finished, tmp_path, change):
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", **change))
     assert set(jobs) == {
         "correlation_table", "claim_table", "figure_1", "figure_10",
         "exponent_table", "figure_7", "figure_relu_tanh", "pair_correlation_table", "figure_6",

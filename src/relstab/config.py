@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
@@ -24,6 +24,18 @@ __all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_c
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _known_architectures(names: list[str]) -> list[str]:
+    for name in names:
+        _known_name(name, ARCHITECTURES)
+    return _distinct(names)
+
+
+def _known_recipes(recipes: dict[str, Any]) -> dict[str, Any]:
+    for name in recipes:
+        _known_name(name, ARCHITECTURES)
+    return recipes
 
 
 class ConfigError(ValueError):
@@ -233,29 +245,17 @@ class PairImages(_Section):
     periodic: bool = Field(False, description="Whether distances go round the edges.")
     train_pairs: Annotated[int, Field(ge=2)] = Field(1024, description="P, half of them of each label.")
     test_pairs: Annotated[int, Field(ge=2)] = Field(2000, description="Half of them of each label.")
-    architectures: list[str] = Field([], description="Networks to train, as in the top-level architectures; []: none.")
+    architectures: Annotated[list[str], AfterValidator(_known_architectures)] = Field(
+        [], description="Networks to train, as in the top-level architectures; []: none."
+    )
     seeds: Count = Field(2, description="Networks of each architecture.")
     training: Training = Field(
         default_factory=lambda: Training(loss="hinge", crop_padding=0, flip=False, learning_rate=0.05, epochs=300),
         description="How they are trained, as in the top-level training.",
     )
-    recipes: dict[str, Recipe] = Field(
+    recipes: Annotated[dict[str, Recipe], AfterValidator(_known_recipes)] = Field(
         default_factory=dict, description="By architecture: what it does otherwise than this training says."
     )
-
-    @field_validator("architectures")
-    @classmethod
-    def _architectures(cls, names: list[str]) -> list[str]:
-        for name in names:
-            _known_name(name, ARCHITECTURES)
-        return _distinct(names)
-
-    @field_validator("recipes")
-    @classmethod
-    def _recipes(cls, recipes: dict[str, Any]) -> dict[str, Any]:
-        for name in recipes:
-            _known_name(name, ARCHITECTURES)
-        return recipes
 
     def task(self) -> dict[str, Any]:
         """Arguments of :class:`relstab.scale_detection.tasks.ScaleTask`."""
@@ -332,7 +332,7 @@ class Config(_Section):
     threads: Count = Field(1, description="CPU threads of a job that runs a network; another number trains other networks.")
     checkpoint_minutes: Positive = Field(3, description="Minutes between the checkpoints of a training.")
     data: Data = Field(default_factory=Data, description="Which images.")
-    architectures: Annotated[list[str], Field(min_length=1)] = Field(
+    architectures: Annotated[list[str], Field(min_length=1), AfterValidator(_known_architectures)] = Field(
         ..., description="Networks to train: " + ", ".join(ARCHITECTURES) + "."
     )
     noise: Annotated[list[NotNegative], Field(min_length=1)] = Field(
@@ -340,7 +340,7 @@ class Config(_Section):
     )
     seeds: Count = Field(4, description="Networks of each architecture at each noise level.")
     training: Training = Field(default_factory=Training, description="How networks are trained.")
-    recipes: dict[str, Recipe] = Field(
+    recipes: Annotated[dict[str, Recipe], AfterValidator(_known_recipes)] = Field(
         default_factory=dict, description="By architecture: what it does otherwise than training says."
     )
     probes: Probing = Field(default_factory=Probing, description="Perturbed images to measure on.")
@@ -358,20 +358,6 @@ class Config(_Section):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
             raise ValueError("'auto', 'cpu', 'cuda' or 'cuda:N' is wanted")
         return device
-
-    @field_validator("architectures")
-    @classmethod
-    def _architectures(cls, names: list[str]) -> list[str]:
-        for name in names:
-            _known_name(name, ARCHITECTURES)
-        return _distinct(names)
-
-    @field_validator("recipes")
-    @classmethod
-    def _recipes(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
-        for name in recipes:
-            _known_name(name, ARCHITECTURES)
-        return recipes
 
     @field_validator("noise")
     @classmethod
