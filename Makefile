@@ -27,7 +27,7 @@ test: install
 
 # Format, lint, types, and whether the JSON schema is that of the models.
 check: install
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
