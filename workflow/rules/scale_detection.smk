@@ -8,10 +8,10 @@ rule train_ensemble:
         f"{LOGS}/train_ensemble/{ENSEMBLE}.log",
     benchmark:
         f"{BENCHMARKS}/train_ensemble/{ENSEMBLE}.tsv"
-    conda:
-        "../../envs/relstab.yaml"
     # The longest jobs of the default run, on which nothing else waits: last of all, they would leave cores idle.
     priority: 10
+    conda:
+        "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
         mem_mb=ensemble_memory,
