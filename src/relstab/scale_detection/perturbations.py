@@ -16,8 +16,8 @@ Noise = Literal["gaussian", "rectified"]
 def move_sites(task: ScaleTask, sites: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Move each lit site by one: on the ring to the left or right, on an image also up or down, at random.
 
-    A move over an end of the ring or an edge of the image is not made, and in Task 2 none that leaves the block (spec of the
-    reference implementation: the label of an image must not change).
+    A move over an end of the ring or an edge of the image is not made, and in Task 2 none that leaves the block, since it would
+    change the label.
 
     Args:
         task: whose images they are.
