@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from relstab.storage import whole_file
 
-__all__ = ["Checkpoint", "Checkpoints", "digest"]
+__all__ = ["Checkpoint", "Checkpoints", "digest", "discard"]
 
 _KEPT = 2
 
@@ -26,6 +27,14 @@ def digest(*tensors: Tensor) -> str:
     for tensor in tensors:
         content.update(tensor.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()
+
+
+def discard(folder: Path | None) -> None:
+    """Remove the checkpoints of a training that is saved, and the folder above them unless those of another recipe are in it."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ training depends on, so that one that was killed ends, on a CPU, with the weight
 
 import contextlib
 import copy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from relstab.allocation import kept_memory
 from relstab.architectures import build_model
 from relstab.batch_norm import estimate_batch_statistics
-from relstab.checkpoint import Checkpoints, digest
+from relstab.checkpoint import Checkpoints, digest, discard
 from relstab.datasets import Dataset, normalise
 from relstab.devices import choose_device, choose_precision, repeatable
 from relstab.keeper import Keeper
@@ -192,10 +191,7 @@ def train_and_save(
     place = choose_device(str(device))
     network = train_network(architecture, dataset, test, recipe, sigma, seed, config_seed, place, checkpoints, checkpoint_minutes)
     save_network(path, network, config_seed, str(place))
-    if network.checkpoints is not None:
-        shutil.rmtree(network.checkpoints, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        checkpoints.rmdir()  # unless checkpoints of another recipe are in it
+    discard(network.checkpoints)
     return network
 
 

@@ -162,6 +162,14 @@ def measure_ensemble(
 
     task, design, place = trained.task, trained.design, choose_device(str(device))
     layers = [f"layers.{layer}" for layer in range(design.depth)]
+    # Perturbed anew for each member: few moves matter to deep layers, and the spread over members must know it.
+    probes = {
+        seed: {
+            noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity, seed))
+            for noise in get_args(Noise)
+        }
+        for seed in trained.seeds
+    }
     parts = []
     with torch.no_grad(), repeatable(place):
         for state, parameters in trained.states.items():
@@ -170,14 +178,9 @@ def measure_ensemble(
             errors = ensemble_error(ensemble, task, pairs)
             for index, seed in enumerate(trained.seeds):
                 model = SimpleCNN(design).set_parameters(ensemble.member(index)).to(place)
-                # Perturbed anew for each member: few moves matter to deep layers, and the spread over members must know it.
-                probes = {
-                    noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity, seed))
-                    for noise in get_args(Noise)
-                }
                 # One by one: all their layers at once would not fit into memory at the width of the paper.
                 fields = _fields(ensemble.select(torch.tensor([index], device=place)), task)
-                for noise, versions in probes.items():
+                for noise, versions in probes[seed].items():
                     table = measure_with_averages(model, versions, layers, batch_size)
                     keys = zip(table["representation"], table["k"], strict=True)
                     field, width = zip(*(fields.get(key, (float("nan"),) * 2) for key in keys), strict=True)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor, nn
 
+from relstab.checkpoint import discard
 from relstab.devices import choose_device
 from relstab.scale_detection.design import SimpleDesign
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, train_ensemble
@@ -14,12 +16,10 @@ from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.storage import load_ensemble, save_ensemble, write_rows
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.seeding import derive_seed, make_generator
+from relstab.sensitivity import accumulate_sums, sensitivity_rows
 from relstab.storage import open_hdf5, provenance
 
 __all__ = ["measure_homogeneous", "measure_saved_ensemble", "train_and_save_ensemble"]
-
-# Lit sites at a time: a ring of 4,096 sites has as many images.
-_CHUNK = 512
 
 
 def train_and_save_ensemble(
@@ -46,11 +46,7 @@ def train_and_save_ensemble(
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint_minutes: between two checkpoints.
     """
-    import contextlib
-    import shutil
-
     train, test = split_pairs(task.enumerate(), pairs, seed=derive_seed("pairs", experiment, config_seed))
-    checkpoints = Path(path).with_suffix(".checkpoints")
     trained = train_ensemble(
         task,
         train,
@@ -59,14 +55,11 @@ def train_and_save_ensemble(
         range(seeds),
         identity=(config_seed, experiment, design.activation),
         device=device,
-        checkpoints=checkpoints,
+        checkpoints=Path(path).with_suffix(".checkpoints"),
         checkpoint_minutes=checkpoint_minutes,
     )
     save_ensemble(path, trained, train, test, experiment, config_seed, str(choose_device(device)))
-    if trained.checkpoints is not None:
-        shutil.rmtree(trained.checkpoints, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        checkpoints.rmdir()  # unless checkpoints of another recipe are in it
+    discard(trained.checkpoints)
     return trained
 
 
@@ -112,6 +105,17 @@ def measure_saved_ensemble(
     write_rows(path, rows, attributes)
 
 
+class _HomogeneousLayer(nn.Module):
+    """One layer of homogeneous filters, [N, sites] to [N, sites after]."""
+
+    def __init__(self, filter_size: int, stride: int) -> None:
+        super().__init__()
+        self.filter_size, self.stride = filter_size, stride
+
+    def forward(self, values: Tensor) -> Tensor:
+        return homogeneous_layers(values, self.filter_size, self.stride, 1)[0]
+
+
 def _homogeneous_rows(name: str, kind: Mapping[str, int], seed: int) -> pd.DataFrame:
     """D and G of one network of homogeneous filters over all its lit sites, beside their closed forms."""
     probes = lit_site_probes(kind["size"], generator=make_generator("homogeneous", name, seed))
@@ -120,29 +124,16 @@ def _homogeneous_rows(name: str, kind: Mapping[str, int], seed: int) -> pd.DataF
     theory = homogeneous_theory(
         **network, size=kind["size"], height=1.0, noise_mean=float(noise.mean()), noise_variance=float(noise.var())
     )
-    count, depth = len(probes), kind["depth"]
-    sums = {"D": [0.0] * depth, "G": [0.0] * depth, "square": [0.0] * depth}
-    totals: list[Any] = [0.0] * depth
-    for start in range(0, count, _CHUNK):
-        part = probes[slice(start, start + _CHUNK)]
-        versions = [homogeneous_layers(version, **network) for version in (part.images, part.deformed, part.noisy)]
-        for layer, (clean, deformed, noisy) in enumerate(zip(*versions, strict=True)):
-            sums["D"][layer] += float((deformed - clean).square().sum())
-            sums["G"][layer] += float((noisy - clean).square().sum())
-            sums["square"][layer] += float(clean.square().sum())
-            totals[layer] = totals[layer] + clean.sum(0)
-    # E|f(x1) - f(x2)|^2 over all pairs is 2 (mean|f|^2 - |mean f|^2).
-    spread = [
-        2 * (square - float((total / count).square().sum()) * count) for square, total in zip(sums["square"], totals, strict=True)
-    ]
-    columns = {name: [total / below for total, below in zip(sums[name], spread, strict=True)] for name in ("D", "G")}
+    layers = [_HomogeneousLayer(kind["filter_size"], kind["stride"]) for _ in range(kind["depth"])]
+    sums = accumulate_sums(nn.Sequential(*layers), probes, [str(index) for index in range(kind["depth"])])
+    rows = sensitivity_rows(sums)
     return pd.DataFrame(
         {
             "experiment": name,
             "size": kind["size"],
             **network,
-            "k": range(1, depth + 1),
-            **columns,
+            "k": range(1, kind["depth"] + 1),
+            **{column: [row[column] for row in rows] for column in ("D", "G")},
             "receptive_field": theory.receptive_field,
             "theory_D": theory.D,
             "theory_G": theory.G,

@@ -47,7 +47,7 @@ def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.D
         activation="relu", state="homogeneous", seed=0, learning_rate=0.0, noise="rectified", representation="whole"
     )
     table = pd.concat([*parts, check], ignore_index=True)
-    table["layer"] = table["layer"].fillna("") if "layer" in table else ""
+    table["layer"] = table["layer"].fillna("")
     first_columns = [
         *KEYS,
         "rule",

@@ -106,7 +106,7 @@ class ScaleTask:
 
         if self.dimension == 1:
             return sites[..., None]
-        return torch.stack([sites // self.size, sites % self.size], -1)
+        return torch.stack([self._along(sites, axis) for axis in self._axes], -1)
 
     def at(self, coordinates: Tensor) -> Tensor:
         """Sites [...] at coordinates [..., dimension]: the inverse of :meth:`coordinates`."""
@@ -125,10 +125,17 @@ class ScaleTask:
             if self.dimension == 1 or self.periodic:
                 distance = torch.minimum(distance, self.size - distance)
             square = torch.maximum(square, distance**2) if self.norm == "Linf" else square + distance**2
-        # Squares of whole numbers: no pair is on the wrong side of the scale by rounding.
+        near, far = self._bounds
+        return (square < near).to(torch.int8) - (square >= far).to(torch.int8)
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        """Squared distances below which a pair is near and from which on it is far.
+
+        Squares of whole numbers are compared with them: no pair is on the wrong side of the scale by rounding.
+        """
         half = self.gap if self.dimension == 1 else self.gap / 2
-        near, far = square < (self.scale - half) ** 2, square >= (self.scale + half) ** 2
-        return near.to(torch.int8) - far.to(torch.int8)
+        return (self.scale - half) ** 2, (self.scale + half) ** 2
 
     @property
     def _axes(self) -> range:
@@ -173,8 +180,8 @@ class ScaleTask:
 
     def side(self, square: int) -> int:
         """Label of a squared distance under the rule "distance": +1, -1, or 0 for those that the gap leaves out."""
-        half = self.gap if self.dimension == 1 else self.gap / 2
-        return 1 if square < (self.scale - half) ** 2 else -1 if square >= (self.scale + half) ** 2 else 0
+        near, far = self._bounds
+        return 1 if square < near else -1 if square >= far else 0
 
     def images(self, sites: Tensor) -> Tensor:
         """Images [N, 1, L] or [N, 1, n, n] (float32) in which the given sites [N, lit] have :attr:`height` and all others 0."""
