@@ -1,6 +1,7 @@
 # How deep convolutional networks lose spatial information: from images to figures.
 # Data flow: config -> dataset -> networks -> (probes -> sensitivity), spectra -> tables -> figures, claims -> report; beside it the
-# scale-detection tasks, which need no data set: networks -> sensitivity -> the same tables, figures, claims.
+# scale-detection tasks, which need no data set: networks -> sensitivity -> the same tables, figures, claims. And torchvision's networks
+# on ImageNet: published weights -> networks, a folder of images -> probes, then as above.
 
 from snakemake.utils import min_version
 
@@ -14,6 +15,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/scale_detection.smk"
+include: "workflow/rules/imagenet.smk"
 include: "workflow/rules/sensitivity.smk"
 include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"

@@ -1,21 +1,10 @@
-import gzip
-import hashlib
-import struct
-
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from relstab import datasets
-from relstab.datasets import (
-    SYSTEM_FASHION_MNIST,
-    normalise,
-    prepare_dataset,
-    read_dataset,
-    read_noisy_test,
-    write_noisy_test,
-)
+from relstab.datasets import normalise, prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
+from relstab.published_datasets import SYSTEM_FASHION_MNIST
 
 
 @pytest.fixture(scope="module")
@@ -80,68 +69,6 @@ def test_noisy_test_images_have_noise_of_norm_sigma_and_stay(tmp_path, digits):
     norms = torch.linalg.vector_norm((noisy - clean).flatten(1), dim=1)
     # Chi with d = 784: relative deviation 1 / sqrt(2 d) = 0.025; the mean over 1,000 images to five standard errors.
     assert float(norms.mean()) == pytest.approx(30, rel=5 * 0.025 / 1000**0.5 + 1 / (4 * 784))
-
-
-def idx(array):
-    header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
-    return header + array.astype(np.uint8).tobytes()
-
-
-@pytest.fixture
-def small_fashion(monkeypatch, tmp_path):
-    """Fashion-MNIST's four files with few images, as ``data.root``; their digests are made the known ones."""
-    rng = np.random.default_rng(0)
-    contents = {}
-    for prefix, count in (("train", 30), ("t10k", 20)):
-        contents[f"{prefix}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (count, 28, 28)))
-        contents[f"{prefix}-labels-idx1-ubyte"] = idx(np.arange(count) % 10)
-    monkeypatch.setattr(datasets, "_FASHION_MNIST", {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()})
-    monkeypatch.setattr(datasets, "SYSTEM_FASHION_MNIST", tmp_path / "nowhere")
-    for name, content in contents.items():
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
-    return tmp_path
-
-
-@pytest.mark.parametrize("form", ["gzip", "plain", "torchvision's folders"])
-def test_fashion_mnist_is_found_where_it_may_be(small_fashion, tmp_path, form):
-    if form == "plain":
-        for file in small_fashion.glob("*.gz"):
-            file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
-            file.unlink()
-    if form == "torchvision's folders":
-        (small_fashion / "FashionMNIST" / "raw").mkdir(parents=True)
-        for file in small_fashion.glob("*.gz"):
-            file.rename(small_fashion / "FashionMNIST" / "raw" / file.name)
-    prepare_dataset(tmp_path / "fashion.h5", "fashionmnist", root=str(small_fashion))
-    fashion = read_dataset(tmp_path / "fashion.h5")
-    assert fashion.images["train"].shape == (30, 1, 28, 28)
-    assert fashion.labels["test"].tolist() == [i % 10 for i in range(20)]
-
-
-def test_changed_or_cut_files_are_refused(small_fashion, tmp_path):
-    path = small_fashion / "train-images-idx3-ubyte.gz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz cannot be decompressed"):
-        prepare_dataset(tmp_path / "fashion.h5", "fashionmnist", root=str(small_fashion))
-    changed = bytearray(gzip.decompress(whole))
-    changed[100] ^= 1
-    path.write_bytes(gzip.compress(bytes(changed)))
-    with pytest.raises(ValueError, match=r"does not hold the published data"):
-        prepare_dataset(tmp_path / "fashion.h5", "fashionmnist", root=str(small_fashion))
-    assert not (tmp_path / "fashion.h5").exists()
-
-
-def test_without_files_and_network_the_message_says_what_to_put_where(small_fashion, tmp_path, monkeypatch):
-    from relstab.torchvision import torchvision
-
-    def no_network(*_args, **_kwargs):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", no_network)
-    (small_fashion / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no route to host.*put train-images-idx3-ubyte.gz.*data.root"):
-        prepare_dataset(tmp_path / "fashion.h5", "fashionmnist", root=str(small_fashion))
 
 
 @pytest.mark.skipif(not SYSTEM_FASHION_MNIST.exists(), reason="Debian's package dataset-fashion-mnist is not installed")

@@ -14,7 +14,7 @@ from relstab.figures import (
     relative_sensitivity,
     shuffled_layers,
 )
-from relstab.figures.style import log_axis, mark, save_figure, style
+from relstab.figures.style import log_axis, mark, save_figure, spread_out, style, wrapped
 from relstab.tables import correlation_table
 
 from test_tables import synthetic
@@ -42,11 +42,22 @@ def drawn(name, tables, samples):
             "fig04": lambda: filter_spectra.draw(networks, spectrum),
             "fig10": lambda: error_scatter.draw(networks, sensitivity, correlation),
             "fig11": lambda: layer_sensitivities.draw(networks, sensitivity),
+            "fig12": lambda: filter_spectra.draw_all(networks, spectrum, skips=False),
+            "fig13": lambda: filter_spectra.draw_all(networks, spectrum, skips=True),
+            "fig14": lambda: filter_spectra.draw_pretrained(spectrum),
+            "imagenet_shuffled_layers": lambda: shuffled_layers.draw_pretrained(sensitivity),
             "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
         }[name]()
 
 
-NAMES = ["fig01", "fig03", "fig04", "fig10", "fig11", "over_training"]
+NAMES = [
+    "fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13", "fig14", "imagenet_shuffled_layers", "over_training",
+]  # fmt: skip
+
+
+def of_architectures(table, names):
+    """The same rows for each of these architectures."""
+    return pd.concat([table.assign(architecture=name) for name in names], ignore_index=True)
 
 
 def followed(sensitivity):
@@ -93,6 +104,47 @@ def test_figure_4_shows_the_growth_of_each_mode(tables, samples):
     ratio = next(line for line in below.get_lines() if len(line.get_xdata()) == 2 and line.get_color() != "k")
     assert ratio.get_ydata()[0] == pytest.approx(2, rel=0.3)
     assert ratio.get_ydata()[1] == pytest.approx(1, rel=0.3)
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def test_six_of_many_architectures_are_shown_and_the_others_have_figures_of_their_own(tables):
+    networks, sensitivity, spectrum = (of_architectures(table, list(ARCHITECTURES)) for table in tables[:3])
+    assert spread_out(list("abc")) == list("abc")
+    assert spread_out(list("abcdefghijk")) == list("acegik")
+    six = ["FC-2", "LeNet", "VGG13", "VGG13bn", "ResNet18", "EfficientNetB0"]
+    for module, second in ((shuffled_layers, sensitivity), (layer_sensitivities, sensitivity), (filter_spectra, spectrum)):
+        figure = module.draw(networks, second)
+        assert titles(figure) == six
+        plt.close(figure)
+    shown = []
+    for skips, rows in ((False, 3), (True, 1)):
+        figure = filter_spectra.draw_all(networks, spectrum, skips=skips)
+        shown += titles(figure)
+        assert figure.get_size_inches()[1] == pytest.approx(0.2 + 3.7 * rows)
+        plt.close(figure)
+    assert shown == [entry.label for entry in sorted(ARCHITECTURES.values(), key=lambda entry: entry.skips)]
+
+
+@pytest.mark.parametrize(("panels", "grid"), [(0, (1, 1)), (1, (1, 1)), (6, (1, 6)), (7, (2, 4)), (10, (2, 5)), (13, (3, 5))])
+def test_panels_are_wrapped_evenly(panels, grid):
+    assert wrapped(panels) == grid
+
+
+def test_modes_of_large_filters_have_a_logarithmic_axis(tables):
+    small = tables[2].query("noise == 0 and seed == 0")
+    large = small[small["mode"] == 1]
+    large = pd.concat([large.assign(mode=mode, index=2, depth=1.0) for mode in range(1, 122)])
+    both = pd.concat([small.assign(depth=0.5), large])
+    for spectrum, scale, last in ((small, "linear", 2), (both, "log", 121)):
+        figure = filter_spectra.draw_pretrained(spectrum.assign(architecture="resnet18"))
+        below = next(ax for ax in figure.axes if ax.get_xlabel() == "mode $l$")
+        assert below.get_xscale() == scale
+        assert max(line.get_xdata()[-1] for line in below.get_lines() if line.get_color() != "k") == last
+        assert titles(figure) == ["resnet18"]  # as torchvision calls it
+        plt.close(figure)
 
 
 def test_figure_10_has_a_panel_for_each_noise_level_and_sensitivity(tables, samples):

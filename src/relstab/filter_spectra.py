@@ -80,8 +80,13 @@ def filter_spectrum(weight: "Tensor") -> "Tensor":
     return torch.from_numpy(_gamma(weight.detach().double().cpu().numpy())).to(weight.device)
 
 
+def _is_square(shape: tuple[int, ...]) -> bool:
+    """Whether weights are filters of more than one site on a square grid; those of 1 x 7 sites have no modes of Eq. 3."""
+    return len(shape) == 4 and shape[2] == shape[3] > 1
+
+
 def write_spectra(path: str | Path, network: str | Path, weights: str = "last") -> None:
-    """Spectra of every convolution with F > 1 of a saved network, at initialization and after training, in HDF5.
+    """Spectra of every convolution with F x F > 1 sites of a saved network, at initialization and after training, in HDF5.
 
     Args:
         path: of the HDF5 file: groups "init" and "trained", and in each a group a layer, named by its place among the
@@ -93,7 +98,7 @@ def write_spectra(path: str | Path, network: str | Path, weights: str = "last") 
         layers = [
             name.removesuffix(".weight")
             for name in saved[weights]
-            if name.endswith(".weight") and saved[weights][name].ndim == 4 and saved[weights][name].shape[2] > 1
+            if name.endswith(".weight") and _is_square(saved[weights][name].shape)
         ]
         # HDF5 lists names in alphabetical order; the order of the layers was written beside them.
         order = [str(name) for name in saved.attrs["parameters_in_order"]]

@@ -1,8 +1,10 @@
 """A trained network as it is kept: weights at initialization, on the way, at best and at the end, with the training history."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +95,27 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
             file[f"history/{column}"] = [row[column] for row in network.history]
 
 
+def _build(attributes: Mapping[str, Any]) -> nn.Module:
+    """Network of a file, with weights of no meaning."""
+    name = str(attributes["architecture"])
+    if attributes.get("builder") == "torchvision":
+        # Here, because it takes a second to import, and few networks need it.
+        from relstab.imagenet import build_torchvision
+
+        return build_torchvision(name, json.loads(attributes["builder_arguments"]))
+    channels, rows, cols = (int(n) for n in attributes["image_shape"])
+    return build_model(
+        name,
+        (channels, rows, cols),
+        int(attributes["classes"]),
+        float(attributes["width"]),
+        attributes["activation"] or None,
+        attributes["pooling"] or None,
+    )
+
+
 def load_network(path: str | Path, state: str = "last") -> nn.Module:
-    """Network out of a file of :func:`save_network`, on the CPU, in evaluation mode.
+    """Network out of a file of :func:`save_network` or :func:`relstab.imagenet.write_pretrained`, on the CPU, in evaluation mode.
 
     Args:
         path: of the HDF5 file.
@@ -105,14 +126,10 @@ def load_network(path: str | Path, state: str = "last") -> nn.Module:
         states = ["init", "best", "last", *(f"epoch{epoch}" for epoch in attributes["snapshots"])]
         if state not in states:
             raise ValueError(f"state is {state!r}: {path} holds {', '.join(map(repr, states))}")
-        channels, rows, cols = (int(n) for n in attributes["image_shape"])
-        model = build_model(
-            str(attributes["architecture"]),
-            (channels, rows, cols),
-            int(attributes["classes"]),
-            float(attributes["width"]),
-            attributes["activation"] or None,
-            attributes["pooling"] or None,
-        )
-        model.load_state_dict({name: torch.as_tensor(file[f"{state}/{name}"][()]) for name in model.state_dict()})
+        model = _build(attributes)
+        # The dict of the network itself, which knows the versions of its layers: some do not load without.
+        weights = model.state_dict()
+        for name in weights:
+            weights[name] = torch.as_tensor(file[f"{state}/{name}"][()])
+        model.load_state_dict(weights)
     return model.eval()

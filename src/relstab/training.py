@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from relstab.allocation import kept_memory
-from relstab.architectures import build_model
+from relstab.architectures import architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.checkpoint import Checkpoints, digest, discard
 from relstab.datasets import Dataset, normalise
@@ -157,6 +157,7 @@ def train_network(
                 "images": digest(images, labels),
                 "test_images": digest(*test),
                 "recipe": recipe.model_dump(),
+                **architecture_source(architecture),
                 # Rounding in another order is another network after some epochs.
                 "precision": network.precision,
                 "threads": torch.get_num_threads() if place.type == "cpu" else place.type,

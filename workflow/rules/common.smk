@@ -13,7 +13,9 @@ sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.architectures import ARCHITECTURES
-from relstab.config import ConfigError, load_config
+from relstab.config import IMAGENET, ConfigError, load_config
+from relstab.datasets import IMAGE_FOLDER
+from relstab.own_code import file_of
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 
 
@@ -36,6 +38,9 @@ DATASET = CONFIG.data.name
 # One network in file names: data set, architecture, noise level, seed.
 NETWORK = "{dataset}/{architecture}/noise{noise}/seed{seed}"
 SCALE = f"{RESULTS}/scale_detection"
+# Images chosen for torchvision's networks, where these are measured.
+IMAGENET_IMAGES = f"{RESULTS}/datasets/{IMAGENET}.h5"
+HAS_IMAGENET_IMAGES = bool(CONFIG.imagenet.networks and CONFIG.imagenet.images)
 # Simple CNNs of one experiment and activation, all seeds in one file.
 ENSEMBLE = "{experiment}/{activation}"
 
@@ -73,6 +78,20 @@ def of_pair_networks(pattern):
     ]
 
 
+def of_imagenet_networks(pattern):
+    """File names of ``pattern`` for torchvision's networks, which are one of each kind, without noise."""
+    return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, seed=0) for name in CONFIG.imagenet.networks]
+
+
+def pretrained_from(wildcards):
+    """Input of a pretrained network: a local file of its weights, where one is named, and images for its batch norms."""
+    weights = CONFIG.imagenet.weights.get(wildcards.architecture)
+    return {
+        **({"weights": weights} if weights else {}),
+        **({"images": IMAGENET_IMAGES} if HAS_IMAGENET_IMAGES else {}),
+    }
+
+
 def of_all_ensembles(pattern):
     """File names of ``pattern`` for every experiment and activation."""
     return [
@@ -99,6 +118,34 @@ def ensemble_memory(wildcards):
     return 4000 + 12 * 4 * weights // 10**6
 
 
+def own_code(reference):
+    """File of the user's that a job depends on: what it makes is made anew when the file changes."""
+    return [file_of(reference)] if reference else []
+
+
+def own_builder(wildcards):
+    """File with the user's builder of an architecture."""
+    return own_code(ARCHITECTURES[wildcards.architecture].builder)
+
+
+def data_options():
+    """What a data set depends on, if it is the user's: so that nothing else is made anew when one of these changes."""
+    if CONFIG.data.name == IMAGE_FOLDER:
+        return {"root": CONFIG.data.root, "imagefolder": CONFIG.data.imagefolder.model_dump()}
+    return {"function": CONFIG.data.function} if CONFIG.data.function else {}
+
+
+def imagenet_memory(wildcards):
+    """Memory of a job on torchvision's networks in MB: their weights at 224 pixels in some copies, activations, probes."""
+    pixels = 3 * CONFIG.imagenet.crop**2
+    return 4000 + 6000 * CONFIG.imagenet.crop**2 // 224**2 + 10 * 4 * pixels * CONFIG.imagenet.probes // 10**6
+
+
+def measuring_memory(wildcards):
+    """Memory of a job that takes a network through its probes, in MB."""
+    return imagenet_memory(wildcards) if wildcards.dataset == IMAGENET else 4000
+
+
 def recipe_of(wildcards):
     """How a network is trained."""
     section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
@@ -108,6 +155,12 @@ def recipe_of(wildcards):
 def convolutional():
     """Architectures of the run that have convolutions to shuffle and analyse."""
     return [name for name in CONFIG.architectures if ARCHITECTURES[name].convolutional]
+
+
+def beyond_figure_4(skips):
+    """Architectures with or without skip connections for a figure of their own, where figure 4 has no room for all, which is six."""
+    names = convolutional()
+    return [name for name in names if ARCHITECTURES[name].skips == skips] if len(names) > 6 else []
 
 
 def followed():

@@ -2,6 +2,8 @@
 
 
 rule prepare_dataset:
+    input:
+        own_code(CONFIG.data.function),
     output:
         dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
     log:
@@ -12,13 +14,16 @@ rule prepare_dataset:
         dataset=DATASET,
     conda:
         "../../envs/relstab.yaml"
-    threads: 1
+    threads: 8 if CONFIG.data.name == IMAGE_FOLDER else 1
     resources:
         mem_mb=4000,
-        runtime=60,
+        runtime=240,
     params:
+        **data_options(),
         train_images=CONFIG.data.train_images,
         test_images=CONFIG.data.test_images,
+        mean=CONFIG.data.mean,
+        std=CONFIG.data.std,
         seed=CONFIG.seed,
     script:
         "../scripts/prepare_dataset.py"

@@ -13,6 +13,10 @@ FIGURE_NAMES = [
     *(["fig05_scale_detection_samples"] if HAS_SIMPLE or HAS_PAIRS else []),
     *(["fig07_pooling_scaling", "relu_tanh"] if HAS_SIMPLE else []),
     *(["fig06_scale_detection_errors", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers"] if HAS_PAIRS else []),
+    *(["fig12_filter_spectra_vgg"] if beyond_figure_4(skips=False) else []),
+    *(["fig13_filter_spectra_resnet"] if beyond_figure_4(skips=True) else []),
+    *(["fig14_filter_spectra_imagenet"] if CONFIG.imagenet.networks else []),
+    *(["imagenet_shuffled_layers"] if HAS_IMAGENET_IMAGES else []),
 ]
 
 
@@ -338,3 +342,99 @@ rule figure_relu_tanh:
         },
     script:
         "../scripts/fig_relu_tanh.py"
+
+
+rule figure_12:
+    input:
+        networks=f"{TABLES}/networks.csv",
+        spectrum=f"{TABLES}/spectrum.csv",
+    output:
+        pdf=f"{FIGURES}/fig12_filter_spectra_vgg.pdf",
+        png=report(f"{FIGURES}/fig12_filter_spectra_vgg.png", caption="../report/fig12.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig12_filter_spectra_vgg.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig12_filter_spectra_vgg.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig12.py"
+
+
+rule figure_13:
+    input:
+        networks=f"{TABLES}/networks.csv",
+        spectrum=f"{TABLES}/spectrum.csv",
+    output:
+        pdf=f"{FIGURES}/fig13_filter_spectra_resnet.pdf",
+        png=report(f"{FIGURES}/fig13_filter_spectra_resnet.png", caption="../report/fig13.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig13_filter_spectra_resnet.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig13_filter_spectra_resnet.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig13.py"
+
+
+rule figure_14:
+    input:
+        spectrum=f"{TABLES}/imagenet_spectrum.csv",
+    output:
+        pdf=f"{FIGURES}/fig14_filter_spectra_imagenet.pdf",
+        png=report(f"{FIGURES}/fig14_filter_spectra_imagenet.png", caption="../report/fig14.rst", category="Figures"),
+    log:
+        f"{LOGS}/figures/fig14_filter_spectra_imagenet.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/fig14_filter_spectra_imagenet.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig14.py"
+
+
+rule figure_imagenet_shuffled_layers:
+    input:
+        sensitivity=f"{TABLES}/imagenet_sensitivity.csv",
+    output:
+        pdf=f"{FIGURES}/imagenet_shuffled_layers.pdf",
+        png=report(
+            f"{FIGURES}/imagenet_shuffled_layers.png", caption="../report/imagenet_shuffled_layers.rst", category="Figures"
+        ),
+    log:
+        f"{LOGS}/figures/imagenet_shuffled_layers.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/imagenet_shuffled_layers.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dpi=CONFIG.figures.dpi,
+        font_size=CONFIG.figures.font_size,
+    script:
+        "../scripts/fig_imagenet_shuffled_layers.py"

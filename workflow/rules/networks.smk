@@ -3,6 +3,7 @@
 
 rule train:
     input:
+        own_builder,
         dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
         test=images_to_test,
     output:
@@ -11,6 +12,8 @@ rule train:
         f"{LOGS}/train/{NETWORK}.log",
     benchmark:
         f"{BENCHMARKS}/train/{NETWORK}.tsv"
+    wildcard_constraints:
+        dataset=f"{DATASET}|{PAIRS}",
     conda:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads

@@ -15,7 +15,7 @@ rule sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=4000,
+        mem_mb=measuring_memory,
         runtime=30,
         gpu=gpus,
     params:
@@ -39,7 +39,7 @@ rule shuffled_sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=4000,
+        mem_mb=measuring_memory,
         runtime=60,
         gpu=gpus,
     params:

@@ -15,6 +15,8 @@ rule all_tables:
         [f"{TABLES}/scale_detection_samples.csv"] if HAS_SIMPLE or HAS_PAIRS else [],
         SIMPLE_TABLES.values() if HAS_SIMPLE else [],
         PAIR_TABLES.values() if HAS_PAIRS else [],
+        [f"{TABLES}/imagenet_spectrum.csv"] if CONFIG.imagenet.networks else [],
+        [f"{TABLES}/imagenet_sensitivity.csv"] if HAS_IMAGENET_IMAGES else [],
 
 
 rule claims:
@@ -249,3 +251,26 @@ use rule correlation_table as pair_correlation_table with:
         f"{LOGS}/tables/scale_detection_correlation.log",
     benchmark:
         f"{BENCHMARKS}/tables/scale_detection_correlation.tsv"
+
+
+use rule spectrum_table as imagenet_spectrum_table with:
+    input:
+        spectra=of_imagenet_networks(f"{RESULTS}/spectra/{NETWORK}.h5"),
+    output:
+        table=f"{TABLES}/imagenet_spectrum.csv",
+    log:
+        f"{LOGS}/tables/imagenet_spectrum.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/imagenet_spectrum.tsv"
+
+
+use rule sensitivity_table as imagenet_sensitivity_table with:
+    input:
+        measured=of_imagenet_networks(f"{RESULTS}/sensitivity/{NETWORK}.h5"),
+        shuffled=of_imagenet_networks(f"{RESULTS}/sensitivity/{NETWORK}_shuffled.h5"),
+    output:
+        table=f"{TABLES}/imagenet_sensitivity.csv",
+    log:
+        f"{LOGS}/tables/imagenet_sensitivity.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/imagenet_sensitivity.tsv"

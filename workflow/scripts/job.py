@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from relstab.architectures import own_architectures
+
 
 @contextlib.contextmanager
 def device(snakemake: Any) -> Iterator[str]:
@@ -34,6 +36,7 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items())
     place = f"{snakemake.rule} ({wildcards})" if wildcards else snakemake.rule
     terminal = sys.stderr
+    own_architectures(snakemake.config["own_architectures"])
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()

@@ -5,5 +5,10 @@ from relstab.datasets import prepare_dataset
 from job import job
 
 with job(snakemake):
-    root = snakemake.config["data"]["root"]
-    prepare_dataset(snakemake.output.dataset, snakemake.wildcards.dataset, root, **snakemake.params)
+    prepare_dataset(
+        snakemake.output.dataset,
+        snakemake.wildcards.dataset,
+        workers=snakemake.threads,
+        # Elsewhere the same files are the same data set; a folder of images is another one.
+        **{"root": snakemake.config["data"]["root"], **snakemake.params},
+    )

@@ -1,19 +1,33 @@
 """The architectures of the paper in the versions for small images: one registry from names to builders and recipes.
 
-Adding an architecture is one entry here. A builder is ``build(image_shape, classes, width, activation, pooling, **arguments) ->
-nn.Module``; it is named, not imported, so that a config can be checked without loading torch.
+Adding an architecture is one entry here, or, for one's own, :func:`own_architectures`. A builder is
+``build(image_shape, classes, width, activation, pooling, **arguments) -> nn.Module``; it is named, not imported, so that a config
+can be checked without loading torch.
 """
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from relstab.own_code import file_of, load_function, source_digest
+
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ACTIVATION_NAMES", "ARCHITECTURES", "ActivationName", "Architecture", "POOLING_NAMES", "PoolingName", "build_model"]
+__all__ = [
+    "ACTIVATION_NAMES",
+    "ARCHITECTURES",
+    "ActivationName",
+    "Architecture",
+    "POOLING_NAMES",
+    "PoolingName",
+    "architecture_source",
+    "build_model",
+    "own_architectures",
+]
 
 ActivationName = Literal["relu", "tanh", "gelu", "abs"]
 PoolingName = Literal["max", "average", "none"]
@@ -33,15 +47,19 @@ class Architecture:
         convolutional: whether it has convolutions, to shuffle and analyse.
         activation: its own, as in its paper.
         pooling: its own: "max", or "none" where its convolutions have strides instead (or it has none).
+        skips: whether it has skip connections.
+        builder: of one's own architecture, ``path/to/file.py:function`` in place of the module.
     """
 
     label: str
-    module: str
+    module: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     convolutional: bool = True
     activation: str = "relu"
     pooling: str = "max"
+    skips: bool = False
+    builder: str = ""
 
 
 # Weights of variance 2 / fan-in keep the signal of deep networks without batch norm alive; a rate that rises slowly keeps them
@@ -66,7 +84,7 @@ def _vgg(depth: int, batch_norm: bool) -> Architecture:
 
 
 def _resnet(depth: int, block: str, blocks: tuple[int, ...]) -> Architecture:
-    return Architecture(f"ResNet{depth}", "resnet", {}, {"block": block, "blocks": blocks}, pooling="none")
+    return Architecture(f"ResNet{depth}", "resnet", {}, {"block": block, "blocks": blocks}, pooling="none", skips=True)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -86,8 +104,55 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": _resnet(18, "BasicBlock", (2, 2, 2, 2)),
     "resnet34": _resnet(34, "BasicBlock", (3, 4, 6, 3)),
     "resnet50": _resnet(50, "Bottleneck", (3, 4, 6, 3)),
-    "efficientnet_b0": Architecture("EfficientNetB0", "efficientnet", activation="silu", pooling="none"),
+    "efficientnet_b0": Architecture("EfficientNetB0", "efficientnet", activation="silu", pooling="none", skips=True),
 }
+
+
+def own_architectures(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make one's own architectures known, in place of those that an earlier call made known.
+
+    Args:
+        entries: by name: ``builder``, a reference ``path/to/file.py:function`` to a function of the shape of the images and the
+            number of classes that returns a module, and may take ``width``, ``activation`` and ``pooling``; and ``label`` (by
+            default the name) and ``convolutional`` (True).
+    """
+    checked = {}
+    for name, entry in entries.items():
+        known = ARCHITECTURES.get(name)
+        if not name.isidentifier() or (known is not None and not known.builder):
+            raise ValueError(
+                f"{name!r} is no name for an architecture of your own: letters, digits and _, and none of relstab's, is wanted"
+            )
+        file_of(entry["builder"])
+        checked[name] = Architecture(
+            entry.get("label") or name, convolutional=entry.get("convolutional", True), builder=entry["builder"]
+        )
+    for name in [name for name, entry in ARCHITECTURES.items() if entry.builder]:
+        del ARCHITECTURES[name]
+    ARCHITECTURES.update(checked)
+
+
+def architecture_source(name: str) -> dict[str, str]:
+    """What one's own architecture depends on besides the recipe, its builder and the digest of its file; else nothing."""
+    reference = ARCHITECTURES[name].builder
+    return {"builder": reference, "source": source_digest(reference)} if reference else {}
+
+
+def _build_own(name: str, image_shape: tuple[int, int, int], classes: int, asked: Mapping[str, Any]) -> "nn.Module":
+    """Network of one's own, with those of width, activation and pooling that are asked for."""
+    from torch import nn
+
+    reference = ARCHITECTURES[name].builder
+    builder = load_function(reference)
+    parameters = inspect.signature(builder).parameters
+    any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for key in asked:
+        if key not in parameters and not any_keyword:
+            raise ValueError(f"{key} is given for {name}, and its builder {reference} takes none: leave it out for {name}")
+    model = builder(image_shape, classes, **asked)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{reference}, the builder of {name}, returned a {type(model).__name__}: a torch.nn.Module is wanted")
+    return model
 
 
 def build_model(
@@ -123,6 +188,9 @@ def build_model(
     entry = ARCHITECTURES[name]
     if entry.pooling == "none" and pooling not in (None, "none"):
         raise ValueError(f"pooling is {pooling!r}, and {name} has no pooling to replace: 'none' or nothing is wanted")
+    if entry.builder:
+        asked = {"width": width if width != 1 else None, "activation": activation, "pooling": pooling}
+        return _build_own(name, image_shape, classes, {key: value for key, value in asked.items() if value is not None})
     from relstab.architectures.parts import ACTIVATIONS
 
     builder = importlib.import_module(f"{__name__}.{entry.module}")

@@ -5,7 +5,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
+from relstab.figures.style import (
+    INITIAL,
+    WIDTH,
+    draw_layers,
+    label_of,
+    legend_above,
+    log_axis,
+    note_empty,
+    spread_out,
+    trained_architectures,
+)
 from relstab.paper_layers import paper_layers
 from relstab.tables import KEYS, of_learned
 
@@ -15,15 +25,16 @@ __all__ = ["draw"]
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """Draw figure 11: a column for each architecture, D_k above and G_k below, at the lowest noise level.
 
-    Lines are means over seeds, bands their range. Networks that did not learn are left out.
+    Of more than six architectures, six that are spread over all of them are shown. Lines are means over seeds, bands their range.
+    Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names.
     """
     plain = sensitivity[(sensitivity["noise"] == sensitivity["noise"].min()) & (sensitivity["shuffle"] == "none")]
     chosen = of_learned(plain, networks)
-    names = trained_architectures(chosen) if len(chosen) else []
-    figure, axes = plt.subplots(2, max(len(names), 1), figsize=(WIDTH, 3.2), sharex="col", sharey="row", squeeze=False)
+    names = spread_out(trained_architectures(chosen))
+    figure, axes = plt.subplots(2, max(len(names), 1), figsize=(WIDTH, 3.4), sharex="col", sharey="row", squeeze=False)
     if not names:
         for ax in axes[:, 0]:
             note_empty(ax, "no network learned")
@@ -37,11 +48,11 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
         column[0].set_title(label_of(name))
     for ax in axes[:, 0]:
         log_axis(ax.yaxis)
-    axes[0, 0].legend(
-        handles=[
+    legend_above(
+        figure,
+        [
             Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
             Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
         ],
-        loc="best",
     )
     return figure

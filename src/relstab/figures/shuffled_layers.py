@@ -1,21 +1,39 @@
-"""Figure 3: R_k against depth, original and with shuffled channels, at initialization and trained."""
+"""Figure 3, and the same of ImageNet networks: R_k by layer, as they are and with shuffled channels, trained and initial."""
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
+from relstab.figures.style import (
+    COLUMNS,
+    INITIAL,
+    WIDTH,
+    draw_layers,
+    label_of,
+    legend_above,
+    log_axis,
+    note_empty,
+    spread_out,
+    trained_architectures,
+    wrapped,
+)
 from relstab.paper_layers import paper_layers
 from relstab.tables import KEYS, of_learned
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_pretrained"]
+
+# Names of torchvision's networks are longer than those of the run.
+_PRETRAINED_COLUMNS = 4
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """Draw figure 3, a panel for each architecture whose channels were shuffled, at the lowest noise level that has shuffles.
 
-    Bands are the range over seeds and, where shuffled, over shuffles. Networks that did not learn are left out.
+    Of more than six architectures, six that are spread over all of them are shown. Bands are the range over seeds and, where
+    shuffled, over shuffles. Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names.
@@ -23,12 +41,32 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     shuffled = sensitivity["shuffle"] != "none"
     level = sensitivity.loc[shuffled, "noise"].min()
     chosen = of_learned(sensitivity[sensitivity["noise"] == level], networks)
-    names = trained_architectures(chosen[chosen["shuffle"] != "none"]) if len(chosen) else []
-    figure, axes = plt.subplots(1, max(len(names), 1), figsize=(WIDTH, 2.3), sharey=True, squeeze=False)
+    names = spread_out(trained_architectures(chosen[chosen["shuffle"] != "none"]))
+    return _draw(chosen, names, [label_of(name) for name in names], COLUMNS, "no network that was shuffled learned")
+
+
+def draw_pretrained(sensitivity: pd.DataFrame) -> Figure:
+    """Draw R_k of torchvision's networks as figure 3, a panel for each, in the order of the table.
+
+    Args:
+        sensitivity: the table of ImageNet networks.
+    """
+    names = [str(name) for name in sensitivity["architecture"].unique()]
+    return _draw(sensitivity, names, names, _PRETRAINED_COLUMNS, "no network was measured", "pretrained")
+
+
+def _draw(
+    chosen: pd.DataFrame, names: Sequence[str], titles: Sequence[str], columns: int, empty: str, trained: str = "trained"
+) -> Figure:
+    """A panel for each of ``names``, in rows of at most ``columns``."""
+    rows_of_panels, columns = wrapped(len(names), columns)
+    figure, axes = plt.subplots(rows_of_panels, columns, figsize=(WIDTH, 0.2 + 2.3 * rows_of_panels), sharey=True, squeeze=False)
     if not names:
-        note_empty(axes[0, 0], "no network that was shuffled learned")
+        note_empty(axes[0, 0], empty)
         return figure
-    for ax, name in zip(axes[0], names, strict=True):
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    for ax, name, title in zip(axes.flat, names, titles, strict=False):
         rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state", "shuffle"])
         rows = rows.assign(shuffled=rows["shuffle"] != "none")
         for state, colour in (("init", INITIAL), ("trained", "k")):
@@ -36,15 +74,15 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
                 part = rows[(rows["state"] == state) & (rows["shuffled"] == is_shuffled)]
                 mark = None if is_shuffled else ("o" if state == "trained" else "s")
                 draw_layers(ax, part, "R", colour, line, mark)
-        ax.set_title(label_of(name))
+        ax.set_title(title)
     log_axis(axes[0, 0].yaxis)
-    axes[0, 0].legend(
-        handles=[
-            Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
-            Line2D([], [], color="k", linestyle="--", label="trained, shuffled"),
+    legend_above(
+        figure,
+        [
+            Line2D([], [], color="k", marker="o", markersize=3.5, label=trained),
+            Line2D([], [], color="k", linestyle="--", label=f"{trained}, shuffled"),
             Line2D([], [], color=INITIAL, marker="s", markersize=3.5, label="initialization"),
             Line2D([], [], color=INITIAL, linestyle="--", label="initialization, shuffled"),
         ],
-        loc="lower left",
     )
     return figure

@@ -1,7 +1,7 @@
 """What all figures share: colours and marks that tell networks apart in grey as well, sizes, labels, saving."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,24 @@ __all__ = [
     "INITIAL",
     "draw_layers",
     "label_of",
+    "legend_above",
     "legend_of_architectures",
     "log_axis",
     "mark",
     "note_empty",
     "save_figure",
+    "spread_out",
     "style",
     "trained_architectures",
     "whole_numbers",
+    "wrapped",
 ]
 
 WIDTH = 7.0
 """Width of a full-page figure, in inches."""
+
+COLUMNS = 6
+"""Columns of panels that a full-page figure has room for."""
 
 INITIAL = "0.55"
 """Grey of what is measured at initialization."""
@@ -62,6 +68,19 @@ def trained_architectures(table: pd.DataFrame) -> list[str]:
     """Architectures in ``table``, in the order of the registry."""
     present = set(table["architecture"])
     return [name for name in ARCHITECTURES if name in present] + sorted(present - set(ARCHITECTURES))
+
+
+def spread_out(names: Sequence[str], most: int = COLUMNS) -> list[str]:
+    """All of at most ``most`` names; of more, that many in equal steps, the first and the last among them."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(place * (len(names) - 1) / (most - 1))] for place in range(most)]
+
+
+def wrapped(panels: int, columns: int = COLUMNS) -> tuple[int, int]:
+    """Rows and columns for this many panels: as few rows as there must be, filled as evenly as can be."""
+    rows = max(1, math.ceil(panels / columns))
+    return rows, max(1, math.ceil(panels / rows))
 
 
 @contextmanager
@@ -144,6 +163,11 @@ def mark(architecture: str) -> dict[str, Any]:
         "markeredgewidth": 0.4,
         "elinewidth": 0.6,
     }
+
+
+def legend_above(figure: Figure, handles: list[Line2D]) -> None:
+    """Legend in one line above all panels: in one of six it would cover the lines."""
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
 def legend_of_architectures(names: list[str]) -> list[Line2D]:

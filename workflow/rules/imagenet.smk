@@ -1,0 +1,71 @@
+# Networks that torchvision has trained on ImageNet, and images to measure them on; their filters and sensitivities are taken by the rules
+# for the networks of the run.
+
+
+rule imagenet_images:
+    output:
+        images=IMAGENET_IMAGES,
+    log:
+        f"{LOGS}/imagenet_images.log",
+    benchmark:
+        f"{BENCHMARKS}/imagenet_images.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=imagenet_memory,
+        runtime=60,
+    params:
+        folder=CONFIG.imagenet.images,
+        number=CONFIG.imagenet.probes,
+        resize=CONFIG.imagenet.resize,
+        crop=CONFIG.imagenet.crop,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/imagenet_images.py"
+
+
+rule imagenet_probes:
+    input:
+        images=IMAGENET_IMAGES,
+    output:
+        probes=f"{RESULTS}/probes/{IMAGENET}/noise0.h5",
+    log:
+        f"{LOGS}/imagenet_probes.log",
+    benchmark:
+        f"{BENCHMARKS}/imagenet_probes.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: 1
+    resources:
+        mem_mb=imagenet_memory,
+        runtime=30,
+    params:
+        displacement=CONFIG.probes.displacement,
+        cutoff=CONFIG.probes.cutoff,
+        interpolation=CONFIG.probes.interpolation,
+        seed=CONFIG.seed,
+    script:
+        "../scripts/imagenet_probes.py"
+
+
+rule imagenet_network:
+    input:
+        unpack(pretrained_from),
+    output:
+        network=f"{RESULTS}/networks/{IMAGENET}/{{architecture}}/noise0/seed0.h5",
+    log:
+        f"{LOGS}/imagenet_network/{{architecture}}.log",
+    benchmark:
+        f"{BENCHMARKS}/imagenet_network/{{architecture}}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: CONFIG.threads
+    resources:
+        mem_mb=imagenet_memory,
+        runtime=60,
+        gpu=lambda wildcards: gpus(wildcards) if HAS_IMAGENET_IMAGES else 0,
+    params:
+        seed=CONFIG.seed,
+    script:
+        "../scripts/imagenet_network.py"

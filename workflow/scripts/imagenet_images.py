@@ -1,0 +1,8 @@
+"""Choose and decode images for torchvision's networks."""
+
+from relstab.imagenet import write_imagenet_images
+
+from job import job
+
+with job(snakemake):
+    write_imagenet_images(snakemake.output.images, **snakemake.params)

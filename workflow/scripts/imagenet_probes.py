@@ -1,0 +1,8 @@
+"""Perturb images for torchvision's networks."""
+
+from relstab.imagenet import write_imagenet_probes
+
+from job import job
+
+with job(snakemake):
+    write_imagenet_probes(snakemake.output.probes, snakemake.input.images, **snakemake.params)
