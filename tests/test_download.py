@@ -356,7 +356,7 @@ def test_a_body_of_unknown_length_that_is_cut_is_not_taken(server, path):
 
 
 def test_an_overloaded_server_is_asked_again(server, path):
-    server.plan += [{"status": 503}] * 2
+    server.plan += [{"status": 503}, {"status": 429}]
     fetch(path, f"{server.url}/file.bin")
     assert_whole(path)
     assert len(server.requests) == 3
@@ -460,3 +460,11 @@ def test_arguments_that_cannot_be_right_are_refused(path, url, arguments, messag
 def test_no_url_is_refused(path):
     with pytest.raises(ValueError, match="is to be fetched from nowhere: http or https URLs are wanted"):
         fetch(path)
+
+
+def test_a_part_that_is_whole_already_needs_no_server(tmp_path):
+    """Left by a process that was killed between the last byte and the name."""
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    download(tmp_path / "file", [f"{closed_url()}/file"], "sha256", hashlib.sha256(CONTENT).hexdigest(), attempts=1, wait=0.01)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert not (tmp_path / "file.part").exists()

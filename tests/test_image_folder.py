@@ -1,9 +1,12 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -161,14 +164,19 @@ def test_resizing_is_that_of_torchvision(tmp_path):
         assert torch.equal(torch.tensor(read_image(tmp_path / "a.png", 3, 28, "crop", 32)), transforms(image))
 
 
+def png(kind, bits, rows, width=SIZE, height=SIZE):
+    """A PNG of these rows, each after its filter byte."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def bomb(width, height):
     """A PNG of a few bytes that says it is huge."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return png(2, 8, bytes(1000), width, height)
 
 
 def encoded(image, form):
@@ -188,6 +196,11 @@ BAD = {
     "notes.txt": (b"remember the milk", "is no image by its suffix"),
     "deep.png": (encoded(Image.fromarray(np.full((SIZE, SIZE), 40000, np.uint16)), "PNG"), "more than 8 bits a channel"),
     "large.png": (encoded(noise((SIZE + 1, SIZE)), "PNG"), "has 9 x 8 pixels, and 8 x 8 is wanted"),
+    # As a download that was given its size at once, and cut: the rest is zeros.
+    "zeros.png": (encoded(noise((SIZE, SIZE)), "PNG")[:150] + bytes(100), "is truncated or damaged"),
+    # Colour with 16 bits, which Pillow opens as if it had 8.
+    "deep_colour.png": (png(2, 16, bytes(8 * (1 + 6 * 8))), "more than 8 bits a channel"),
+    "deep_colour.ppm": (b"P6 8 8 65535\n" + bytes(8 * 8 * 6), "more than 8 bits a channel"),
 }
 
 
@@ -272,11 +285,15 @@ def test_one_class_is_no_data_set(tmp_path):
         prepared(tmp_path, tmp_path / "nowhere")
 
 
-def test_without_a_size_it_is_that_of_the_first_square_image(folder, tmp_path):
-    assert prepared(tmp_path, folder, size=None).image_shape == (3, SIZE, SIZE)
+def test_without_a_size_it_is_that_of_the_first_image(folder, tmp_path):
+    (folder / "train" / "ant" / "#first.png").write_bytes(bomb(60000, 60000))
+    (folder / "train" / "ant" / "#second.txt").write_bytes(encoded(noise((5, 5)), "PNG"))
+    assert prepared(tmp_path, folder, size=None, problems="skip").image_shape == (3, SIZE, SIZE)
+    (folder / "train" / "ant" / "#first.png").unlink()
+    (folder / "train" / "ant" / "#second.txt").unlink()
     for file in list_images(folder):
         put(noise((4, 5)), file)
-    with pytest.raises(ValueError, match=r"no image under .* is square: give data.imagefolder.size"):
+    with pytest.raises(ValueError, match=r"ant/0.png, the first image, has 4 x 5 pixels .*: give data.imagefolder.size"):
         prepared(tmp_path, folder, size=None)
 
 
@@ -290,6 +307,78 @@ def test_links_are_followed_and_circles_are_not(folder, tmp_path):
     nested.mkdir()
     (elsewhere / "0.png").rename(nested / "0.png")
     assert len(list_folder(folder).files["train"]) == 21
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to itself", "class that is a link to itself", "folder that cannot be listed"])
+def test_what_is_no_file_is_listed_and_nothing_waits(folder, tmp_path, monkeypatch, kind):
+    place = folder / "train" / "bee"
+    reason = {
+        "pipe": r"train/bee/x.png is no file",
+        "link to itself": r"train/bee/x.png cannot be read \(Too many levels",
+        "class that is a link to itself": r"train/x is in no class",
+        "folder that cannot be listed": r"train/bee/x cannot be listed \(Permission denied\)",
+    }[kind]
+    if kind == "pipe":
+        os.mkfifo(place / "x.png")
+    elif kind == "folder that cannot be listed":
+        (place / "x").mkdir()
+        scandir = os.scandir
+
+        def refuse(path):  # root may list everything
+            if str(path).endswith("bee/x"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+    else:
+        path = place / "x.png" if kind == "link to itself" else folder / "train" / "x"
+        path.symlink_to(path)
+    with pytest.raises(ValueError, match=rf"1 of what .* cannot be used: {reason}"):
+        prepared(tmp_path, folder)
+    assert len(prepared(tmp_path, folder, problems="skip").labels["train"]) == 21
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_an_error_of_the_disk_is_no_problem_of_the_image(folder, tmp_path, monkeypatch, error):
+    """Left out, such an image would be missing by chance: another run would have another data set."""
+
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(type(error)):
+        prepared(tmp_path, folder, problems="skip")
+
+
+def test_no_fewer_images_than_classes(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"data.test_images is 2 .*, and .* has 3 classes: at least one"):
+        prepared(tmp_path, folder, test_images=2)
+
+
+def test_few_large_files_are_shared_among_the_processes(folder):
+    files = list_folder(folder).files["train"]
+    assert len(list(decode_images(folder, files, Shape(3, SIZE), workers=1))) == 7
+
+
+def test_a_killed_preparation_leaves_no_file_and_no_process(folder, tmp_path):
+    """The processes that decode end when the one that started them is killed."""
+    code = (
+        "import time; from relstab.datasets import prepare_dataset\n"
+        f"prepare_dataset({str(tmp_path / 'data.h5')!r}, 'imagefolder', {str(folder)!r}, imagefolder={OPTIONS!r}, workers=2)\n"
+        "print('done', flush=True); time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line == "done\n":
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for child in alive:
+        child.kill()
+    assert not alive
 
 
 def test_names_that_are_no_text_are_listed(folder, tmp_path):

@@ -1,7 +1,9 @@
 """A data set from a Python function and an architecture from a Python file, without a change to relstab."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,17 @@ OWN = ROOT / "configs" / "own"
 BUILDER = f"{OWN}/two_layers.py:build"
 
 
+@pytest.fixture(autouse=True)
+def _forgotten():
+    """What a test makes known is not known to the next."""
+    yield
+    for name in [name for name, entry in ARCHITECTURES.items() if entry.builder]:
+        del ARCHITECTURES[name]
+
+
 @pytest.fixture
 def _known():
     own_architectures({"two_layers": {"builder": BUILDER, "label": "two layers"}})
-    yield
-    own_architectures({})
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,6 @@ def test_the_example_runs_from_images_to_figures(example):
     assert (results / "figures/fig01_relative_sensitivity.png").stat().st_size > 10_000
     own_architectures({"two_layers": {"builder": BUILDER}})
     network = relstab.load_network(results / "networks/gratings/two_layers/noise0/seed0.h5")
-    own_architectures({})
     assert network[0].weight.shape == (16, 1, 5, 5)  # width: 0.5
 
 
@@ -82,8 +89,13 @@ def test_another_text_makes_anew_what_follows_from_it_and_nothing_else(example, 
     assert "Nothing to be done" in run(example, "all", "--dry-run", "--cores", "2", config=example / "own.yaml").stdout
     folder = tmp_path / "copy"
     shutil.copytree(example, folder, symlinks=True)
+    for file in (folder / "configs/own").iterdir():
+        file.touch()
+    assert planned_rules(folder) == {}
     builder = folder / "configs/own/two_layers.py"
+    before = builder.stat()
     builder.write_text(builder.read_text() + "\n# Another text.\n")
+    os.utime(builder, ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))  # older than what was made, as rsync leaves it
     jobs = planned_rules(folder)
     assert jobs["train"] == 1
     assert jobs["sensitivity"] == jobs["shuffled_sensitivity"] == jobs["spectra"] == 1
@@ -128,14 +140,13 @@ def test_one_s_own_has_a_label_and_a_mark():
     assert mark("two_layers") != mark("lenet")
 
 
-def test_they_are_known_until_others_are():
-    own_architectures({"a": {"builder": BUILDER}, "b": {"builder": BUILDER, "convolutional": False}})
-    assert ARCHITECTURES["a"].convolutional
-    assert not ARCHITECTURES["b"].convolutional
-    own_architectures({"c": {"builder": BUILDER}})
-    assert "a" not in ARCHITECTURES
-    own_architectures({})
-    assert "c" not in ARCHITECTURES
+def test_they_are_known_beside_the_others_and_no_other_is_replaced():
+    own_architectures({"a": {"builder": BUILDER}, "b": {"builder": BUILDER, "convolutional": False, "skips": True}})
+    assert (ARCHITECTURES["a"].convolutional, ARCHITECTURES["a"].skips) == (True, False)
+    assert (ARCHITECTURES["b"].convolutional, ARCHITECTURES["b"].skips) == (False, True)
+    own_architectures({"a": {"builder": BUILDER, "label": "A"}})
+    assert label_of("a") == "A"
+    assert "b" in ARCHITECTURES
     for name in ("lenet", "two layers", ""):
         with pytest.raises(ValueError, match=f"{name!r} is no name for an architecture of your own"):
             own_architectures({name: {"builder": BUILDER}})
@@ -148,7 +159,8 @@ def test_a_checkpoint_of_another_text_is_not_used(tmp_path):
     file.write_text((OWN / "two_layers.py").read_text())
     own_architectures({"net": {"builder": f"{file}:build"}})
     first = architecture_source("net")
-    file.write_text(file.read_text() + "\n")
+    text = file.read_text()
+    file.write_text(text + "\n")
     assert architecture_source("net") != first
     assert architecture_source("lenet") == {}
     rng = np.random.default_rng(0)
@@ -158,7 +170,10 @@ def test_a_checkpoint_of_another_text_is_not_used(tmp_path):
     test = torch.zeros(40, 1, 12, 12), torch.arange(40) % 2
     train_and_save(tmp_path / "a.h5", "net", data, test, Training(epochs=1, crop_padding=0), 0, 0, device="cpu")
     assert relstab.load_network(tmp_path / "a.h5")[0].weight.shape == (32, 1, 5, 5)
-    own_architectures({})
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"net was trained with another text of its builder's file than .*net.py:build has"):
+        relstab.load_network(tmp_path / "a.h5")
+    del ARCHITECTURES["net"]
     with pytest.raises(ValueError, match="architecture 'net' is unknown"):
         relstab.load_network(tmp_path / "a.h5")
 
@@ -201,6 +216,9 @@ def test_images_come_in_random_order_and_the_file_says_from_which_code(tmp_path)
             r"its test images are uint8 of shape \(4, 3, 3\)",
         ),
         (f"{GOOD}; return {{'train': (images, labels[:3]), 'test': (images, labels)}}", "its train labels are"),
+        (f"{GOOD}; return {{'train': images, 'test': images}}", "its function gave no pair for 'train'"),
+        (f"{GOOD}; return {{'train': (images, 10**11 * labels), 'test': (images, labels)}}", "numbered from 0 without a gap"),
+        (f"{GOOD}; return {{'train': (images, 0 * labels), 'test': (images, 0 * labels)}}", "two classes or more"),
         (f"{GOOD}; return {{'train': (images, labels - 1), 'test': (images, labels)}}", "its train labels are"),
         (f"{GOOD}; return {{'train': (images, labels), 'test': (images, labels + 1)}}", "label 2 is in its test part only"),
         (f"{GOOD}; return {{'train': (images, labels), 'test': (images[:, :, :2, :2], labels)}}", "different shapes"),
@@ -230,13 +248,19 @@ def test_references_that_lead_nowhere(tmp_path):
             load_function(reference)
 
 
-def test_modules_beside_the_file_can_be_imported(tmp_path):
+def test_files_as_people_write_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "beside_it.py").write_text("VALUE = 7\n")
-    (tmp_path / "code.py").write_text("from beside_it import VALUE\ndef build(): return VALUE\n")
-    assert load_function(f"{tmp_path}/code.py:build")() == 7
-    import sys
-
-    assert str(tmp_path) not in sys.path
+    (tmp_path / "later.py").write_text("VALUE = 5\n")
+    (tmp_path / "code.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom beside_it import VALUE\n"
+        "@dataclass\nclass Sizes:\n    n: int = 1\n"
+        "def build():\n    import later\n    return VALUE + later.VALUE + Sizes().n\n"
+    )
+    assert load_function(f"{tmp_path}/code.py:build")() == 13
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit('no')\n")
+    with pytest.raises(ValueError, match=r"leaves.py cannot be imported \(SystemExit: no\)"):
+        load_function(f"{tmp_path}/leaves.py:build")
 
 
 @pytest.mark.parametrize(
@@ -250,6 +274,14 @@ def test_modules_beside_the_file_can_be_imported(tmp_path):
             {"own_architectures": {"mine": {"builder": BUILDER, "bilder": BUILDER}}},
             r"own_architectures.mine.bilder: there is no such key.*nearest: 'builder'",
         ),
+        (
+            {"own_architectures": {"mine": {"builder": BUILDER + "er"}}},
+            "two_layers.py has no function 'builder' .nearest: 'build'",
+        ),
+        ({"own_architectures": {"mine": {"builder": "{x}.py:build"}}}, "a path without braces"),
+        ({"data": {"mean": [125.3]}}, r"data.mean\[0\]: 125.3 is given; a number of at most 1"),
+        ({"data": {"std": [float("nan")]}}, r"data.std\[0\]"),
+        ({"data": {"mean": [0.5], "std": [0.5, 0.5]}}, "as many of one as of the other"),
         ({"own_architectures": {"lenet": {"builder": BUILDER}}}, "'lenet' is no name for an architecture of your own"),
         ({"architectures": ["mine"]}, "'mine' is unknown"),
         ({"data": {"name": "mine"}}, r"data.name: 'mine' is unknown; one of mnist5k, .*, imagefolder is wanted"),
@@ -271,11 +303,11 @@ def test_wrong_keys_are_one_sentence(change, sentence):
     assert str(error.value).count("data: data") == 0
 
 
-def test_a_config_makes_its_own_known_and_forgets_those_of_the_last():
+def test_a_config_makes_its_own_known_and_keeps_those_from_python():
+    own_architectures({"from_python": {"builder": BUILDER}})
     config = load_config({"architectures": ["mine", "lenet"], "own_architectures": {"mine": {"builder": BUILDER}}})
     assert config.training_of("mine") == config.training
-    load_config({"architectures": ["lenet"]})
-    assert "mine" not in ARCHITECTURES
+    assert "from_python" in ARCHITECTURES
 
 
 def test_the_readme_s_example_is_the_one_that_is_tested():

@@ -338,15 +338,24 @@ def test_files_may_lie_in_either_folder_in_either_form(make, server, tmp_path, n
     assert server.requests == [(f"/{file}", None)]
 
 
-def test_the_names_that_mnist_and_fashion_mnist_share_do_not_mix_them_up(make, tmp_path):
+def test_the_names_that_mnist_and_fashion_mnist_share_do_not_mix_them_up(make, server, tmp_path):
     both = [make("mnist"), make("fashionmnist")]
     both[0].put(tmp_path, "unpacked")
     both[1].put(tmp_path, "unpacked")
     both[1].put(tmp_path, "packed")
     for small in both:
         small.assert_read(tmp_path)
+    # The other's file is not the one that is missing, and nothing is wrong with it.
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").unlink()
+    server.files["/train-images-idx3-ubyte.gz"] = both[0].packed["train-images-idx3-ubyte.gz"]
+    both[0].assert_read(tmp_path)
+    assert [path for path, _ in server.requests] == ["/train-images-idx3-ubyte.gz"]
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").unlink()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"neither"))
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz does not hold the published data"):
+        both[0].read(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(2 * published_datasets._LARGEST)))
+    with pytest.raises(ValueError, match=rf"{published_datasets._LARGEST:,} decompressed"):
         both[0].read(tmp_path)
 
 

@@ -244,6 +244,21 @@ def test_a_new_noise_level_trains_and_measures_that_level_only(finished, tmp_pat
     assert set(jobs) == {"train", "noisy_test", "probes", "sensitivity", "spectra"} | COLLECTING | OVER_TRAINING
 
 
+@pytest.mark.parametrize("swap", [("data__train_images", "data__test_images"), ("probes__displacement", "probes__cutoff")])
+def test_two_numbers_that_change_places_are_a_change(finished, tmp_path, swap):
+    """Snakemake compares the values of params without their names."""
+    given = {"data__train_images": 200, "data__test_images": 300, "probes__displacement": 3.0, "probes__cutoff": 2}
+    folder = tmp_path / "swapped"
+    shutil.copytree(finished, folder, symlinks=True)
+    first = overlay(tmp_path / "first.yaml", **given, probes__images=50)
+    rule = "prepare_dataset" if swap[0].startswith("data") else "probes"
+    run(folder, "--cores", "2", "--until", rule, "all", config=first)
+    assert rule not in planned(folder, config=first)
+    changed = given | {swap[0]: type(given[swap[0]])(given[swap[1]]), swap[1]: type(given[swap[1]])(given[swap[0]])}
+    second = overlay(tmp_path / "second.yaml", **changed, probes__images=50)
+    assert rule in planned(folder, config=second)
+
+
 def test_a_new_architecture_trains_and_measures_it_only(finished, tmp_path):
     jobs = planned(finished, overlay(tmp_path / "c.yaml", architectures=["fc2", "lenet", "vgg11_bn", "resnet18"]))
     assert jobs["train"] == {NETWORKS_OF.format("resnet18", n, 0) for n in (0, 10)}

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName, own_architectures
 from relstab.datasets import DATASETS, IMAGE_FOLDER
-from relstab.own_code import source_digest
+from relstab.own_code import check_reference
 from relstab.scale_detection.design import PAIRS, EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.homogeneous import HOMOGENEOUS
 from relstab.scale_detection.tasks import ScaleTask, check_split
@@ -53,7 +53,7 @@ class _Section(BaseModel):
 
 def _existing_code(reference: str) -> str:
     try:
-        source_digest(reference)
+        check_reference(reference)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
     return reference
@@ -91,7 +91,8 @@ class ImageFolder(_Section):
 
 
 Reference = Annotated[str, AfterValidator(_existing_code)]
-Channels = Annotated[list[float], Field(min_length=1, max_length=3)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Channels = Annotated[list[Share], Field(min_length=1, max_length=3)]
 
 
 class Data(_Section):
@@ -135,6 +136,8 @@ class Data(_Section):
             raise ValueError("data.name is 'imagefolder' and data.root is null: the folder that holds train/ and test/ is wanted")
         if min(self.std or [1]) <= 0:
             raise ValueError(f"data.std is {self.std}: positive numbers are wanted")
+        if len(self.mean or self.std or []) != len(self.std or self.mean or []):
+            raise ValueError(f"data.mean is {self.mean} and data.std is {self.std}: as many of one as of the other are wanted")
         return self
 
 
@@ -147,6 +150,7 @@ class OwnArchitecture(_Section):
     )
     label: str | None = Field(None, description="Its name in figures; null: that of the section.")
     convolutional: bool = Field(True, description="Whether it has convolutions, to shuffle and analyse.")
+    skips: bool = Field(False, description="Whether it has skip connections: which of figures 12 and 13 it belongs to.")
 
 
 def _make_known(entries: dict[str, OwnArchitecture]) -> dict[str, OwnArchitecture]:

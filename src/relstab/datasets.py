@@ -132,6 +132,8 @@ def _checked_parts(name: str, parts: Any) -> Parts:
         )
     checked: Parts = {}
     for part in PARTS:
+        if not isinstance(parts[part], Sequence) or len(parts[part]) != 2:
+            raise ValueError(f"data set {name!r}: its function gave no pair for {part!r}; (images, labels) is wanted")
         images, labels = (np.asarray(array) for array in parts[part])
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3] or not images.size:
             raise ValueError(
@@ -146,7 +148,13 @@ def _checked_parts(name: str, parts: Any) -> Parts:
         checked[part] = images, labels.astype(np.int64)
     if checked["train"][0].shape[1:] != checked["test"][0].shape[1:]:
         raise ValueError(f"data set {name!r}: training and test images have different shapes; one shape is wanted")
-    unseen = sorted(set(checked["test"][1].tolist()) - set(checked["train"][1].tolist()))
+    known = np.unique(checked["train"][1])
+    if len(known) < 2 or not np.array_equal(known, np.arange(len(known))):
+        raise ValueError(
+            f"data set {name!r}: the labels of its training images are {known.tolist()[:10]}; two classes or more are wanted, "
+            f"numbered from 0 without a gap"
+        )
+    unseen = sorted(set(checked["test"][1].tolist()) - set(known.tolist()))
     if unseen:
         raise ValueError(
             f"data set {name!r}: label {unseen[0]} is in its test part only; training images of each class are wanted"
@@ -209,7 +217,7 @@ def prepare_dataset(
         **{f"{part}_images": count for part, count in counts.items()},
     }
     if function is not None:
-        parameters |= {"function": function, "source": source_digest(function)}
+        parameters |= {"function": function, "source": source_digest(function), "root": root}
     if name == IMAGE_FOLDER:
         parameters |= {"root": root, "imagefolder": dict(imagefolder or {})}
     with write_hdf5(path, {"name": name, **provenance(parameters, seed)}) as file:

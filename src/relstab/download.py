@@ -19,6 +19,8 @@ from tqdm import tqdm
 __all__ = ["DownloadError", "download", "file_digest"]
 
 _BLOCK = 1 << 18
+# Answers below 500 that ask for patience.
+_LATER = {http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS}
 _FEWEST_HEX_DIGITS = 8  # of a digest: torchvision's weight files carry that many in their names
 
 
@@ -167,7 +169,8 @@ def _ask_once(url: str, part: _Part, title: str, timeout: float) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         if not size or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            kind = _CutError if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR else _RefusedError
+            later = error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR or error.code in _LATER
+            kind = _CutError if later else _RefusedError
             raise kind(f"HTTP {error.code} {error.reason}") from error
     else:
         with response:
@@ -303,7 +306,9 @@ def download(
                 part.kept = part.size
                 for _ in range(2):
                     try:
-                        _ask(url, part, path.name, attempts, wait, timeout)
+                        # A process may have been killed between the last byte and the name.
+                        if not part.size or not file_digest(part_path, algorithm).startswith(digest):
+                            _ask(url, part, path.name, attempts, wait, timeout)
                     except (_RefusedError, _CutError) as error:
                         failed.append(f"{url}: {error}")
                         break

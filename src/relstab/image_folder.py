@@ -4,17 +4,21 @@ Nothing in a folder is trusted: a file that is cut off, is no image, says it has
 suffix says or another size than the rest becomes a :class:`Problem`, and never pixels of the data set.
 """
 
-import contextlib
+import errno
+import math
 import os
+import stat
+import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
 from relstab.pixel_statistics import pixel_histogram
@@ -47,6 +51,8 @@ MAX_PIXELS = 2**26
 # A channel of these modes has 8 bits or fewer; the others would lose some.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 _CHUNK_BYTES = 1 << 20
+# What is wrong with the file itself when it cannot be opened; anything else is the disk's or the network's, and an error.
+_OF_THE_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -112,18 +118,40 @@ def _fitted(image: Image.Image, shape: Shape) -> Image.Image:
     return image.resize(new, Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
-def _decoded(path: str | Path, shape: Shape) -> NDArray[np.uint8]:
+def _format_of(path: str | Path) -> str:
+    """Format that a regular file must have by its suffix."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in FORMATS:
         raise ImageProblem(f"is no image by its suffix (one of {', '.join(FORMATS)} is wanted)")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        raise ImageProblem("is no file")
+    return FORMATS[suffix]
+
+
+def _check_header(image: ImageFile.ImageFile) -> None:
+    """What an image says of itself, before any pixel is decoded."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageProblem(f"says it has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+    # Of colours with 16 bits Pillow keeps the upper 8 and says nothing: only the decoder's arguments tell.
+    arguments = [tile[3] for tile in image.tile]
+    deep = any(";16" in str(each) for each in arguments) or (
+        image.format == "PPM"
+        and any(isinstance(n, int) and n > 255 for each in arguments if isinstance(each, tuple) for n in each)
+    )
+    if deep or image.mode not in _EIGHT_BITS:
+        raise ImageProblem(f"has more than 8 bits a channel (mode {image.mode})")
+
+
+def _decoded(path: str | Path, shape: Shape) -> NDArray[np.uint8]:
+    form = _format_of(path)
+    if form == "PNG":
+        # Pillow decodes pixels without a look at their checksums: a download that was cut and filled with zeros would pass.
+        with Image.open(path, formats=(form,)) as image:
+            _check_header(image)
+            image.verify()
     # Only the reader of this one format sees the file.
-    with Image.open(path, formats=(FORMATS[suffix],)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageProblem(
-                f"says it has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that are decoded"
-            )
-        if image.mode not in _EIGHT_BITS:
-            raise ImageProblem(f"has more than 8 bits a channel (mode {image.mode})")
+    with Image.open(path, formats=(form,)) as image:
+        _check_header(image)
         image.load()
         # Colour before size: the indices of a palette cannot be averaged.
         converted = image if image.mode == _MODES[shape.channels] else image.convert(_MODES[shape.channels])
@@ -132,18 +160,20 @@ def _decoded(path: str | Path, shape: Shape) -> NDArray[np.uint8]:
 
 
 def _cause(path: str | Path, error: Exception) -> str:
-    """Why an image could not be decoded, in words that help."""
+    """Why an image could not be decoded, in words that help; what is no matter of the image is raised again."""
     if isinstance(error, ImageProblem):
         return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in {None, *_OF_THE_FILE}):
+        raise error
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"says it has more pixels than the {MAX_PIXELS:,} that are decoded"
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+    if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
     if os.path.getsize(path) == 0:
         return "is empty"
     if isinstance(error, UnidentifiedImageError):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=[*FORMATS.values(), "GIF"]) as image:
                 return f"holds {image.format}, and its suffix says {FORMATS[os.path.splitext(path)[1].lower()]}"
         except Exception:  # whatever it is, no reader knows it
             return "is no image"
@@ -153,7 +183,7 @@ def _cause(path: str | Path, error: Exception) -> str:
 def read_image(path: str | Path, channels: int, size: int, fit: Fit = "exact", resize_to: int | None = None) -> NDArray[np.uint8]:
     """Image of one file, [channels, size, size].
 
-    Transparency is dropped, and the orientation that a camera noted is not applied.
+    Transparency is dropped, the orientation that a camera noted is not applied, and of several frames the first is taken.
 
     Args:
         path: of the file, whose suffix is that of its format: one of :data:`FORMATS`.
@@ -172,10 +202,10 @@ def _read(path: str | Path, shape: Shape) -> NDArray[np.uint8]:
         raise ImageProblem(_cause(path, error)) from error
 
 
-def _files_below(folder: str) -> Iterator[str]:
+def _files_below(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
     """Files under a folder, in order of their names, links followed but never round in circles; hidden ones are left out."""
     seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=on_error):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -191,7 +221,11 @@ def list_images(folder: str | Path) -> list[Path]:
     """All files under a folder, in order of their paths, whatever their suffix; hidden ones are left out."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is no folder: a folder with images is wanted")
-    return sorted(Path(file) for file in _files_below(str(folder)))
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    return sorted(Path(file) for file in _files_below(str(folder), fail))
 
 
 @dataclass
@@ -217,7 +251,11 @@ def list_folder(root: str | Path) -> FolderListing:
     """List the images of a folder by part and class; no file is opened."""
     root = Path(root)
     found: dict[str, dict[str, list[str]]] = {}
-    problems = []
+    problems: list[Problem] = []
+
+    def note(error: OSError) -> None:
+        problems.append(Problem(os.path.relpath(error.filename, root), f"cannot be listed ({error.strerror})"))
+
     for part in ("train", "test"):
         folder = root / part
         if not folder.is_dir():
@@ -229,8 +267,8 @@ def list_folder(root: str | Path) -> FolderListing:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                found[part][entry.name] = [os.path.relpath(file, root) for file in _files_below(entry.path)]
+            if os.path.isdir(entry.path):  # False for a link to itself, where the entry's own method raises
+                found[part][entry.name] = [os.path.relpath(file, root) for file in _files_below(entry.path, note)]
             else:
                 problems.append(Problem(f"{part}/{entry.name}", f"is in no class: images are wanted in {part}/CLASS/"))
     names = sorted(found["train"].keys() | found["test"].keys())
@@ -266,7 +304,21 @@ class Decoded(NamedTuple):
     problems: list[Problem]
 
 
-def _decode_chunk(root: str, files: Sequence[str], shape: Shape) -> Decoded:
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it has ended: killed, it leaves none behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    name = "ends with its parent"
+    if os.getpid() != parent and all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=name, daemon=True).start()
+
+
+def _decode_chunk(root: str, files: Sequence[str], shape: Shape, parent: int) -> Decoded:
+    _end_with(parent)
     images = np.empty((len(files), shape.channels, shape.size, shape.size), np.uint8)
     whole = np.ones(len(files), bool)
     problems = []
@@ -298,27 +350,34 @@ def decode_images(
     """
     from joblib import Parallel, delayed
 
-    step = max(1, min(512, _CHUNK_BYTES // (shape.channels * shape.size**2)))
+    # Small enough that every process gets several, however large the files are.
+    step = max(1, min(512, _CHUNK_BYTES // (shape.channels * shape.size**2), math.ceil(len(files) / (8 * workers))))
     chunks = [files[start : start + step] for start in range(0, len(files), step)]
     # Its processes are neither forks of this one, which can hang beside threads, nor do they run the calling script again.
     # Decoding takes longer than writing, so that decoded images do not pile up.
     parallel: Any = Parallel(n_jobs=workers, return_as="generator", pre_dispatch="3 * n_jobs", batch_size=1, max_nbytes=None)
     with tqdm(total=len(files), desc=title, unit="image", mininterval=2) as bar:
-        for decoded in parallel(delayed(_decode_chunk)(str(root), chunk, shape) for chunk in chunks):
+        for decoded in parallel(delayed(_decode_chunk)(str(root), chunk, shape, os.getpid()) for chunk in chunks):
             bar.update(len(decoded.whole))
             yield decoded
 
 
 def first_size(root: str | Path, files: Sequence[str]) -> int:
-    """Rows and columns of the first file that is a square image: what all others must have where no size is given."""
-    formats = sorted({*FORMATS.values()})
+    """Rows and columns of the first file that is an image: what all others must have where no size is given."""
     for file in files:
-        # Files that cannot be opened are named when they are decoded.
-        with (
-            contextlib.suppress(Exception),
-            warnings.catch_warnings(action="ignore"),
-            Image.open(os.path.join(root, file), formats=formats) as image,
-        ):
-            if image.width == image.height:
-                return image.width
-    raise ValueError(f"no image under {root} is square: give data.imagefolder.size (config.yaml) and fit, crop or stretch")
+        path = os.path.join(root, file)
+        try:
+            with warnings.catch_warnings(action="ignore"), Image.open(path, formats=(_format_of(path),)) as image:
+                _check_header(image)
+                width, height = image.size
+        except Exception as error:
+            _cause(path, error)  # such files are named when they are decoded
+            continue
+        if width != height:
+            raise ValueError(
+                f"{path}, the first image, has {width} x {height} pixels and is not square: give data.imagefolder.size and fit, "
+                f"crop or stretch (config.yaml)"
+            )
+        print(f"all images must have the {width} x {height} pixels of {file}, the first")
+        return width
+    raise ValueError(f"no file under {root} is an image that can be decoded (config.yaml: data.root)")

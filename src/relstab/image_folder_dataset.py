@@ -40,8 +40,8 @@ def write_image_folder(
         counts: by part, how many images to keep, as many of each class as of any other; None keeps all.
         seed: of the run, for the order and the choice.
         workers: processes that decode.
-        channels, size, fit, resize_to: see :class:`relstab.image_folder.Shape`; without a size, that of the first image that is
-            square.
+        channels, size, fit, resize_to: see :class:`relstab.image_folder.Shape`; without a size, that of the first image, which
+            must then be square.
         problems: "stop" or "skip".
     """
     if problems not in ("stop", "skip"):
@@ -59,6 +59,11 @@ def write_image_folder(
         labels = listing.labels[part]
         rng = np.random.default_rng(derive_seed("order", IMAGE_FOLDER, part, seed))
         count = counts[part]
+        if count is not None and count < len(listing.classes):
+            raise ValueError(
+                f"data.{part}_images is {count} (config.yaml), and {root} has {len(listing.classes)} classes: at least one image "
+                f"of each is wanted"
+            )
         # In random order, since probes are the first test images.
         chosen = rng.permutation(len(labels)) if count is None else balanced_choice(labels, count, rng)
         files = [listing.files[part][index] for index in chosen]

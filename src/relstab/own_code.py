@@ -1,14 +1,15 @@
 """Code of one's own, named in the config: a data set is a function in a Python file, an architecture a builder in another."""
 
+import ast
 import difflib
 import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["file_of", "load_function", "source_digest"]
+__all__ = ["check_reference", "file_of", "load_function", "source_digest"]
 
 
 def file_of(reference: str) -> str:
@@ -16,6 +17,8 @@ def file_of(reference: str) -> str:
     file, separator, function = reference.rpartition(":")
     if not separator or not file.endswith(".py") or not function.isidentifier():
         raise ValueError(f"{reference!r} is given: path/to/file.py:function is wanted")
+    if "{" in file or "}" in file:
+        raise ValueError(f"{reference!r} is given: a path without braces, which name wildcards, is wanted")
     return file
 
 
@@ -31,6 +34,32 @@ def _existing(file: str) -> Path:
     return path
 
 
+def check_reference(reference: str) -> None:
+    """Raise an error where a reference leads nowhere, as far as can be told without running the file."""
+    path, name = _existing(file_of(reference)), reference.rpartition(":")[2]
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is no Python file ({error})") from error
+    names: list[str] = []
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            names.append(statement.name)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in statement.names]
+        elif not isinstance(statement, ast.Expr):  # assignments, loops and so on: whatever they give a name to
+            names += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            names += [node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    if name not in names and "*" not in names:
+        _raise_unknown(path, name, names)
+
+
+def _raise_unknown(path: Path, name: str, names: list[str]) -> NoReturn:
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.4)
+    hint = f" (nearest: {near[0]!r})" if near else ""
+    raise ValueError(f"{path} has no function {name!r}{hint}")
+
+
 def load_function(reference: str) -> Callable[..., Any]:
     """Function that a reference ``path/to/file.py:function`` names; a relative path starts at the working directory.
 
@@ -38,22 +67,20 @@ def load_function(reference: str) -> Callable[..., Any]:
     """
     path = _existing(file_of(reference)).resolve()
     name = reference.rpartition(":")[2]
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: no other module is replaced, and what looks for its own module, as a dataclass does, finds it.
+    module_name = f"relstab_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    specification = importlib.util.spec_from_file_location(module_name, path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.path.insert(0, str(path.parent))
+    sys.modules[module_name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path} cannot be imported ({type(error).__name__}: {error})") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    function = getattr(module, name, None)
+    function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
-        own = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == path.stem]
-        near = difflib.get_close_matches(name, own, 1, cutoff=0.4)
-        hint = f" (nearest: {near[0]!r})" if near else f" (it has {', '.join(own) or 'none'})"
-        raise ValueError(f"{path} has no function {name!r}{hint}")
-    result: Callable[..., Any] = function
-    return result
+        _raise_unknown(path, name, [key for key, value in vars(module).items() if callable(value)])
+    return function

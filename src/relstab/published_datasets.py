@@ -6,6 +6,7 @@ Nothing is written where the files lie unless they are downloaded: what has to b
 import functools
 import gzip
 import hashlib
+import io
 import sys
 import tempfile
 import zlib
@@ -28,6 +29,8 @@ SYSTEM_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 
 _DEFAULT_ROOT = Path("data")
+# More bytes than any of these files has, 47,040,016: what unpacks to more is not unpacked further.
+_LARGEST = 1 << 26
 
 # SHA-256 of the decompressed files: gzipped again, as by Debian, they have other digests than torchvision knows.
 _MNIST = {
@@ -74,9 +77,9 @@ def _fetch(
             download(path, urls, "md5", md5)
     except DownloadError as error:
         places = f"not in {folders[0]}" if len(folders) == 1 else f"neither in {' nor in '.join(map(str, folders))}"
-        target = folders[0] if len(folders) == 1 else "one of them"
         raise FileNotFoundError(
-            f"{title} is {places}, and downloading it failed ({error}): put {files} into {target} (config.yaml: data.root){hint}"
+            f"{title} is {places}, and downloading it failed ({error}): put {files} into {folders[0]} "
+            f"(config.yaml: data.root){hint}"
         ) from error
 
 
@@ -163,7 +166,8 @@ def _unpack_idx(path: Path, sha256: str, md5: str, target: Path) -> None:
     size = len(content)
     if path.suffix == ".gz":
         try:
-            content = gzip.decompress(content)
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(_LARGEST)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
                 f"{path} cannot be decompressed ({error}; it has {size:,} bytes with MD5 {file_digest(path, 'md5')}, and the "
@@ -184,7 +188,7 @@ def _mnist_like(class_name: str, title: str, root: Path | None, _seed: int) -> P
 
     published = getattr(torchvision.datasets, class_name)
     fashion = class_name == "FashionMNIST"
-    digests = _FASHION_MNIST if fashion else _MNIST
+    digests, others = (_FASHION_MNIST, _MNIST) if fashion else (_MNIST, _FASHION_MNIST)
     base = root or _DEFAULT_ROOT
     # The files of both have the same names: those that are downloaded lie apart, and are looked for first.
     raw = base / class_name / "raw"
@@ -196,7 +200,11 @@ def _mnist_like(class_name: str, title: str, root: Path | None, _seed: int) -> P
         for packed_name, md5 in published.resources:
             name = packed_name.removesuffix(".gz")
             unpack = functools.partial(_unpack_idx, sha256=digests[name], md5=md5, target=unpacked / name)
-            found = _first(folder / either for folder in folders for either in (name, packed_name))
+            found = _first(
+                path
+                for path in (folder / either for folder in folders for either in (name, packed_name))
+                if not (path.parent == base and _is_one_of(path, others))
+            )
             if found is None:
                 missing.append((raw / packed_name, [mirror + packed_name for mirror in published.mirrors], md5, unpack))
             else:
@@ -211,6 +219,17 @@ def _mnist_like(class_name: str, title: str, root: Path | None, _seed: int) -> P
             read = published(temporary, train=part == "train", download=False)
             parts[part] = _as_part(read.data.numpy()[:, None], read.targets.numpy())
     return parts
+
+
+def _is_one_of(path: Path, digests: dict[str, str]) -> bool:
+    """Whether a plain or gzipped file is of the data set with these digests: files of both have the same names."""
+    if not path.is_file():
+        return False
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return hashlib.sha256(file.read(_LARGEST)).hexdigest() in digests.values()
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def _unpack_either(plain: Path, packed: Path, unpack: Callable[[Path], None]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from relstab.architectures import build_model
+from relstab.architectures import ARCHITECTURES, architecture_source, build_model
 from relstab.storage import open_hdf5, provenance, write_hdf5
 
 if TYPE_CHECKING:
@@ -79,8 +79,11 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         config_seed: seed of the whole run.
         device: on which it was trained.
     """
+    own = architecture_source(network.architecture)
+    parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
     attributes = {
-        **provenance({"recipe": network.recipe.model_dump(), "config_seed": config_seed}, device=device),
+        **provenance(parameters, device=device),
+        **({"source": own["source"]} if own else {}),
         **{key: getattr(network, key) for key in _ATTRIBUTES},
         "width": network.recipe.width,
         "activation": network.recipe.activation or "",
@@ -104,6 +107,11 @@ def _build(attributes: Mapping[str, Any]) -> nn.Module:
 
         return build_torchvision(name, json.loads(attributes["builder_arguments"]))
     channels, rows, cols = (int(n) for n in attributes["image_shape"])
+    if "source" in attributes and name in ARCHITECTURES and architecture_source(name).get("source") != attributes["source"]:
+        raise ValueError(
+            f"{name} was trained with another text of its builder's file than {ARCHITECTURES[name].builder or 'relstab'} has: "
+            f"train it anew, or put the file back as it was"
+        )
     return build_model(
         name,
         (channels, rows, cols),

@@ -12,10 +12,10 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
-from relstab.architectures import ARCHITECTURES
+from relstab.architectures import ARCHITECTURES, architecture_source
 from relstab.config import IMAGENET, ConfigError, load_config
 from relstab.datasets import IMAGE_FOLDER
-from relstab.own_code import file_of
+from relstab.own_code import source_digest
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 
 
@@ -118,21 +118,17 @@ def ensemble_memory(wildcards):
     return 4000 + 12 * 4 * weights // 10**6
 
 
-def own_code(reference):
-    """File of the user's that a job depends on: what it makes is made anew when the file changes."""
-    return [file_of(reference)] if reference else []
-
-
-def own_builder(wildcards):
-    """File with the user's builder of an architecture."""
-    return own_code(ARCHITECTURES[wildcards.architecture].builder)
-
-
+# Snakemake compares the values of params without their names, so that two numbers which change places would go unnoticed: rules with
+# several numbers have them in one dict, `options`.
 def data_options():
-    """What a data set depends on, if it is the user's: so that nothing else is made anew when one of these changes."""
-    if CONFIG.data.name == IMAGE_FOLDER:
-        return {"root": CONFIG.data.root, "imagefolder": CONFIG.data.imagefolder.model_dump()}
-    return {"function": CONFIG.data.function} if CONFIG.data.function else {}
+    """What a data set depends on, code of the user's by its text. The same published files elsewhere are the same data set; what is the user's is not."""
+    data = CONFIG.data
+    options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
+    if data.name == IMAGE_FOLDER:
+        options |= {"root": data.root, "imagefolder": data.imagefolder.model_dump()}
+    if data.function:
+        options |= {"root": data.root, "function": data.function, "source": source_digest(data.function)}
+    return {**options, "seed": CONFIG.seed}
 
 
 def imagenet_memory(wildcards):
@@ -147,9 +143,10 @@ def measuring_memory(wildcards):
 
 
 def recipe_of(wildcards):
-    """How a network is trained."""
+    """How a network is trained, and, if it is the user's, from which code."""
     section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
-    return section.training_of(wildcards.architecture).model_dump()
+    own = architecture_source(wildcards.architecture)
+    return section.training_of(wildcards.architecture).model_dump() | ({"own": own} if own else {})
 
 
 def convolutional():

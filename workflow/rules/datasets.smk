@@ -2,8 +2,6 @@
 
 
 rule prepare_dataset:
-    input:
-        own_code(CONFIG.data.function),
     output:
         dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
     log:
@@ -19,12 +17,7 @@ rule prepare_dataset:
         mem_mb=4000,
         runtime=240,
     params:
-        **data_options(),
-        train_images=CONFIG.data.train_images,
-        test_images=CONFIG.data.test_images,
-        mean=CONFIG.data.mean,
-        std=CONFIG.data.std,
-        seed=CONFIG.seed,
+        options=data_options(),
     script:
         "../scripts/prepare_dataset.py"
 
@@ -68,10 +61,12 @@ rule probes:
         mem_mb=4000,
         runtime=10,
     params:
-        number=CONFIG.probes.images,
-        displacement=CONFIG.probes.displacement,
-        cutoff=CONFIG.probes.cutoff,
-        interpolation=CONFIG.probes.interpolation,
-        seed=CONFIG.seed,
+        options=dict(
+            number=CONFIG.probes.images,
+            displacement=CONFIG.probes.displacement,
+            cutoff=CONFIG.probes.cutoff,
+            interpolation=CONFIG.probes.interpolation,
+            seed=CONFIG.seed,
+        ),
     script:
         "../scripts/probes.py"

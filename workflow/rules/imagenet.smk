@@ -16,11 +16,13 @@ rule imagenet_images:
         mem_mb=imagenet_memory,
         runtime=60,
     params:
-        folder=CONFIG.imagenet.images,
-        number=CONFIG.imagenet.probes,
-        resize=CONFIG.imagenet.resize,
-        crop=CONFIG.imagenet.crop,
-        seed=CONFIG.seed,
+        options=dict(
+            folder=CONFIG.imagenet.images,
+            number=CONFIG.imagenet.probes,
+            resize=CONFIG.imagenet.resize,
+            crop=CONFIG.imagenet.crop,
+            seed=CONFIG.seed,
+        ),
     script:
         "../scripts/imagenet_images.py"
 
@@ -41,10 +43,12 @@ rule imagenet_probes:
         mem_mb=imagenet_memory,
         runtime=30,
     params:
-        displacement=CONFIG.probes.displacement,
-        cutoff=CONFIG.probes.cutoff,
-        interpolation=CONFIG.probes.interpolation,
-        seed=CONFIG.seed,
+        options=dict(
+            displacement=CONFIG.probes.displacement,
+            cutoff=CONFIG.probes.cutoff,
+            interpolation=CONFIG.probes.interpolation,
+            seed=CONFIG.seed,
+        ),
     script:
         "../scripts/imagenet_probes.py"
 

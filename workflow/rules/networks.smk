@@ -3,7 +3,6 @@
 
 rule train:
     input:
-        own_builder,
         dataset=f"{RESULTS}/datasets/{{dataset}}.h5",
         test=images_to_test,
     output:

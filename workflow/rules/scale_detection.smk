@@ -21,9 +21,10 @@ rule train_ensemble:
         task=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].task(),
         design=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].design(wildcards.activation),
         recipe=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].recipe(wildcards.activation),
-        pairs=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].pairs,
-        seeds=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].seeds,
-        seed=CONFIG.seed,
+        options=lambda wildcards: {
+            **{key: getattr(CONFIG.scale_detection.experiments[wildcards.experiment], key) for key in ("pairs", "seeds")},
+            "seed": CONFIG.seed,
+        },
     script:
         "../scripts/train_ensemble.py"
 
@@ -84,10 +85,12 @@ rule pair_dataset:
         mem_mb=4000,
         runtime=10,
     params:
-        task=CONFIG.scale_detection.images.task(),
-        train=CONFIG.scale_detection.images.train_pairs,
-        test=CONFIG.scale_detection.images.test_pairs,
-        seed=CONFIG.seed,
+        options=dict(
+            task=CONFIG.scale_detection.images.task(),
+            train=CONFIG.scale_detection.images.train_pairs,
+            test=CONFIG.scale_detection.images.test_pairs,
+            seed=CONFIG.seed,
+        ),
     script:
         "../scripts/pair_dataset.py"
 

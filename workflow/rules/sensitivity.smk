@@ -43,10 +43,12 @@ rule shuffled_sensitivity:
         runtime=60,
         gpu=gpus,
     params:
-        shuffles=CONFIG.channel_shuffle.count,
-        which=CONFIG.channel_shuffle.which,
-        weights=CONFIG.sensitivity.weights,
-        seed=CONFIG.seed,
+        options=dict(
+            shuffles=CONFIG.channel_shuffle.count,
+            which=CONFIG.channel_shuffle.which,
+            weights=CONFIG.sensitivity.weights,
+            seed=CONFIG.seed,
+        ),
     script:
         "../scripts/shuffled_sensitivity.py"
 

@@ -5,4 +5,4 @@ from relstab.imagenet import write_imagenet_images
 from job import job
 
 with job(snakemake):
-    write_imagenet_images(snakemake.output.images, **snakemake.params)
+    write_imagenet_images(snakemake.output.images, **snakemake.params.options)

@@ -5,4 +5,4 @@ from relstab.imagenet import write_imagenet_probes
 from job import job
 
 with job(snakemake):
-    write_imagenet_probes(snakemake.output.probes, snakemake.input.images, **snakemake.params)
+    write_imagenet_probes(snakemake.output.probes, snakemake.input.images, **snakemake.params.options)

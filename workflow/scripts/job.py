@@ -40,7 +40,8 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    with path.open("w", buffering=1) as log:
+    # Names of files need not be text.
+    with path.open("w", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 yield lambda text: print(f"relstab: {place}: {text}", file=terminal)

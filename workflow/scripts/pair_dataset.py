@@ -7,7 +7,6 @@ from relstab.scale_detection.tasks import ScaleTask
 from job import job
 
 with job(snakemake):
-    task = ScaleTask(**snakemake.params.task)
-    write_pair_dataset(
-        snakemake.output.dataset, PAIRS, task, snakemake.params.train, snakemake.params.test, snakemake.params.seed
-    )
+    options = snakemake.params.options
+    task = ScaleTask(**options["task"])
+    write_pair_dataset(snakemake.output.dataset, PAIRS, task, options["train"], options["test"], options["seed"])

@@ -5,10 +5,6 @@ from relstab.datasets import prepare_dataset
 from job import job
 
 with job(snakemake):
-    prepare_dataset(
-        snakemake.output.dataset,
-        snakemake.wildcards.dataset,
-        workers=snakemake.threads,
-        # Elsewhere the same files are the same data set; a folder of images is another one.
-        **{"root": snakemake.config["data"]["root"], **snakemake.params},
-    )
+    options = {"root": snakemake.config["data"]["root"], **snakemake.params.options}
+    options.pop("source", None)
+    prepare_dataset(snakemake.output.dataset, snakemake.wildcards.dataset, workers=snakemake.threads, **options)

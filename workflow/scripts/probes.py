@@ -5,4 +5,4 @@ from relstab.probes import write_probes
 from job import job
 
 with job(snakemake):
-    write_probes(snakemake.output.probes, snakemake.input.test, **snakemake.params)
+    write_probes(snakemake.output.probes, snakemake.input.test, **snakemake.params.options)

@@ -14,9 +14,7 @@ with job(snakemake) as tell, device(snakemake) as place:
         ScaleTask(**snakemake.params.task),
         SimpleDesign(**snakemake.params.design),
         EnsembleRecipe(**snakemake.params.recipe),
-        snakemake.params.pairs,
-        snakemake.params.seeds,
-        snakemake.params.seed,
+        *(snakemake.params.options[key] for key in ("pairs", "seeds", "seed")),
         place,
         snakemake.config["checkpoint_minutes"],
     )

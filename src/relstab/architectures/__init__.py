@@ -109,12 +109,12 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def own_architectures(entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make one's own architectures known, in place of those that an earlier call made known.
+    """Make one's own architectures known, beside relstab's and those that were made known before.
 
     Args:
         entries: by name: ``builder``, a reference ``path/to/file.py:function`` to a function of the shape of the images and the
             number of classes that returns a module, and may take ``width``, ``activation`` and ``pooling``; and ``label`` (by
-            default the name) and ``convolutional`` (True).
+            default the name), ``convolutional`` (True) and ``skips`` (False).
     """
     checked = {}
     for name, entry in entries.items():
@@ -125,10 +125,11 @@ def own_architectures(entries: Mapping[str, Mapping[str, Any]]) -> None:
             )
         file_of(entry["builder"])
         checked[name] = Architecture(
-            entry.get("label") or name, convolutional=entry.get("convolutional", True), builder=entry["builder"]
+            entry.get("label") or name,
+            convolutional=entry.get("convolutional", True),
+            skips=entry.get("skips", False),
+            builder=entry["builder"],
         )
-    for name in [name for name, entry in ARCHITECTURES.items() if entry.builder]:
-        del ARCHITECTURES[name]
     ARCHITECTURES.update(checked)
 
 
