@@ -40,13 +40,14 @@ format: install
 	$(BIN)/snakefmt Snakefile workflow
 
 # Training beside the bare step and the textbook loop, many simple CNNs at once beside one after another, sensitivities beside bare
-# forward passes and the textbook method, bfloat16 beside float32, and how much of the last `make figures` was not work: about 50 minutes
-# on 2 cores.
+# forward passes and the textbook method, bfloat16 beside float32, a folder of images beside decoding it, and how much of the last `make figures`
+# was not work: about 50 minutes on 2 cores.
 bench: install
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/ensemble.py
 	$(BIN)/python benchmarks/sensitivity.py
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/image_folder.py
 	$(BIN)/python benchmarks/overhead.py results
 
 # The JSON schema of config.yaml, for editors.

@@ -5,8 +5,8 @@ network, hours are its epochs times its images over the images a second that wer
 are not in them. Simple CNNs are given all of their epochs, of which most need fewer.
 
 Beside them stands an estimate for a GPU, for which nothing is measured: floating-point operations (three times those of the
-forward pass) at a tenth of 312e12 a second, the dense bfloat16 of an A100, but no step in less than 5 ms, about what starting
-its kernels takes. `--device cuda` measures instead.
+forward pass) at a tenth of 312e12 a second, the dense bfloat16 of an A100 (simple CNNs: at three tenths of its 19.5e12 in
+float32), but no step in less than 5 ms, about what starting its kernels takes. `--device cuda` measures instead.
 
     python benchmarks/grid.py CONFIG [--device cuda] [--seconds 8] [--threads 1] [--table TABLE.csv]
 """
@@ -47,6 +47,8 @@ PUBLISHED = {
     "svhn": (73257, (3, 32, 32), 10),
 }
 GPU_RATE = 0.1 * 312e12
+# Simple CNNs are trained in full precision, as one product of matrices a layer.
+GPU_RATE_RINGS = 0.3 * 19.5e12
 GPU_STEP = 5e-3
 
 
@@ -188,7 +190,7 @@ def main() -> None:
             channels = [1, *[design.channels] * design.depth]
             forward = sum(2 * sites[k + 1] * channels[k] * channels[k + 1] * design.filter_size for k in range(design.depth))
             work = 3.0 * forward * steps * recipe.batch_size * experiment.seeds
-            gpu = max(work / GPU_RATE, steps * GPU_STEP)
+            gpu = max(work / GPU_RATE_RINGS, steps * GPU_STEP)
             images = experiment.seeds * recipe.batch_size / seconds
             rows.append(("rings", f"{name}, {activation}", experiment.seeds, images, steps * seconds / 3600, work, gpu / 3600))
             print(f"rings, {name}, {activation}: {seconds:.3f} s a step", flush=True)

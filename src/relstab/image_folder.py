@@ -50,7 +50,7 @@ MAX_PIXELS = 2**26
 
 # A channel of these modes has 8 bits or fewer; the others would lose some.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 21
 # What is wrong with the file itself when it cannot be opened; anything else is the disk's or the network's, and an error.
 _OF_THE_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 _MODES = {1: "L", 3: "RGB"}
@@ -256,6 +256,7 @@ def list_folder(root: str | Path) -> FolderListing:
     def note(error: OSError) -> None:
         problems.append(Problem(os.path.relpath(error.filename, root), f"cannot be listed ({error.strerror})"))
 
+    start = len(os.path.join(root, ""))  # of a path under the root
     for part in ("train", "test"):
         folder = root / part
         if not folder.is_dir():
@@ -268,7 +269,7 @@ def list_folder(root: str | Path) -> FolderListing:
             if entry.name.startswith("."):
                 continue
             if os.path.isdir(entry.path):  # False for a link to itself, where the entry's own method raises
-                found[part][entry.name] = [os.path.relpath(file, root) for file in _files_below(entry.path, note)]
+                found[part][entry.name] = [file[start:] for file in _files_below(entry.path, note)]
             else:
                 problems.append(Problem(f"{part}/{entry.name}", f"is in no class: images are wanted in {part}/CLASS/"))
     names = sorted(found["train"].keys() | found["test"].keys())

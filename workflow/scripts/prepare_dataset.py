@@ -1,10 +1,14 @@
-"""Load a data set, check it, and write it to HDF5."""
+"""Find, download, decode or make a data set, check it, and write it to HDF5."""
 
-from relstab.datasets import prepare_dataset
+from relstab.datasets import IMAGE_FOLDER, prepare_dataset
+from relstab.published_datasets import PUBLISHED
 
 from job import job
 
-with job(snakemake):
+with job(snakemake) as tell:
+    name = snakemake.wildcards.dataset
+    if name == IMAGE_FOLDER or name in PUBLISHED:
+        tell(f"progress of downloading and decoding is in {snakemake.log[0]}")
     options = {"root": snakemake.config["data"]["root"], **snakemake.params.options}
     options.pop("source", None)
-    prepare_dataset(snakemake.output.dataset, snakemake.wildcards.dataset, workers=snakemake.threads, **options)
+    prepare_dataset(snakemake.output.dataset, name, workers=snakemake.threads, **options)

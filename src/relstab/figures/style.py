@@ -50,7 +50,7 @@ INITIAL = "0.55"
 # Digits that have a tick label, by the number of decades that the axis spans.
 _TICKS: list[tuple[float, tuple[float, ...]]] = [
     (0.25, (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)),
-    (0.8, (1, 1.5, 2, 3, 4, 6)),
+    (0.8, (1, 1.5, 2, 3, 4, 5, 7)),
     (2.2, (1, 2, 5)),
     (math.inf, (1,)),
 ]
