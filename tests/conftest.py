@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from relstab.architectures import ARCHITECTURES
+
 # Seeded, and with no say on time: a slow machine is no failure.
 settings.register_profile("relstab", derandomize=True, deadline=None)
 settings.load_profile("relstab")
@@ -40,6 +42,14 @@ def generator() -> torch.Generator:
 @pytest.fixture(autouse=True)
 def _fixed_global_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_architectures_forgotten() -> Iterator[None]:
+    """What a test makes known is not known to the next."""
+    yield
+    for name in [name for name, entry in ARCHITECTURES.items() if entry.builder]:
+        del ARCHITECTURES[name]
 
 
 @pytest.fixture

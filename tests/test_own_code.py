@@ -27,14 +27,6 @@ OWN = ROOT / "configs" / "own"
 BUILDER = f"{OWN}/two_layers.py:build"
 
 
-@pytest.fixture(autouse=True)
-def _forgotten():
-    """What a test makes known is not known to the next."""
-    yield
-    for name in [name for name, entry in ARCHITECTURES.items() if entry.builder]:
-        del ARCHITECTURES[name]
-
-
 @pytest.fixture
 def _known():
     own_architectures({"two_layers": {"builder": BUILDER, "label": "two layers"}})
