@@ -9,7 +9,8 @@ from relstab.architectures import ACTIVATION_NAMES, ARCHITECTURES, POOLING_NAMES
 from relstab.architectures.parts import ACTIVATIONS
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.config import load_config
-from relstab.datasets import SYSTEM_FASHION_MNIST, prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
+from relstab.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
+from relstab.published_datasets import SYSTEM_FASHION_MNIST
 from relstab.torchvision import torchvision
 
 from conftest import ROOT
