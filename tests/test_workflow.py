@@ -244,18 +244,22 @@ def test_a_new_noise_level_trains_and_measures_that_level_only(finished, tmp_pat
     assert set(jobs) == {"train", "noisy_test", "probes", "sensitivity", "spectra"} | COLLECTING | OVER_TRAINING
 
 
-@pytest.mark.parametrize("swap", [("data__train_images", "data__test_images"), ("probes__displacement", "probes__cutoff")])
-def test_two_numbers_that_change_places_are_a_change(finished, tmp_path, swap):
+@pytest.mark.parametrize(
+    ("rule", "keys"),
+    [
+        ("prepare_dataset", ("data__train_images", "data__test_images")),
+        ("pair_dataset", ("scale_detection__images__train_pairs", "scale_detection__images__test_pairs")),
+    ],
+)
+def test_two_numbers_that_change_places_are_a_change(finished, tmp_path, rule, keys):
     """Snakemake compares the values of params without their names."""
-    given = {"data__train_images": 200, "data__test_images": 300, "probes__displacement": 3.0, "probes__cutoff": 2}
     folder = tmp_path / "swapped"
     shutil.copytree(finished, folder, symlinks=True)
-    first = overlay(tmp_path / "first.yaml", **given, probes__images=50)
-    rule = "prepare_dataset" if swap[0].startswith("data") else "probes"
-    run(folder, "--cores", "2", "--until", rule, "all", config=first)
+    others = {"probes__images": 50, "scale_detection__probes": 50}
+    first = overlay(tmp_path / "first.yaml", **dict(zip(keys, (200, 300), strict=True)), **others)
+    run(folder, "all", "--cores", "2", "--until", rule, config=first)
     assert rule not in planned(folder, config=first)
-    changed = given | {swap[0]: type(given[swap[0]])(given[swap[1]]), swap[1]: type(given[swap[1]])(given[swap[0]])}
-    second = overlay(tmp_path / "second.yaml", **changed, probes__images=50)
+    second = overlay(tmp_path / "second.yaml", **dict(zip(keys, (300, 200), strict=True)), **others)
     assert rule in planned(folder, config=second)
 
 
