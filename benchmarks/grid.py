@@ -13,7 +13,6 @@ float32), but no step in less than 5 ms, about what starting its kernels takes. 
 
 import argparse
 import contextlib
-import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,14 +26,13 @@ from snakemake.utils import update_config
 from torch.utils.flop_counter import FlopCounterMode
 
 import relstab
-from relstab import training
 from relstab.architectures import ARCHITECTURES
 from relstab.config import Config, Training, load_config
-from relstab.datasets import Dataset
 from relstab.scale_detection import ensemble_training
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
-from relstab.training_run import TrainingRun
+
+from timing import seconds_a_training_step, synthetic
 
 ROOT = Path(__file__).parents[1]
 # Training images, image shape and classes of the data sets that are published.
@@ -60,55 +58,6 @@ def config_of(file: str) -> Config:
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(raw, yaml.safe_load(Path(file).read_text()))
     return load_config(raw, file)
-
-
-def seconds_a_step(step: Callable[[], None], device: str, seconds: float) -> float:
-    """Time of one step, over steps that are repeated for some seconds after a warm-up."""
-
-    def now() -> float:
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    for _ in range(3):
-        step()
-    start, done = now(), 0
-    while done < 3 or now() - start < seconds:
-        step()
-        done += 1
-    return (now() - start) / done
-
-
-def synthetic(count: int, shape: tuple[int, int, int], classes: int) -> Dataset:
-    rng = np.random.default_rng(0)
-    pixels = {part: rng.integers(0, 256, (count, *shape), dtype=np.uint8) for part in ("train", "test")}
-    labels = {part: np.arange(count) % classes for part in pixels}
-    half = np.full(shape[0], 0.5, np.float32)
-    return Dataset("synthetic", pixels, labels, half, half / 2)
-
-
-def step_of_network(name: str, recipe: Training, shape: tuple[int, int, int], classes: int, device: str, seconds: float) -> float:
-    """Seconds of one step of a deep network, in the loop that trains it."""
-    found = []
-
-    def time_it(run: TrainingRun, look: Callable[[], None]) -> None:
-        run.model.train()
-
-        def step() -> None:
-            if run.epoch.position == run.steps_per_epoch:
-                run.begin_epoch(run.epoch.number + 1)
-            run.checked_step()
-            look()
-
-        found.append(seconds_a_step(step, device, seconds))
-
-    test = torch.zeros(100, *shape), torch.zeros(100, dtype=torch.int64)
-    # A rate at which nothing diverges on noise; it changes no time.
-    slow = recipe.model_copy(update={"learning_rate": 1e-4, "snapshots": 0})
-    dataset = synthetic(20 * recipe.batch_size, shape, classes)
-    with mock.patch.object(training, "_train", time_it), contextlib.redirect_stdout(io.StringIO()):
-        relstab.train_network(name, dataset, test, slow, 0.0, 0, device=device)
-    return found[0]
 
 
 def operations(name: str, recipe: Training, shape: tuple[int, int, int], classes: int) -> float:
@@ -170,7 +119,10 @@ def main() -> None:
     config = config_of(options.config)
     rows = []
     for kind, name, recipe, networks, images, shape, classes in deep_networks(config, options.images):
-        seconds = step_of_network(name, recipe, shape, classes, options.device, options.seconds)
+        # A rate at which nothing diverges on noise; it changes no time.
+        slow = recipe.model_copy(update={"learning_rate": 1e-4, "snapshots": 0})
+        noise = synthetic(20 * recipe.batch_size, shape, classes)
+        seconds = seconds_a_training_step(name, slow, noise, options.device, options.seconds)
         steps = networks * recipe.epochs * -(-images // recipe.batch_size)
         work = operations(name, recipe, shape, classes) * networks * recipe.epochs * images
         gpu = max(work / GPU_RATE, steps * GPU_STEP)

@@ -11,17 +11,13 @@ not count the first steps, nor evaluation.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional
@@ -29,11 +25,10 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import relstab
-from relstab import training
 from relstab.config import Training
-from relstab.datasets import Dataset
 from relstab.torchvision import torchvision
-from relstab.training_run import TrainingRun
+
+from timing import seconds_a_step, seconds_a_training_step, synthetic
 
 HERE = Path(__file__).parent
 CASES = {"LeNet": "lenet", "VGG11bn": "vgg11_bn", "ResNet18": "resnet18"}
@@ -53,51 +48,12 @@ PEAK = {"H100": 989, "H200": 989, "A100": 312}
 
 def timed(step: Callable[[], None], device: str, seconds: float) -> float:
     """Images a second of steps that are repeated for some seconds, after a warm-up."""
-
-    def now() -> float:
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    for _ in range(3):
-        step()
-    start, done = now(), 0
-    while done < 3 or now() - start < seconds:
-        for _ in range(4):
-            step()
-        done += 4
-    return done * BATCH / (now() - start)
-
-
-def synthetic() -> Dataset:
-    rng = np.random.default_rng(0)
-    counts = {"train": IMAGES, "test": 100}
-    pixels = {part: rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8) for part, count in counts.items()}
-    labels = {part: rng.integers(0, 10, len(images)) for part, images in pixels.items()}
-    return Dataset("synthetic", pixels, labels, np.full(3, 0.5, np.float32), np.full(3, 0.29, np.float32))
+    return BATCH / seconds_a_step(step, device, seconds, together=4)
 
 
 def ours(architecture: str, device: str, seconds: float, precision: str) -> float:
-    dataset = synthetic()
-    found = []
-
-    def time_it(run: TrainingRun, look: Callable[[], None]) -> None:
-        run.model.train()
-
-        def step() -> None:
-            if run.epoch.position == run.steps_per_epoch:
-                run.begin_epoch(run.epoch.number + 1)
-            run.checked_step()
-            look()
-
-        found.append(timed(step, device, seconds))
-
-    training._train = time_it
-    test = torch.zeros(100, 3, 32, 32), torch.zeros(100, dtype=torch.int64)
-    with contextlib.redirect_stdout(io.StringIO()):
-        recipe = Training(precision=precision, learning_rate=1e-3)
-        relstab.train_network(architecture, dataset, test, recipe, 0.0, 0, device=device)
-    return found[0]
+    recipe = Training(precision=precision, learning_rate=1e-3)
+    return BATCH / seconds_a_training_step(architecture, recipe, synthetic(IMAGES), device, seconds, together=4)
 
 
 def plain(architecture: str, device: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -126,7 +82,7 @@ class PilImages(torchvision.datasets.VisionDataset):
 
     def __init__(self, transform: Callable[[object], torch.Tensor]) -> None:
         super().__init__(root="", transform=transform)
-        dataset = synthetic()
+        dataset = synthetic(IMAGES)
         self.data, self.targets = dataset.images["train"].transpose(0, 2, 3, 1), dataset.labels["train"].tolist()
 
     def __len__(self) -> int:

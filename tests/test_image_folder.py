@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from relstab.datasets import prepare_dataset, read_dataset
-from relstab.image_folder import MAX_PIXELS, ImageProblem, Shape, decode_images, list_folder, list_images, read_image
+from relstab.image_folder import MAX_PIXELS, ImageProblem, decode_images, list_folder, list_images, read_image
+from relstab.image_shape import Shape
 from relstab.pixel_statistics import pixel_histogram, pixel_moments
 from relstab.storage import open_hdf5
 

@@ -4,7 +4,6 @@ One sentence for each wrong key says what was given, what is allowed, and the ne
 prints the JSON schema that editors use.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,8 @@ from pydantic.fields import FieldInfo
 
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName, own_architectures
 from relstab.datasets import DATASETS, IMAGE_FOLDER
+from relstab.image_shape import Fit, Shape
+from relstab.nearest import nearest
 from relstab.own_code import check_reference
 from relstab.scale_detection.design import PAIRS, EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.homogeneous import HOMOGENEOUS
@@ -66,7 +67,7 @@ class ImageFolder(_Section):
     size: Count | None = Field(
         None, description="n, rows and columns of the images; null: those of the first image, if it is square."
     )
-    fit: Literal["exact", "crop", "stretch"] = Field(
+    fit: Fit = Field(
         "exact",
         description="exact: all images must have this size; crop: the shorter side is resized and the centre cut out; stretch.",
     )
@@ -82,11 +83,11 @@ class ImageFolder(_Section):
             raise ValueError(
                 f"data.imagefolder.fit is {self.fit!r} and data.imagefolder.size is null: a number of pixels is wanted"
             )
-        if self.resize_to is not None and (self.fit != "crop" or self.resize_to < (self.size or 0)):
-            raise ValueError(
-                f"data.imagefolder.resize_to is {self.resize_to}, with size {self.size} and fit {self.fit!r}: "
-                f"at least the size is wanted, and fit: crop"
-            )
+        try:
+            # Without a size it is that of the first image, of at least one pixel.
+            Shape(self.channels, self.size or 1, self.fit, self.resize_to)
+        except ValueError as error:
+            raise ValueError(f"data.imagefolder.{error}") from None
         return self
 
 
@@ -597,9 +598,7 @@ def _training_of(architecture: str, training: Training, recipes: Mapping[str, An
 
 def _known_name(name: str, allowed: Iterable[str], key: str = "") -> str:
     if name not in allowed:
-        near = difflib.get_close_matches(name, allowed, 1, cutoff=0.4)
-        hint = f" (nearest: {near[0]!r})" if near else ""
-        raise ValueError(f"{key}{name!r} is unknown; one of {', '.join(allowed)} is wanted{hint}")
+        raise ValueError(f"{key}{name!r} is unknown; one of {', '.join(allowed)} is wanted{nearest(name, allowed)}")
     return name
 
 
@@ -650,9 +649,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         section = _section_at(location)
         names = list(section.model_fields) if section else []
-        near = difflib.get_close_matches(str(location[-1]), names, 1, cutoff=0.4)
-        hint = f" (nearest: {near[0]!r})" if near else ""
-        return f"{key}: there is no such key; one of {', '.join(names)} is wanted{hint}."
+        return f"{key}: there is no such key; one of {', '.join(names)} is wanted{nearest(str(location[-1]), names)}."
     if kind == "missing":
         return f"{key}: the key is missing and has no default."
     if kind == "value_error":
@@ -666,8 +663,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
         )
     if kind == "literal_error":
         allowed = context["expected"]
-        near = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", allowed), 1, cutoff=0.4)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        hint = nearest(str(given), re.findall(r"'([^']+)'", allowed))
         return f"{key}: {_shown(given)} is given; {allowed} is wanted{hint}."
     wanted = {
         "float_type": "a number",

@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
+from relstab.image_shape import Fit, Shape
 from relstab.pixel_statistics import pixel_histogram
 
 __all__ = [
@@ -29,15 +30,12 @@ __all__ = [
     "FolderListing",
     "ImageProblem",
     "Problem",
-    "Shape",
     "decode_images",
     "first_size",
     "list_folder",
     "list_images",
     "read_image",
 ]
-
-Fit = Literal["exact", "crop", "stretch"]
 
 FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".ppm": "PPM", ".pgm": "PPM",
@@ -68,36 +66,6 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path} {self.reason}"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The one shape that all images get.
-
-    Attributes:
-        channels: 1, grey, or 3, colour.
-        size: n, rows and columns.
-        fit: "exact": every image must have this size; "crop": its shorter side is resized to ``resize_to`` and the centre cut
-            out; "stretch": it is resized to n x n. Resizing is bilinear, over all pixels that go into one (antialiased).
-        resize_to: of the shorter side, at least ``size``; None for ``size``.
-    """
-
-    channels: int
-    size: int
-    fit: Fit = "exact"
-    resize_to: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.channels not in _MODES:
-            raise ValueError(f"channels is {self.channels}: 1, grey, or 3, colour, is wanted")
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}: at least 1 pixel is wanted")
-        if self.fit not in ("exact", "crop", "stretch"):
-            raise ValueError(f"fit is {self.fit!r}: 'exact', 'crop' or 'stretch' is wanted")
-        if self.resize_to is not None and (self.fit != "crop" or self.resize_to < self.size):
-            raise ValueError(
-                f"resize_to is {self.resize_to}, size {self.size}, fit {self.fit!r}: at least the size is wanted, and fit: crop"
-            )
 
 
 def _fitted(image: Image.Image, shape: Shape) -> Image.Image:
@@ -165,7 +133,7 @@ def _cause(path: str | Path, error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in {None, *_OF_THE_FILE}):
         raise error
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+    if isinstance(error, Image.DecompressionBombError):
         return f"says it has more pixels than the {MAX_PIXELS:,} that are decoded"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
@@ -326,7 +294,6 @@ def _decode_chunk(root: str, files: Sequence[str], shape: Shape, parent: int) ->
     with warnings.catch_warnings():
         # Pillow warns of much that it mends, once for each file.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, file in enumerate(files):
             try:
                 images[index] = _read(os.path.join(root, file), shape)

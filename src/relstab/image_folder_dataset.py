@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relstab.datasets import IMAGE_FOLDER, PARTS, balanced_choice
-from relstab.image_folder import Fit, Problem, Shape, decode_images, first_size, list_folder
+from relstab.image_folder import Problem, decode_images, first_size, list_folder
+from relstab.image_shape import Fit, Shape
 from relstab.seeding import derive_seed
 
 __all__ = ["write_image_folder"]

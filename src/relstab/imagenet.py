@@ -1,7 +1,6 @@
 """Networks that torchvision has trained on ImageNet, as files that the stages for trained networks take, and images for them."""
 
 import collections
-import difflib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from relstab.config import IMAGENET
 from relstab.devices import choose_device
 from relstab.download import download, file_digest
 from relstab.image_folder import ImageProblem, list_images, read_image
+from relstab.nearest import nearest
 from relstab.probes import VERSIONS, make_probes
 from relstab.seeding import derive_seed, make_generator
 from relstab.storage import open_hdf5, provenance, write_hdf5
@@ -59,11 +59,9 @@ _DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 def _check_name(name: str) -> None:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3, cutoff=0.4)
-        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
         raise ValueError(
             f"{name!r} is given (config.yaml: imagenet.networks), and torchvision {torchvision.__version__} has no such network: "
-            f"one of torchvision.models.list_models(module=torchvision.models) is wanted{hint}"
+            f"one of torchvision.models.list_models(module=torchvision.models) is wanted{nearest(name, known, 3)}"
         )
 
 

@@ -1,13 +1,14 @@
 """Code of one's own, named in the config: a data set is a function in a Python file, an architecture a builder in another."""
 
 import ast
-import difflib
 import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from relstab.nearest import nearest
 
 __all__ = ["check_reference", "file_of", "load_function", "source_digest"]
 
@@ -55,9 +56,7 @@ def check_reference(reference: str) -> None:
 
 
 def _raise_unknown(path: Path, name: str, names: list[str]) -> NoReturn:
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.4)
-    hint = f" (nearest: {near[0]!r})" if near else ""
-    raise ValueError(f"{path} has no function {name!r}{hint}")
+    raise ValueError(f"{path} has no function {name!r}{nearest(name, names)}")
 
 
 def load_function(reference: str) -> Callable[..., Any]:

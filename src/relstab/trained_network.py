@@ -83,7 +83,6 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
     parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
     attributes = {
         **provenance(parameters, device=device),
-        **({"source": own["source"]} if own else {}),
         **{key: getattr(network, key) for key in _ATTRIBUTES},
         "width": network.recipe.width,
         "activation": network.recipe.activation or "",
@@ -107,7 +106,8 @@ def _build(attributes: Mapping[str, Any]) -> nn.Module:
 
         return build_torchvision(name, json.loads(attributes["builder_arguments"]))
     channels, rows, cols = (int(n) for n in attributes["image_shape"])
-    if "source" in attributes and name in ARCHITECTURES and architecture_source(name).get("source") != attributes["source"]:
+    own = json.loads(attributes["parameters"]).get("own")
+    if own and name in ARCHITECTURES and architecture_source(name).get("source") != own["source"]:
         raise ValueError(
             f"{name} was trained with another text of its builder's file than {ARCHITECTURES[name].builder or 'relstab'} has: "
             f"train it anew, or put the file back as it was"

@@ -121,13 +121,13 @@ def ensemble_memory(wildcards):
 # Snakemake compares the values of params without their names, so that two numbers which change places would go unnoticed: rules with
 # several numbers have them in one dict, `options`.
 def data_options():
-    """What a data set depends on, code of the user's by its text. The same published files elsewhere are the same data set; what is the user's is not."""
+    """What a data set depends on. The same published files elsewhere are the same data set; what is the user's is not."""
     data = CONFIG.data
     options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
     if data.name == IMAGE_FOLDER:
         options |= {"root": data.root, "imagefolder": data.imagefolder.model_dump()}
     if data.function:
-        options |= {"root": data.root, "function": data.function, "source": source_digest(data.function)}
+        options |= {"root": data.root, "function": data.function}
     return {**options, "seed": CONFIG.seed}
 
 
@@ -143,10 +143,9 @@ def measuring_memory(wildcards):
 
 
 def recipe_of(wildcards):
-    """How a network is trained, and, if it is the user's, from which code."""
+    """How a network is trained."""
     section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
-    own = architecture_source(wildcards.architecture)
-    return section.training_of(wildcards.architecture).model_dump() | ({"own": own} if own else {})
+    return section.training_of(wildcards.architecture).model_dump()
 
 
 def convolutional():

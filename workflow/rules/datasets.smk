@@ -18,6 +18,8 @@ rule prepare_dataset:
         runtime=240,
     params:
         options=data_options(),
+        # Code of the user's by its text: touched or moved, it is the same.
+        source=source_digest(CONFIG.data.function) if CONFIG.data.function else "",
     script:
         "../scripts/prepare_dataset.py"
 

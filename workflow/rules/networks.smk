@@ -22,6 +22,7 @@ rule train:
         gpu=gpus,
     params:
         recipe=recipe_of,
+        source=lambda wildcards: architecture_source(wildcards.architecture),
         seed=CONFIG.seed,
     script:
         "../scripts/train.py"

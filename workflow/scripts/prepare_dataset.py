@@ -10,5 +10,4 @@ with job(snakemake) as tell:
     if name == IMAGE_FOLDER or name in PUBLISHED:
         tell(f"progress of downloading and decoding is in {snakemake.log[0]}")
     options = {"root": snakemake.config["data"]["root"], **snakemake.params.options}
-    options.pop("source", None)
     prepare_dataset(snakemake.output.dataset, name, workers=snakemake.threads, **options)

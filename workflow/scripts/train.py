@@ -7,13 +7,12 @@ from relstab.training import train_and_save
 from job import device, job
 
 with job(snakemake) as tell, device(snakemake) as place:
-    recipe = {key: value for key, value in snakemake.params.recipe.items() if key != "own"}
     network = train_and_save(
         snakemake.output.network,
         snakemake.wildcards.architecture,
         read_dataset(snakemake.input.dataset),
         read_noisy_test(snakemake.input.test),
-        Training(**recipe),
+        Training(**snakemake.params.recipe),
         float(snakemake.wildcards.noise),
         int(snakemake.wildcards.seed),
         snakemake.params.seed,

@@ -5,13 +5,13 @@ Adding an architecture is one entry here, or, for one's own, :func:`own_architec
 can be checked without loading torch.
 """
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from relstab.nearest import nearest
 from relstab.own_code import file_of, load_function, source_digest
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ def build_model(
         pooling: "max", "average", or "none" for strides instead; None for the architecture's own.
     """
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, 3)
-        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
+        hint = nearest(name, ARCHITECTURES, 3, 0.6)
         raise ValueError(f"architecture {name!r} is unknown{hint}: one of {', '.join(ARCHITECTURES)} is wanted")
     if not width > 0:
         raise ValueError(f"width is {width}: a positive multiplier is wanted")
