@@ -46,6 +46,8 @@ FORMATS = {
 MAX_PIXELS = 2**26
 """Pixels that an image may have, 8192 x 8192: a small file that says it is huge, a decompression bomb, is not decoded."""
 
+# Formats that can hold colours with 16 bits a channel; in the others they cannot.
+_MAY_BE_DEEP = {"PNG", "PPM", "TIFF"}
 # A channel of these modes has 8 bits or fewer; the others would lose some.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 _CHUNK_BYTES = 1 << 21
@@ -96,17 +98,19 @@ def _format_of(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether colours have 16 bits, of which Pillow keeps the upper 8 and says nothing: only the decoder's arguments tell."""
+    arguments = [tile[3] for tile in image.tile] if image.format in _MAY_BE_DEEP else []
+    if image.format == "PPM":  # the largest value is among them
+        return any(isinstance(n, int) and n > 255 for each in arguments if isinstance(each, tuple) for n in each)
+    return any(";16" in str(each) for each in arguments)
+
+
 def _check_header(image: ImageFile.ImageFile) -> None:
     """What an image says of itself, before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageProblem(f"says it has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} that are decoded")
-    # Of colours with 16 bits Pillow keeps the upper 8 and says nothing: only the decoder's arguments tell.
-    arguments = [tile[3] for tile in image.tile]
-    deep = any(";16" in str(each) for each in arguments) or (
-        image.format == "PPM"
-        and any(isinstance(n, int) and n > 255 for each in arguments if isinstance(each, tuple) for n in each)
-    )
-    if deep or image.mode not in _EIGHT_BITS:
+    if _is_deep(image) or image.mode not in _EIGHT_BITS:
         raise ImageProblem(f"has more than 8 bits a channel (mode {image.mode})")
 
 
