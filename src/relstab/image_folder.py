@@ -285,13 +285,10 @@ def _end_with(parent: int) -> None:
             time.sleep(1)
         os._exit(1)
 
-    name = "ends with its parent"
-    if os.getpid() != parent and all(thread.name != name for thread in threading.enumerate()):
-        threading.Thread(target=watch, name=name, daemon=True).start()
+    threading.Thread(target=watch, name="ends with its parent", daemon=True).start()
 
 
-def _decode_chunk(root: str, files: Sequence[str], shape: Shape, parent: int) -> Decoded:
-    _end_with(parent)
+def _decode_chunk(root: str, files: Sequence[str], shape: Shape) -> Decoded:
     images = np.empty((len(files), shape.channels, shape.size, shape.size), np.uint8)
     whole = np.ones(len(files), bool)
     problems = []
@@ -326,10 +323,19 @@ def decode_images(
     step = max(1, min(512, _CHUNK_BYTES // (shape.channels * shape.size**2), math.ceil(len(files) / (8 * workers))))
     chunks = [files[start : start + step] for start in range(0, len(files), step)]
     # Its processes are neither forks of this one, which can hang beside threads, nor do they run the calling script again.
-    # Decoding takes longer than writing, so that decoded images do not pile up.
-    parallel: Any = Parallel(n_jobs=workers, return_as="generator", pre_dispatch="3 * n_jobs", batch_size=1, max_nbytes=None)
+    # Decoding takes longer than writing, so that decoded images do not pile up. A process watches its parent from its start on:
+    # one that never got images must not outlive a killed parent either.
+    parallel: Any = Parallel(
+        n_jobs=workers,
+        return_as="generator",
+        pre_dispatch="3 * n_jobs",
+        batch_size=1,
+        max_nbytes=None,
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    )
     with tqdm(total=len(files), desc=title, unit="image", mininterval=2) as bar:
-        for decoded in parallel(delayed(_decode_chunk)(str(root), chunk, shape, os.getpid()) for chunk in chunks):
+        for decoded in parallel(delayed(_decode_chunk)(str(root), chunk, shape) for chunk in chunks):
             bar.update(len(decoded.whole))
             yield decoded
 
