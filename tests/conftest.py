@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ settings.load_profile("relstab")
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).parent.parent
+SMOKE = ROOT / "configs" / "smoke.yaml"
 
 
 class Reference:
@@ -59,3 +62,25 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def command(folder, *arguments, config=SMOKE):
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    return [*snakemake, *arguments, "--configfile", str(config)]
+
+
+def run(folder, *arguments, config=SMOKE, check=True):
+    done = subprocess.run(
+        command(folder, *arguments, config=config), cwd=folder, capture_output=True, text=True, timeout=600, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder in which the smoke config ran to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder, "all", "report", "--cores", "2")
+    return folder

@@ -125,7 +125,7 @@ class Checkpoints:
     def _name_others(self) -> None:
         for folder in sorted(self.folder.parent.glob("*/")):
             for path in sorted(folder.glob("step*.h5"))[-1:]:
-                with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path) as file:
+                with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, locking=False) as file:
                     if difference := self._difference(json.loads(file.attrs["identity"])):
                         print(f"the checkpoints in {folder} are of another training ({difference}): kept, not used", flush=True)
 
@@ -144,6 +144,6 @@ def _read(path: Path) -> tuple[dict[str, Any], Checkpoint]:
         if isinstance(item, h5py.Dataset):
             tensors[name] = torch.as_tensor(item[()])
 
-    with h5py.File(path) as file:
+    with h5py.File(path, locking=False) as file:
         file["tensors"].visititems(keep)
         return json.loads(file.attrs["identity"]), Checkpoint(tensors, json.loads(file["values"][()]))

@@ -21,7 +21,10 @@ import relstab
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["open_hdf5", "provenance", "whole_file", "write_hdf5", "write_table"]
+__all__ = ["git_commit", "open_hdf5", "provenance", "whole_file", "write_hdf5", "write_table"]
+
+# Beside this file, where a run keeps a copy of the package outside a checkout: the commit that it is a copy of.
+COMMIT_FILE = "COMMIT"
 
 
 @contextlib.contextmanager
@@ -50,9 +53,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @functools.lru_cache
-def _git_commit() -> str:
+def git_commit() -> str:
     """Commit of the checkout that this package runs from, with -dirty where it was edited; "unknown" elsewhere."""
     here = Path(__file__).parent
+    if (kept := here / COMMIT_FILE).exists():
+        return kept.read_text()
     git = ["git", "-C", str(here)]
     try:
         prefix = subprocess.run([*git, "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True)
@@ -76,7 +81,7 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
     return {
         "parameters": json.dumps(parameters, sort_keys=True),
         "relstab_version": relstab.__version__,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "torch_version": importlib.metadata.version("torch"),
         "python_version": sys.version.split()[0],
         "device": device,
@@ -87,18 +92,22 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
 @contextlib.contextmanager
 def write_hdf5(path: str | Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
     """New HDF5 file at ``path`` with these attributes, whole or absent; see :func:`whole_file`."""
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.attrs.update(attributes)
         yield file
 
 
 @contextlib.contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """HDF5 file opened to read, with one clear sentence where that fails."""
+    """HDF5 file opened to read, with one clear sentence where that fails.
+
+    Without HDF5's file locks, here and everywhere: files are whole before they have their names, and some network file systems
+    refuse to lock.
+    """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first")
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise OSError(f"{path} is not a readable HDF5 file ({error}): delete it and run again") from error
     with file:

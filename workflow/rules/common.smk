@@ -1,11 +1,12 @@
-# The checked configuration and the few functions that turn it into file names.
+# The checked configuration, the few functions that turn it into file names and resources, and what happens around a run.
 
-import fcntl
+import copy
 import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import SharedFSUsage
 
 # The library of this checkout, here and in every job, also in an environment into which nobody installed it.
 SOURCE = str(Path(workflow.basedir) / "src")
@@ -13,9 +14,11 @@ sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.architectures import ARCHITECTURES, architecture_source
-from relstab.config import IMAGENET, ConfigError, load_config
+from relstab.config import IMAGENET, ConfigError, Training, load_config
 from relstab.datasets import IMAGE_FOLDER
+from relstab.frozen_run import changed_code, discard_frozen, freeze
 from relstab.own_code import source_digest
+from relstab.run_lock import FolderInUseError, RunLock
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 
 
@@ -28,6 +31,8 @@ def checked_config():
         raise WorkflowError(str(error)) from None
 
 
+# As given, before defaults fill it: what jobs on a cluster read.
+GIVEN = copy.deepcopy(config)
 CONFIG = checked_config()
 # Scripts read from here what changes where they run, but not what they make; a key that was left out has its default.
 config.update(CONFIG.model_dump())
@@ -111,6 +116,20 @@ def sampled_tasks():
     return tasks
 
 
+def growing(base, per_mb=0):
+    """A resource that a job which failed for want of it gets more of: as much again with each attempt.
+
+    ``base`` is a number or a function of the wildcards; ``per_mb`` comes on top for every MB of input, once the input is there.
+    """
+
+    def amount(wildcards, input, attempt):
+        files = [file for file in input if os.path.exists(file)] if per_mb else []
+        of_input = per_mb * sum(map(os.path.getsize, files)) // 10**6
+        return attempt * ((base(wildcards) if callable(base) else base) + of_input)
+
+    return amount
+
+
 def ensemble_memory(wildcards):
     """Memory of a training of simple CNNs in MB: their weights, as they are and as they are kept, in a checkpoint and in the file."""
     experiment = CONFIG.scale_detection.experiments[wildcards.experiment]
@@ -145,7 +164,26 @@ def measuring_memory(wildcards):
 def recipe_of(wildcards):
     """How a network is trained."""
     section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
-    return section.training_of(wildcards.architecture).model_dump()
+    recipe = section.training_of(wildcards.architecture).model_dump()
+    entry = ARCHITECTURES[wildcards.architecture]
+    # Settings without effect are as by default, so that another value of them trains nothing anew.
+    unused = {
+        "momentum": recipe["optimizer"] == "adam",
+        "diffeo_cutoff": recipe["diffeo_displacement"] == 0,
+        "pooling": not entry.builder and recipe["pooling"] == entry.pooling,
+        "activation": not entry.builder and recipe["activation"] == entry.activation,
+    }
+    return recipe | {key: Training.model_fields[key].default for key, is_unused in unused.items() if is_unused}
+
+
+def trained_weights(wildcards):
+    """Which weights are the trained ones; torchvision's networks have one kind."""
+    return "last" if wildcards.dataset == IMAGENET else CONFIG.sensitivity.weights
+
+
+def own_labels():
+    """Architectures of the user's in figures: their labels, and by their order and number the colours and marks of all."""
+    return {name: own.label or name for name, own in CONFIG.own_architectures.items()}
 
 
 def convolutional():
@@ -175,15 +213,47 @@ def gpus(wildcards):
     return 0 if CONFIG.device == "cpu" else 1
 
 
+def own_code():
+    """Code of the user's that the config names."""
+    return [*filter(None, [CONFIG.data.function]), *(own.builder for own in CONFIG.own_architectures.values())]
+
+
+if changed := changed_code(workflow.basedir):
+    raise WorkflowError(f"{changed[0]} was changed since this run began: stop it, and start it again")
+
+
+def check_arrays():
+    """Refuse what would wait for ever: see slurm/config.yaml, slurm-array-jobs."""
+    arrays = getattr(workflow.executor_settings, "array_jobs", None)
+    jobs = workflow.resource_settings.nodes
+    count = len(list(workflow.dag.needrun_jobs()))
+    if arrays and jobs is not None and jobs < count:
+        raise WorkflowError(
+            f"jobs is {jobs} and {count} are to be done: with job arrays, those above it would never be submitted (slurm/config.yaml: "
+            f"jobs: unlimited, or no slurm-array-jobs)"
+        )
+
+
 onstart:
     # Snakemake's own lock outlives a run that was killed (it is off in the default profile); this one ends with the process that holds
     # it, so that an interrupted run can be started again as it is, and two runs still cannot write to one folder.
-    Path(RESULTS).mkdir(parents=True, exist_ok=True)
-    # Kept where it outlives this block: the lock goes with the last reference to the file.
-    workflow.run_lock = open(f"{RESULTS}/.lock", "w")
     try:
-        fcntl.flock(workflow.run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise WorkflowError(
-            f"another run is writing to {RESULTS}: wait for it to end, or give this one another folder (config.yaml: results)"
-        )
+        # Kept where it outlives this block.
+        workflow.run_lock = RunLock(RESULTS)
+    except FolderInUseError as error:
+        raise WorkflowError(str(error)) from None
+    discard_frozen(RESULTS)
+    check_arrays()
+    if workflow.non_local_exec and SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage:
+        # Jobs start from a copy of what was asked for, code and config; an overlay or an edit of later days is not theirs.
+        executor = workflow.scheduler._executor
+        executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code()).resolve())
+        workflow.config_settings.configfiles = []
+
+
+onsuccess:
+    discard_frozen(RESULTS)
+
+
+onerror:
+    discard_frozen(RESULTS)

@@ -14,11 +14,11 @@ rule prepare_dataset:
         "../../envs/relstab.yaml"
     threads: 8 if CONFIG.data.name == IMAGE_FOLDER else 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         options=data_options(),
-        # Code of the user's by its text: touched or moved, it is the same.
+        # Code of the user's by its text: touched, it is the same.
         source=source_digest(CONFIG.data.function) if CONFIG.data.function else "",
     script:
         "../scripts/prepare_dataset.py"
@@ -37,8 +37,8 @@ rule noisy_test:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000, per_mb=8),
+        runtime=growing(10),
     params:
         seed=CONFIG.seed,
     script:
@@ -60,8 +60,8 @@ rule probes:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000, per_mb=8),
+        runtime=growing(10),
     params:
         options=dict(
             number=CONFIG.probes.images,

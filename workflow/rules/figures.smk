@@ -43,11 +43,12 @@ rule figure_1:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
         noise=CONFIG.noise,
         example=CONFIG.figures.example,
     script:
@@ -69,11 +70,12 @@ rule figure_3:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig03.py"
 
@@ -93,11 +95,12 @@ rule figure_4:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig04.py"
 
@@ -118,11 +121,12 @@ rule figure_10:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig10.py"
 
@@ -142,11 +146,12 @@ rule figure_11:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig11.py"
 
@@ -166,11 +171,12 @@ rule figure_over_training:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig_over_training.py"
 
@@ -187,8 +193,8 @@ rule figure_2:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
@@ -210,8 +216,8 @@ rule figure_5:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
@@ -235,11 +241,12 @@ rule figure_6:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig06.py"
 
@@ -259,8 +266,8 @@ rule figure_7:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
@@ -283,11 +290,12 @@ rule figure_8:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig08.py"
 
@@ -307,11 +315,12 @@ rule figure_9:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
     script:
         "../scripts/fig09.py"
 
@@ -330,8 +339,8 @@ rule figure_relu_tanh:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
@@ -359,11 +368,13 @@ rule figure_12:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
+        architectures=beyond_figure_4(skips=False),
     script:
         "../scripts/fig12.py"
 
@@ -383,11 +394,13 @@ rule figure_13:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
+        labels=own_labels(),
+        architectures=beyond_figure_4(skips=True),
     script:
         "../scripts/fig13.py"
 
@@ -406,8 +419,8 @@ rule figure_14:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,
@@ -431,8 +444,8 @@ rule figure_imagenet_shuffled_layers:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         dpi=CONFIG.figures.dpi,
         font_size=CONFIG.figures.font_size,

@@ -13,8 +13,8 @@ rule imagenet_images:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=imagenet_memory,
-        runtime=60,
+        mem_mb=growing(imagenet_memory),
+        runtime=growing(60),
     params:
         options=dict(
             folder=CONFIG.imagenet.images,
@@ -40,8 +40,8 @@ rule imagenet_probes:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=imagenet_memory,
-        runtime=30,
+        mem_mb=growing(imagenet_memory),
+        runtime=growing(30),
     params:
         options=dict(
             displacement=CONFIG.probes.displacement,
@@ -66,8 +66,8 @@ rule imagenet_network:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=imagenet_memory,
-        runtime=60,
+        mem_mb=growing(imagenet_memory),
+        runtime=growing(60),
         gpu=lambda wildcards: gpus(wildcards) if HAS_IMAGENET_IMAGES else 0,
     params:
         seed=CONFIG.seed,

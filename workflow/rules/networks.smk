@@ -17,8 +17,8 @@ rule train:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000, per_mb=8),
+        runtime=growing(240),
         gpu=gpus,
     params:
         recipe=recipe_of,

@@ -16,7 +16,7 @@ rule report:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     script:
         "../scripts/report.py"

@@ -14,8 +14,8 @@ rule train_ensemble:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=ensemble_memory,
-        runtime=480,
+        mem_mb=growing(ensemble_memory),
+        runtime=growing(480),
         gpu=gpus,
     params:
         task=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].task(),
@@ -42,8 +42,8 @@ rule ensemble_sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=ensemble_memory,
-        runtime=60,
+        mem_mb=growing(ensemble_memory),
+        runtime=growing(60),
         gpu=gpus,
     params:
         probes=CONFIG.scale_detection.probes,
@@ -63,8 +63,8 @@ rule homogeneous_sensitivity:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         seed=CONFIG.seed,
     script:
@@ -82,8 +82,8 @@ rule pair_dataset:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         options=dict(
             task=CONFIG.scale_detection.images.task(),
@@ -108,8 +108,8 @@ rule pair_probes:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         number=CONFIG.scale_detection.probes,
         seed=CONFIG.seed,

@@ -15,11 +15,11 @@ rule sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=measuring_memory,
-        runtime=30,
+        mem_mb=growing(measuring_memory),
+        runtime=growing(30),
         gpu=gpus,
     params:
-        weights=CONFIG.sensitivity.weights,
+        weights=trained_weights,
         keep_activations=CONFIG.sensitivity.keep_activations,
     script:
         "../scripts/sensitivity.py"
@@ -39,14 +39,14 @@ rule shuffled_sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=measuring_memory,
-        runtime=60,
+        mem_mb=growing(measuring_memory),
+        runtime=growing(60),
         gpu=gpus,
     params:
-        options=dict(
+        options=lambda wildcards: dict(
             shuffles=CONFIG.channel_shuffle.count,
             which=CONFIG.channel_shuffle.which,
-            weights=CONFIG.sensitivity.weights,
+            weights=trained_weights(wildcards),
             seed=CONFIG.seed,
         ),
     script:
@@ -67,8 +67,8 @@ rule sensitivity_over_training:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpus,
     script:
         "../scripts/sensitivity_over_training.py"

@@ -14,9 +14,9 @@ rule spectra:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
-        weights=CONFIG.sensitivity.weights,
+        weights=trained_weights,
     script:
         "../scripts/spectra.py"

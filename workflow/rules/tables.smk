@@ -37,8 +37,8 @@ rule network_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         learned_below=CONFIG.correlation.learned_below,
         weights=CONFIG.sensitivity.weights,
@@ -60,8 +60,8 @@ rule sensitivity_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     script:
         "../scripts/sensitivity_table.py"
 
@@ -79,8 +79,8 @@ rule over_training_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     script:
         "../scripts/over_training_table.py"
 
@@ -98,8 +98,8 @@ rule spectrum_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     script:
         "../scripts/spectrum_table.py"
 
@@ -118,8 +118,8 @@ rule correlation_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         confidence=CONFIG.correlation.confidence,
         resamples=CONFIG.correlation.resamples,
@@ -145,8 +145,8 @@ rule claim_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         confidence=CONFIG.correlation.confidence,
         resamples=CONFIG.correlation.resamples,
@@ -169,8 +169,8 @@ rule layer_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     script:
         "../scripts/layer_table.py"
 
@@ -188,8 +188,8 @@ rule exponent_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         confidence=CONFIG.correlation.confidence,
         resamples=CONFIG.correlation.resamples,
@@ -209,8 +209,8 @@ rule sample_table:
         "../../envs/relstab.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         tasks=sampled_tasks(),
         seed=CONFIG.seed,

@@ -1,6 +1,7 @@
 """What every script does around its work: its output goes to the log, its errors to the terminal as well, its time is noted."""
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -15,14 +16,19 @@ from relstab.architectures import own_architectures
 def device(snakemake: Any) -> Iterator[str]:
     """Name of the device for a job that runs a network: of several GPUs one on which there is a place, held until the block ends.
 
-    The threads are those of the config, whatever the number of cores: on a CPU the order of sums depends on them.
+    A job that asked for no GPU takes none, whatever its node has. The threads are those of the config, whatever the number of
+    cores: on a CPU the order of sums depends on them.
     """
     import torch
 
     from relstab.devices import occupied_device, repeatable
 
     torch.set_num_threads(snakemake.config["threads"])
-    with occupied_device(snakemake.config["device"], snakemake.config["jobs_per_gpu"]) as place, repeatable(place):
+    name = snakemake.config["device"] if snakemake.resources.get("gpu", 0) else "cpu"
+    given = os.getenv("CUDA_VISIBLE_DEVICES")
+    if name == "auto" and given and not torch.cuda.is_available():
+        print(f"a GPU was given (CUDA_VISIBLE_DEVICES={given}), torch {torch.__version__} finds none: this runs on the CPU")
+    with occupied_device(name, snakemake.config["jobs_per_gpu"]) as place, repeatable(place):
         yield str(place)
 
 

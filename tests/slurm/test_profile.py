@@ -1,0 +1,224 @@
+"""The workflow on a cluster, as a user starts it there: `snakemake --profile slurm` in a checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .cluster import ACCOUNT, NODES, Cluster, Job, reason_to_skip, start_cluster, wait_for
+from conftest import ROOT, run
+from test_workflow import assert_same_results
+
+pytestmark = pytest.mark.skipif(bool(reason_to_skip(accounting=True)), reason=reason_to_skip(accounting=True))
+
+SMOKE = "configs/smoke.yaml"
+# Two networks that take long enough to be disturbed, and what they need.
+TWO_NETWORKS = {
+    "results": "results/two",
+    "data": {"train_images": 500, "test_images": 200},
+    "architectures": ["lenet"],
+    "noise": [0, 10],
+    "probes": {"images": 60},
+    "seeds": 1,
+    "recipes": {"lenet": {"epochs": 200}},
+    "checkpoint_minutes": 0.02,
+    "scale_detection": {"simple": dict.fromkeys(("task1_stride1", "task1_strided", "task2_stride1", "task2_strided"))},
+}
+TABLE = "results/two/tables/networks.csv"
+
+
+@pytest.fixture(scope="module")
+def clean_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Without accounting."""
+    # Four CPUs a node, as the profile has it for a group of jobs, whatever this machine has.
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=False, cpus=4) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A clone as a user has it, to edit, with what is not committed yet: results name the commit, and whether it was edited."""
+    folder = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    for part in ("workflow", "src", "envs", "profiles", "slurm", "configs"):
+        shutil.copytree(
+            ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"), dirs_exist_ok=True
+        )
+    for file in ("Snakefile", "config.yaml"):
+        shutil.copy(ROOT / file, folder)
+    return folder
+
+
+def environment(cluster: Cluster) -> dict[str, str]:
+    """The plugin takes SLURM_CONF away from its job steps, which find the cluster by this srun instead."""
+    folder = cluster.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    srun = folder / "srun"
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={cluster.environment["SLURM_CONF"]} exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), cluster.environment["PATH"]])
+    return {**cluster.environment, "PATH": path}
+
+
+def on_cluster(*arguments: str, config: str = SMOKE) -> list[str]:
+    return ["snakemake", *arguments, "--profile", "slurm", "--configfile", config]
+
+
+def start(cluster: Cluster, checkout: Path, log: Path, *arguments: str, config: str = SMOKE) -> subprocess.Popen[str]:
+    with log.open("w") as file:
+        return subprocess.Popen(
+            on_cluster(*arguments, config=config),
+            cwd=checkout,
+            env=environment(cluster),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def output_of(cluster: Cluster, checkout: Path, *arguments: str, config: str = SMOKE) -> tuple[int, str]:
+    done = subprocess.run(
+        on_cluster(*arguments, config=config),
+        cwd=checkout,
+        env=environment(cluster),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def rule_of(job: Job) -> str:
+    return job.comment.removeprefix("rule_").split("_wildcards_")[0]
+
+
+def test_smoke_config_with_account_and_partition(checkout, finished, tmp_path, tmp_path_factory):
+    """On a cluster with accounting, after the two edits that README names: the results are those of one machine."""
+    profile = checkout / "slurm" / "config.yaml"
+    text = profile.read_text()
+    for placeholder, name in (("# slurm_account: YOUR_ACCOUNT", ACCOUNT), ("# slurm_partition: YOUR_PARTITION", "other")):
+        assert text.count(placeholder) == 1
+        text = text.replace(placeholder, f"{placeholder.removeprefix('# ').split(':')[0]}: {name}")
+    profile.write_text(text)
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=True, cpus=4) as cluster:
+        status, said = output_of(cluster, checkout, "all", "--jobs", "5")
+        assert status != 0
+        assert "jobs is 5 and 63 are to be done" in said, "arrays would wait for ever"
+        run_log = tmp_path / "run.log"
+        process = start(cluster, checkout, run_log, "all")
+        try:
+            assert process.wait(timeout=900) == 0, run_log.read_text()[-5000:]
+        finally:
+            process.kill()
+        jobs = cluster.jobs()
+        assert "Nothing to be done" in output_of(cluster, checkout, "all", "--dry-run")[1]
+        recorded = cluster.run("sacct", "--noheader", "--allocations", "--format=State")
+    assert_same_results(finished / "results/smoke", checkout / "results/smoke")
+    assert {job.state for job in jobs} == {"COMPLETED"}
+    assert set(recorded.split()) == {"COMPLETED"}
+    assert {job.nodes for job in jobs} == set(NODES)
+    assert {(job.account, job.partition) for job in jobs} == {(ACCOUNT, "other")}
+    # Each network was measured in one job; tables and figures are one.
+    measured = [job for job in jobs if rule_of(job).startswith("measured_")]
+    assert len(measured) == 7
+    assert any("sensitivity_sensitivity_over_training_shuffled_sensitivity" in rule_of(job) for job in measured)
+    assert len([job for job in jobs if rule_of(job).startswith("tables_")]) == 1
+    assert {rule_of(job) for job in jobs if job.task} >= {"noisy_test", "probes"}, "arrays"
+    # What runs networks asked for a GPU, and nothing else did.
+    with_gpu = {"train", "train_ensemble", "ensemble_sensitivity"}
+    for job in jobs:
+        assert job.gpus == (job in measured or rule_of(job) in with_gpu), job
+    logs = list((checkout / "results/smoke/logs").glob("train/**/*.log"))
+    assert len(logs) == 7
+    assert not list((checkout / "results/smoke").glob(".run-*")), "the frozen copy stayed"
+
+
+@pytest.fixture
+def two_networks(checkout: Path) -> str:
+    (checkout / "two.yaml").write_text(yaml.safe_dump(TWO_NETWORKS))
+    return "two.yaml"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "two.yaml").write_text(yaml.safe_dump(TWO_NETWORKS))
+    run(folder, TABLE, "--cores", "2", config=folder / "two.yaml")
+    return folder
+
+
+def training(cluster: Cluster, noise: str) -> Job | None:
+    """The job that trains the network at a noise level, while it runs."""
+    here = [job for job in cluster.jobs() if job.comment == f"rule_train_wildcards_mnist5k_lenet_{noise}_0"]
+    return next((job for job in here if job.state == "RUNNING"), None)
+
+
+def checkpoints(checkout: Path, noise: str) -> list[Path]:
+    return list(checkout.glob(f"results/two/networks/mnist5k/lenet/noise{noise}/seed0.checkpoints/*/step*.h5"))
+
+
+def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_networks, undisturbed, tmp_path):
+    """Without accounting: code and config are edited while jobs wait, another run starts, a job is cancelled, a node breaks."""
+    cluster = clean_cluster
+    log = tmp_path / "run.log"
+    process = start(cluster, checkout, log, TABLE, config=two_networks)
+    code = ["Snakefile", "workflow/scripts/train.py", "workflow/rules/networks.smk", "src/relstab/training.py"]
+    edited = ["config.yaml", two_networks, *code]
+    before = {file: (checkout / file).read_text() for file in edited}
+    try:
+        wait_for(lambda: cluster.jobs() or process.poll() is not None, 60, "a job")
+        # Nothing is trained yet. All that follows reads none of this.
+        (checkout / two_networks).write_text(yaml.safe_dump({**TWO_NETWORKS, "recipes": {"lenet": {"epochs": 3}}}))
+        (checkout / "config.yaml").write_text(before["config.yaml"].replace("seed: 0", "seed: 1"))
+        for file in code:
+            (checkout / file).write_text("raise SystemExit('edited')\n" + before[file])
+        both = wait_for(
+            lambda: (
+                process.poll() is None
+                and all(checkpoints(checkout, noise) for noise in ("0", "10"))
+                and [training(cluster, noise) for noise in ("0", "10")]
+            ),
+            120,
+            lambda: log.read_text(),
+        )
+        cancelled, displaced = both
+        assert cancelled.nodes != displaced.nodes, "one GPU a node"
+        for file in code:
+            (checkout / file).write_text(before[file])
+        status, said = output_of(cluster, checkout, TABLE, config=two_networks)
+        assert status != 0
+        assert f"another run is writing to results/two (process {process.pid} on " in said
+        assert training(cluster, "0").id == cancelled.id, "the other run touched this one"
+        cluster.cancel(cancelled.id)
+        cluster.down(displaced.nodes)
+        moved = wait_for(lambda: training(cluster, "10"), 60, lambda: log.read_text())
+        assert (moved.id, moved.restarts) == (displaced.id, 1)
+        assert moved.nodes != displaced.nodes
+        cluster.resume(displaced.nodes)
+        again = wait_for(lambda: training(cluster, "0"), 120, lambda: log.read_text())
+        assert again.id != cancelled.id
+        assert "mem=4000M" in cancelled.tres
+        assert "mem=8000M" in again.tres, "an attempt more is as much memory more"
+        assert process.wait(timeout=300) == 0, log.read_text()[-5000:]
+    finally:
+        process.kill()
+    for noise in ("0", "10"):
+        assert (
+            "continued from the checkpoint"
+            in (checkout / f"results/two/logs/train/mnist5k/lenet/noise{noise}/seed0.log").read_text()
+        )
+    assert_same_results(undisturbed / "results/two", checkout / "results/two")
+    assert {job.task != "" for job in cluster.jobs() if rule_of(job) == "noisy_test"} == {True}, "an array"
+    # What is recorded is what was run, not what was edited: the old config finds all done, the edited one trains.
+    edited_text = (checkout / two_networks).read_text()
+    for file in edited[:2]:
+        (checkout / file).write_text(before[file])
+    assert "Nothing to be done" in output_of(cluster, checkout, TABLE, "--dry-run", config=two_networks)[1]
+    (checkout / two_networks).write_text(edited_text)
+    assert "rule train:" in output_of(cluster, checkout, TABLE, "--dry-run", config=two_networks)[1]

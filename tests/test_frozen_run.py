@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from relstab.frozen_run import changed_code, discard_frozen, freeze
+
+from conftest import ROOT
+
+CONFIG = {"results": "results", "noise": [0, 10], "data": {"name": "mnist5k", "mean": None}, "recipes": {}}
+
+
+@pytest.fixture
+def own(tmp_path):
+    code = tmp_path / "own.py"
+    code.write_text("def data(root, seed):\n    return {}\n")
+    return f"{code}:data"
+
+
+def test_the_copy_is_whole(tmp_path, own):
+    snakefile = freeze(ROOT, tmp_path / "results", CONFIG, [own])
+    copy = snakefile.parent
+    for part in ("Snakefile", "workflow", "src", "envs"):
+        theirs = [ROOT / part] if (ROOT / part).is_file() else list((ROOT / part).rglob("*"))
+        for file in theirs:
+            if file.is_file() and "__pycache__" not in file.parts and ".egg-info" not in str(file):
+                assert (copy / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
+    assert yaml.safe_load((copy / "config.yaml").read_text()) == CONFIG
+    assert not list((tmp_path / "results").glob("*.partial"))
+
+
+def test_the_copy_says_of_which_commit_it_is(tmp_path):
+    """Results of a cluster name the same commit as those of one machine, although the copy lies in no checkout."""
+    snakefile = freeze(ROOT, tmp_path, CONFIG)
+    ask = "from relstab.storage import git_commit; print(git_commit())"
+    said = [
+        subprocess.run([sys.executable, "-c", ask], env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True)
+        for source in (ROOT / "src", snakefile.parent / "src")
+    ]
+    assert said[0].stdout == said[1].stdout
+
+
+def test_own_code_is_as_it_was_or_named(tmp_path, own):
+    basedir = freeze(ROOT, tmp_path / "results", CONFIG, [own]).parent
+    assert changed_code(basedir) == []
+    file = own.rpartition(":")[0]
+    with open(file, "a") as code:
+        code.write("# another text\n")
+    assert changed_code(basedir) == [own]
+    assert changed_code(ROOT) == []  # outside of a frozen run
+
+
+def test_nothing_is_left(tmp_path):
+    freeze(ROOT, tmp_path, CONFIG)
+    (tmp_path / ".run-killed.partial").mkdir()
+    (tmp_path / "figures").mkdir()
+    discard_frozen(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["figures"]
