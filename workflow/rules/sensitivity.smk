@@ -15,7 +15,7 @@ rule sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=growing(measuring_memory),
+        mem_mb=growing(measuring_memory if HAS_IMAGENET_IMAGES else 4000),
         runtime=growing(30),
         gpu=gpus,
     params:
@@ -39,7 +39,7 @@ rule shuffled_sensitivity:
         "../../envs/relstab.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=growing(measuring_memory),
+        mem_mb=growing(measuring_memory if HAS_IMAGENET_IMAGES else 4000),
         runtime=growing(60),
         gpu=gpus,
     params:
