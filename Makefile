@@ -40,8 +40,8 @@ format: install
 	$(BIN)/snakefmt Snakefile workflow
 
 # Training beside the bare step and the textbook loop, many simple CNNs at once beside one after another, sensitivities beside bare
-# forward passes and the textbook method, bfloat16 beside float32, a folder of images beside decoding it, and how much of the last `make figures`
-# was not work: about 50 minutes on 2 cores.
+# forward passes and the textbook method, bfloat16 beside float32, a folder of images beside decoding it, how much of the last `make figures`
+# was not work, and how planning grows with the grid: about an hour on 2 cores.
 bench: install
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/ensemble.py
@@ -49,6 +49,7 @@ bench: install
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/image_folder.py
 	$(BIN)/python benchmarks/overhead.py results
+	$(BIN)/python benchmarks/dag.py
 
 # The JSON schema of config.yaml, for editors.
 schema: install

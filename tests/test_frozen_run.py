@@ -4,7 +4,7 @@ import sys
 import pytest
 import yaml
 
-from relstab.frozen_run import changed_code, discard_frozen, freeze
+from relstab.frozen_run import changed_code, discard_frozen, freeze, left_over_jobs
 
 from conftest import ROOT
 
@@ -52,8 +52,11 @@ def test_own_code_is_as_it_was_or_named(tmp_path, own):
 
 
 def test_nothing_is_left(tmp_path):
-    freeze(ROOT, tmp_path, CONFIG)
+    freeze(ROOT, tmp_path, CONFIG, job_name="a-name")
+    freeze(ROOT, tmp_path, CONFIG)  # of an executor whose jobs have no common name
+    assert left_over_jobs(tmp_path) == ["a-name"]
     (tmp_path / ".run-killed.partial").mkdir()
     (tmp_path / "figures").mkdir()
     discard_frozen(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["figures"]
+    assert left_over_jobs(tmp_path) == []

@@ -12,13 +12,16 @@ import yaml
 from relstab.own_code import source_digest
 from relstab.storage import COMMIT_FILE, git_commit
 
-__all__ = ["changed_code", "discard_frozen", "freeze"]
+__all__ = ["changed_code", "discard_frozen", "freeze", "left_over_jobs"]
 
 _PREFIX = ".run-"
 _OWN_CODE = "own_code.json"
+_JOB_NAME = "job_name"
 
 
-def freeze(checkout: str | Path, folder: str | Path, config: Mapping[str, Any], own_code: Sequence[str] = ()) -> Path:
+def freeze(
+    checkout: str | Path, folder: str | Path, config: Mapping[str, Any], own_code: Sequence[str] = (), job_name: str = ""
+) -> Path:
     """Copy what the jobs of a run need, so that it can be edited meanwhile.
 
     A job in a queue starts Snakemake once more, which reads the workflow and the config anew: edited in the meantime, it would
@@ -30,6 +33,7 @@ def freeze(checkout: str | Path, folder: str | Path, config: Mapping[str, Any], 
         config: as it is, all files of it together.
         own_code: references ``path/to/file.py:function`` of the config. The files are not copied, since they may import others
             beside them; :func:`changed_code` tells whether they are as they were.
+        job_name: of all jobs of this run on the cluster, by which :func:`left_over_jobs` finds them.
 
     Returns:
         The Snakefile of the copy; beside it is config.yaml.
@@ -43,6 +47,7 @@ def freeze(checkout: str | Path, folder: str | Path, config: Mapping[str, Any], 
     (partial / "src" / "relstab" / COMMIT_FILE).write_text(git_commit())
     (partial / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
     (partial / _OWN_CODE).write_text(json.dumps({reference: source_digest(reference) for reference in own_code}))
+    (partial / _JOB_NAME).write_text(job_name)
     partial.rename(target)
     return target / "Snakefile"
 
@@ -55,7 +60,13 @@ def changed_code(basedir: str | Path) -> list[str]:
     return [reference for reference, digest in json.loads(path.read_text()).items() if source_digest(reference) != digest]
 
 
+def left_over_jobs(folder: str | Path) -> list[str]:
+    """Names under which runs that were killed may still have jobs on the cluster."""
+    names = [path.read_text() for path in Path(folder).glob(f"{_PREFIX}*/{_JOB_NAME}")]
+    return [name for name in names if name]
+
+
 def discard_frozen(folder: str | Path) -> None:
-    """Remove the copies under a folder of results; jobs that a killed run has left in a queue then find nothing to start from."""
+    """Remove the copies under a folder of results; jobs of a killed run that still wait then find nothing to start from."""
     for left in Path(folder).glob(f"{_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)

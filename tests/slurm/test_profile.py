@@ -1,6 +1,7 @@
 """The workflow on a cluster, as a user starts it there: `snakemake --profile slurm` in a checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ TWO_NETWORKS = {
     "noise": [0, 10],
     "probes": {"images": 60},
     "seeds": 1,
-    "recipes": {"lenet": {"epochs": 200}},
+    "recipes": {"lenet": {"epochs": 300}},
     "checkpoint_minutes": 0.02,
     "scale_detection": {"simple": dict.fromkeys(("task1_stride1", "task1_strided", "task2_stride1", "task2_strided"))},
 }
@@ -183,8 +184,17 @@ def checkpoints(checkout: Path, noise: str) -> list[Path]:
     return list(checkout.glob(f"results/two/networks/mnist5k/lenet/noise{noise}/seed0.checkpoints/*/step*.h5"))
 
 
+def memory_of(job: Job) -> int:
+    """MB that a job asked for."""
+    return int(re.search(r"mem=(\d+)M", job.tres)[1])
+
+
+def left_states(cluster: Cluster, numbers: set[str]) -> set[str]:
+    return {job.state for job in cluster.jobs() if job.id in numbers}
+
+
 def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_networks, undisturbed, tmp_path):
-    """Without accounting: code and config are edited while jobs wait, another run starts, a job is cancelled, a node breaks."""
+    """Code and config are edited while jobs wait, another run starts, a job is cancelled, a node breaks, the run is killed."""
     cluster = clean_cluster
     log = tmp_path / "run.log"
     process = start(cluster, checkout, log, TABLE, config=two_networks)
@@ -223,8 +233,16 @@ def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_network
         cluster.resume(displaced.nodes)
         again = wait_for(lambda: training(cluster, "0"), 120, lambda: log.read_text())
         assert again.id != cancelled.id
-        assert "mem=4000M" in cancelled.tres
-        assert "mem=8000M" in again.tres, "an attempt more is as much memory more"
+        assert memory_of(again) == 2 * memory_of(cancelled) > 8000, "an attempt more is as much memory more"
+        process.kill()
+        process.wait()
+        # The edits are those of this run.
+        for file in edited[:2]:
+            (checkout / file).write_text(before[file])
+        process = start(cluster, checkout, log, TABLE, config=two_networks)
+        left = {moved.id, again.id}
+        wait_for(lambda: left_states(cluster, left) <= {"CANCELLED", "COMPLETED"}, 60, "the end of the jobs of a killed run")
+        assert "CANCELLED" in left_states(cluster, left)
         assert process.wait(timeout=300) == 0, log.read_text()[-5000:]
     finally:
         process.kill()
@@ -235,10 +253,4 @@ def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_network
         )
     assert_same_results(undisturbed / "results/two", checkout / "results/two")
     assert {job.task != "" for job in cluster.jobs() if rule_of(job) == "noisy_test"} == {True}, "an array"
-    # What is recorded is what was run, not what was edited: the old config finds all done, the edited one trains.
-    edited_text = (checkout / two_networks).read_text()
-    for file in edited[:2]:
-        (checkout / file).write_text(before[file])
     assert "Nothing to be done" in output_of(cluster, checkout, TABLE, "--dry-run", config=two_networks)[1]
-    (checkout / two_networks).write_text(edited_text)
-    assert "rule train:" in output_of(cluster, checkout, TABLE, "--dry-run", config=two_networks)[1]

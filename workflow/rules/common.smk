@@ -3,6 +3,8 @@
 import copy
 import gc
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +22,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PY
 from relstab.architectures import ARCHITECTURES, architecture_source
 from relstab.config import IMAGENET, ConfigError, Training, load_config
 from relstab.datasets import IMAGE_FOLDER
-from relstab.frozen_run import changed_code, discard_frozen, freeze
+from relstab.frozen_run import changed_code, discard_frozen, freeze, left_over_jobs
 from relstab.own_code import source_digest
 from relstab.run_lock import FolderInUseError, RunLock
 from relstab.scale_detection.design import PAIRS, SimpleDesign
@@ -248,12 +250,18 @@ onstart:
         workflow.run_lock = RunLock(RESULTS)
     except FolderInUseError as error:
         raise WorkflowError(str(error)) from None
-    discard_frozen(RESULTS)
     check_arrays()
+    # What a killed run has left on the cluster would do the same work beside this one.
+    for name in left_over_jobs(RESULTS):
+        print(f"cancelling the jobs that a run which was killed has left: {name}", file=sys.stderr)
+        if shutil.which("scancel"):
+            subprocess.run(["scancel", "--name", name], check=False)
+    discard_frozen(RESULTS)
     if workflow.non_local_exec and SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage:
         # Jobs start from a copy of what was asked for, code and config; an overlay or an edit of later days is not theirs.
         executor = workflow.scheduler._executor
-        executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code()).resolve())
+        name = getattr(executor, "run_uuid", "")
+        executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code(), name).resolve())
         workflow.config_settings.configfiles = []
 
 
