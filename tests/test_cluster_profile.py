@@ -40,8 +40,26 @@ def test_every_rule_is_submitted_as_suits_it():
     arrays = [name.strip() for name in PROFILE["slurm-array-jobs"].split(",")]
     ways = [*arrays, *PROFILE["groups"], *ALONE]
     assert sorted(ways) == sorted(rules())
-    assert set(PROFILE["set-resources"]) <= set(rules())
     assert PROFILE["group-components"].keys() == set(PROFILE["groups"].values())
+
+
+def with_gpu():
+    texts = [path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
+    blocks = [block for text in texts for block in re.split(r"^(?=rule )", text, flags=re.MULTILINE)[1:]]
+    return {re.match(r"rule (\w+)", block)[1] for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)}
+
+
+def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(tmp_path):
+    assert set(PROFILE["set-resources"]) == with_gpu()
+    text = (ROOT / "slurm/config.yaml").read_text()
+    for line in ("slurm_partition: YOUR_GPU_PARTITION", "gpu_model: a100", "slurm_partition: YOUR_PARTITION"):
+        text = text.replace(f"# {line}", line)
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(text)
+    said = run(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile")).stdout
+    asked = re.findall(r"^ *rule (\w+):\n(?:.*\n)*?.*slurm_partition=(\w+)", said, flags=re.MULTILINE)
+    assert {rule for rule, partition in asked if partition == "YOUR_GPU_PARTITION"} == with_gpu() - {"imagenet_network"}
+    assert {rule for rule, partition in asked if partition == "YOUR_PARTITION"} >= {"spectra", "prepare_dataset", "figure_1"}
 
 
 def resources(text):
@@ -64,13 +82,13 @@ def test_each_attempt_asks_for_as_much_again(tmp_path):
 
 
 def test_gpus_are_asked_for_unless_the_device_is_the_cpu(tmp_path):
-    def with_gpu(*arguments):
+    def planned_with_gpu(*arguments):
         said = resources(run(tmp_path, "all", "--dry-run", "--cores", "2", *arguments).stdout)
         return {rule for rule, (_, _, gpus) in said.items() if gpus}
 
     measuring = {"sensitivity", "shuffled_sensitivity", "sensitivity_over_training"}
-    assert with_gpu() == {"train", "train_ensemble", "ensemble_sensitivity", *measuring}
-    assert with_gpu("--config", "device=cpu") == set()
+    assert planned_with_gpu() == {"train", "train_ensemble", "ensemble_sensitivity", *measuring}
+    assert planned_with_gpu("--config", "device=cpu") == set()
 
 
 def test_memory_grows_with_the_data(tmp_path):

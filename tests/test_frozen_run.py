@@ -1,10 +1,12 @@
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
 
-from relstab.frozen_run import changed_code, discard_frozen, freeze, left_over_jobs
+from relstab.frozen_run import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
 
 from conftest import ROOT
 
@@ -49,6 +51,19 @@ def test_own_code_is_as_it_was_or_named(tmp_path, own):
         code.write("# another text\n")
     assert changed_code(basedir) == [own]
     assert changed_code(ROOT) == []  # outside of a frozen run
+
+
+def test_what_was_edited_while_the_run_was_planned_is_refused(tmp_path):
+    checkout = tmp_path / "checkout"
+    for part in ("workflow", "src", "envs"):
+        shutil.copytree(ROOT / part, checkout / part)
+    shutil.copy2(ROOT / "Snakefile", checkout)
+    planned = time.time()
+    freeze(checkout, tmp_path / "results", CONFIG, planned=planned)
+    (checkout / "Snakefile").touch()
+    with pytest.raises(EditedError, match="Snakefile was edited while the run was being planned: start it again"):
+        freeze(checkout, tmp_path / "other", CONFIG, planned=planned)
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_nothing_is_left(tmp_path):

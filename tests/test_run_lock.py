@@ -89,6 +89,15 @@ def test_a_run_on_another_machine_lives_while_it_gives_signs(tmp_path, locks, re
     assert (tmp_path / ".lock").read_text() == ""
 
 
+def test_a_plan_older_than_what_another_run_made_is_refused(tmp_path):
+    RunLock(tmp_path).release()
+    planned = (tmp_path / ".lock").stat().st_mtime - 1
+    with pytest.raises(FolderInUseError, match="while this one was being planned: start it again"):
+        RunLock(tmp_path, planned)
+    RunLock(tmp_path, planned + 2).release()
+    RunLock(tmp_path / "new", 0).release()  # nobody wrote there
+
+
 def test_signs_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_BEAT", 0.05)
     lock = RunLock(tmp_path)

@@ -1,6 +1,7 @@
 """What a run's jobs do is what was asked for when it began: its code and config, kept in a folder from which the jobs start."""
 
 import json
+import math
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,24 @@ import yaml
 from relstab.own_code import source_digest
 from relstab.storage import COMMIT_FILE, git_commit
 
-__all__ = ["changed_code", "discard_frozen", "freeze", "left_over_jobs"]
+__all__ = ["EditedError", "changed_code", "discard_frozen", "freeze", "left_over_jobs"]
 
 _PREFIX = ".run-"
 _OWN_CODE = "own_code.json"
 _JOB_NAME = "job_name"
 
 
+class EditedError(RuntimeError):
+    """What is to be frozen is no longer what was planned."""
+
+
 def freeze(
-    checkout: str | Path, folder: str | Path, config: Mapping[str, Any], own_code: Sequence[str] = (), job_name: str = ""
+    checkout: str | Path,
+    folder: str | Path,
+    config: Mapping[str, Any],
+    own_code: Sequence[str] = (),
+    job_name: str = "",
+    planned: float = math.inf,
 ) -> Path:
     """Copy what the jobs of a run need, so that it can be edited meanwhile.
 
@@ -34,16 +44,26 @@ def freeze(
         own_code: references ``path/to/file.py:function`` of the config. The files are not copied, since they may import others
             beside them; :func:`changed_code` tells whether they are as they were.
         job_name: of all jobs of this run on the cluster, by which :func:`left_over_jobs` finds them.
+        planned: when the run was planned, seconds since 1970.
 
     Returns:
         The Snakefile of the copy; beside it is config.yaml.
+
+    Raises:
+        EditedError: a file was edited after the run was planned.
     """
     checkout, target = Path(checkout), Path(folder) / f"{_PREFIX}{uuid.uuid4().hex[:12]}"
     partial = target.with_name(f"{target.name}.partial")
     no_caches = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for part in ("workflow", "src", "envs"):
         shutil.copytree(checkout / part, partial / part, ignore=no_caches)
-    shutil.copy(checkout / "Snakefile", partial)
+    shutil.copy2(checkout / "Snakefile", partial)
+    for file in partial.rglob("*"):
+        if file.is_file() and file.stat().st_mtime > planned:
+            shutil.rmtree(partial)
+            raise EditedError(
+                f"{checkout / file.relative_to(partial)} was edited while the run was being planned: start it again"
+            )
     (partial / "src" / "relstab" / COMMIT_FILE).write_text(git_commit())
     (partial / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
     (partial / _OWN_CODE).write_text(json.dumps({reference: source_digest(reference) for reference in own_code}))

@@ -4,6 +4,7 @@ import atexit
 import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import threading
@@ -37,14 +38,17 @@ class RunLock:
     Args:
         folder: of the results; it is made.
 
+        planned: when this run was planned, seconds since 1970: what another run has made since is not in the plan.
+
     Raises:
-        FolderInUseError: another run holds the folder.
+        FolderInUseError: another run holds the folder, or did while this one was planned.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, planned: float = math.inf) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / ".lock"
+        before = self.path.stat().st_mtime if self.path.exists() else 0
         self.note = {"host": socket.gethostname(), "pid": os.getpid(), "run": uuid.uuid4().hex, "since": time.strftime("%F %T")}
         self._file = self.path.open("a+")
         try:
@@ -52,6 +56,8 @@ class RunLock:
             other = self._read()
             if other and self._alive(other, locked):
                 raise FolderInUseError(self._described(other))
+            if before > planned:
+                raise FolderInUseError(f"another run wrote to {self.folder} while this one was being planned: start it again")
             self._write()
             if not locked:
                 # Two that start at the same moment both write; the one whose note stays is the one that runs.
@@ -96,14 +102,19 @@ class RunLock:
         return note if isinstance(note, dict) else {}
 
     def _write(self) -> None:
-        # In place: another name would be another file, whose lock is another lock.
-        self.path.write_text(json.dumps(self.note))
+        # In place: another name would be another file, whose lock is another lock. And at once, for others read it.
+        text = json.dumps(self.note).encode()
+        descriptor = os.open(self.path, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, text, 0)
+            os.ftruncate(descriptor, len(text))
+        finally:
+            os.close(descriptor)
 
     def _alive(self, other: dict[str, Any], locked: bool) -> bool:
         """Whether the run of a note goes on, as far as can be told from here."""
-        if other.get("host") == self.note["host"]:
-            # On one machine a lock that was to be had means that nobody had it.
-            return not locked and psutil.pid_exists(int(other.get("pid", -1)))
+        if other.get("host") == self.note["host"] and (locked or not psutil.pid_exists(int(other.get("pid", -1)))):
+            return False  # on one machine a lock that was to be had means that nobody had it
         # Both times are those of the file server: clocks of machines differ.
         now = self.folder / f".now-{self.note['run']}"
         now.touch()

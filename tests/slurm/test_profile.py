@@ -16,7 +16,7 @@ from .cluster import ACCOUNT, NODES, Cluster, Job, reason_to_skip, start_cluster
 from conftest import ROOT, run
 from test_workflow import assert_same_results
 
-pytestmark = pytest.mark.skipif(bool(reason_to_skip(accounting=True)), reason=reason_to_skip(accounting=True))
+pytestmark = pytest.mark.skipif(bool(reason_to_skip(accounting=False)), reason=reason_to_skip(accounting=False))
 
 SMOKE = "configs/smoke.yaml"
 # Two networks that take long enough to be disturbed, and what they need.
@@ -27,7 +27,7 @@ TWO_NETWORKS = {
     "noise": [0, 10],
     "probes": {"images": 60},
     "seeds": 1,
-    "recipes": {"lenet": {"epochs": 300}},
+    "recipes": {"lenet": {"epochs": 800}},
     "checkpoint_minutes": 0.02,
     "scale_detection": {"simple": dict.fromkeys(("task1_stride1", "task1_strided", "task2_stride1", "task2_strided"))},
 }
@@ -125,12 +125,14 @@ def test_smoke_config(checkout, finished, tmp_path, tmp_path_factory, accounting
 
     Without accounting up to the tables of the deep networks: what is left asks the cluster for nothing else.
     """
+    if reason := reason_to_skip(accounting):
+        pytest.skip(reason)
     targets = ["all"] if accounting else [f"results/smoke/tables/{name}.csv" for name in ("networks", "sensitivity", "spectrum")]
     edit_profile(checkout, slurm_partition="other", **({"slurm_account": ACCOUNT} if accounting else {}))
     with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=accounting, cpus=4) as cluster:
         status, said = output_of(cluster, checkout, "all", "--jobs", "5")
         assert status != 0
-        assert "jobs is 5 and 63 are to be done" in said  # with arrays, it would wait for ever
+        assert re.search(r"jobs is 5 and \d+ jobs are to be done", said)  # with arrays, it would wait for ever
         run_log = tmp_path / "run.log"
         process = start(cluster, checkout, run_log, *targets)
         try:
@@ -147,12 +149,13 @@ def test_smoke_config(checkout, finished, tmp_path, tmp_path_factory, accounting
     assert {job.nodes for job in jobs} == set(NODES)
     assert {job.partition for job in jobs} == {"other"}
     assert {job.account for job in jobs} == {ACCOUNT} or not accounting
-    # Each network was measured in one job; tables and figures are one.
+    # Each network was measured in one job; tables and figures are one of each kind.
     measured = [job for job in jobs if rule_of(job).startswith("measured_")]
-    assert len(measured) == 6 + accounting  # and one on images with two lit pixels
+    assert len(measured) == len([job for job in jobs if rule_of(job) == "train"])
     together = {"shuffled_sensitivity", *(["over_training"] if accounting else [])}
     assert any(all(name in rule_of(job) for name in together) for job in measured)
-    assert len([job for job in jobs if rule_of(job).startswith("tables_")]) == 1
+    for kind in ("tables_", *(("figures_", "scale_tables_", "scale_figures_") if accounting else ())):
+        assert len([job for job in jobs if rule_of(job).startswith(kind)]) == 1
     assert {rule_of(job) for job in jobs if job.task} >= {"noisy_test"}  # others may have become ready one after another
     # What runs networks asked for a GPU, and nothing else did.
     with_gpu = {"train", "train_ensemble", "ensemble_sensitivity"}
@@ -198,38 +201,53 @@ def left_states(cluster: Cluster, numbers: set[str]) -> set[str]:
     return {job.state for job in cluster.jobs() if job.id in numbers}
 
 
+def test_what_runs_out_of_memory_gets_more(checkout, two_networks, tmp_path_factory):
+    file = "results/two/datasets/mnist5k.h5"
+    little = ("--set-resources", "prepare_dataset:mem_mb=200 * attempt ** 3")
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=False, memory_kill=True) as cluster:
+        status, said = output_of(cluster, checkout, file, *little, config=two_networks)
+        assert status == 0, said
+        first, second = sorted(cluster.jobs(), key=lambda job: int(job.id))
+    assert (first.state, memory_of(first)) == ("FAILED", 200)
+    assert (second.state, memory_of(second)) == ("COMPLETED", 1600)
+    assert (checkout / file).exists()
+
+
 def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_networks, undisturbed, tmp_path):
     """Code and config are edited while jobs wait, another run starts, a job is cancelled, a node breaks, the run is killed."""
     cluster = clean_cluster
     log = tmp_path / "run.log"
+    for node in NODES:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     process = start(cluster, checkout, log, TABLE, config=two_networks)
     code = ["Snakefile", "workflow/scripts/train.py", "workflow/rules/networks.smk", "src/relstab/training.py"]
     edited = ["config.yaml", two_networks, *code]
     before = {file: (checkout / file).read_text() for file in edited}
     try:
-        wait_for(lambda: cluster.jobs() or process.poll() is not None, 60, "a job")
-        # Nothing is trained yet. All that follows reads none of this.
+        waiting = wait_for(cluster.jobs, 60, lambda: log.read_text())
+        assert [job.state for job in waiting] == ["PENDING"]
+        status, said = output_of(cluster, checkout, TABLE, config=two_networks)
+        assert status != 0
+        assert f"another run is writing to results/two (process {process.pid} on " in said
+        # Nothing is made yet. All that follows reads none of this.
         (checkout / two_networks).write_text(yaml.safe_dump({**TWO_NETWORKS, "recipes": {"lenet": {"epochs": 3}}}))
         (checkout / "config.yaml").write_text(before["config.yaml"].replace("seed: 0", "seed: 1"))
         for file in code:
             (checkout / file).write_text("raise SystemExit('edited')\n" + before[file])
+        for node in NODES:
+            cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
         both = wait_for(
             lambda: (
                 process.poll() is None
                 and all(checkpoints(checkout, noise) for noise in ("0", "10"))
                 and [training(cluster, noise) for noise in ("0", "10")]
             ),
-            120,
+            300,
             lambda: log.read_text(),
         )
         cancelled, displaced = both
         assert cancelled.nodes != displaced.nodes, "one GPU a node"
-        for file in code:
-            (checkout / file).write_text(before[file])
-        status, said = output_of(cluster, checkout, TABLE, config=two_networks)
-        assert status != 0
-        assert f"another run is writing to results/two (process {process.pid} on " in said
-        assert training(cluster, "0").id == cancelled.id, "the other run touched this one"
+        assert not [job for job in cluster.jobs() if job.state not in ("RUNNING", "COMPLETED")], "the other run touched this one"
         cluster.cancel(cancelled.id)
         cluster.down(displaced.nodes)
         moved = wait_for(lambda: training(cluster, "10"), 60, lambda: log.read_text())
@@ -241,8 +259,7 @@ def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_network
         assert memory_of(again) == 2 * memory_of(cancelled) > 8000, "an attempt more is as much memory more"
         process.kill()
         process.wait()
-        # The edits are those of this run.
-        for file in edited[:2]:
+        for file in edited:
             (checkout / file).write_text(before[file])
         process = start(cluster, checkout, log, TABLE, config=two_networks)
         left = {moved.id, again.id}

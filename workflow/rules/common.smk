@@ -3,13 +3,16 @@
 import copy
 import gc
 import os
-import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import SharedFSUsage
+
+# What is edited later is not what is planned here.
+PLANNED = time.time()
 
 # A plan is millions of objects, most of which stay: looking through them for garbage as often as usual is a twelfth of its time.
 gc.set_threshold(100_000, 20, 100)
@@ -22,10 +25,11 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PY
 from relstab.architectures import ARCHITECTURES, architecture_source
 from relstab.config import IMAGENET, ConfigError, Training, load_config
 from relstab.datasets import IMAGE_FOLDER
-from relstab.frozen_run import changed_code, discard_frozen, freeze, left_over_jobs
+from relstab.frozen_run import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
 from relstab.own_code import source_digest
 from relstab.run_lock import FolderInUseError, RunLock
 from relstab.scale_detection.design import PAIRS, SimpleDesign
+from relstab.slurm_jobs import ClusterError, cancel_jobs, check_arrays, choose_status_command, with_preempted_as_failed
 
 
 def checked_config():
@@ -230,16 +234,36 @@ if changed := changed_code(workflow.basedir):
     raise WorkflowError(f"{changed[0]} was changed since this run began: stop it, and start it again")
 
 
-def check_arrays():
-    """Refuse what would wait for ever: see slurm/config.yaml, slurm-array-jobs."""
-    arrays = getattr(workflow.executor_settings, "array_jobs", None)
-    jobs = workflow.resource_settings.nodes
-    count = len(list(workflow.dag.needrun_jobs()))
-    if arrays and jobs is not None and jobs < count:
-        raise WorkflowError(
-            f"jobs is {jobs} and {count} are to be done: with job arrays, those above it would never be submitted (slurm/config.yaml: "
-            f"jobs: unlimited, or no slurm-array-jobs)"
-        )
+def prepare_slurm(executor):
+    """Where jobs go to SLURM: see that none of them is waited for in vain."""
+    import snakemake_executor_plugin_slurm as plugin
+
+    settings, scheduling = workflow.executor_settings, workflow.scheduling_settings
+    limits = {
+        "jobs": workflow.resource_settings.nodes,
+        "max-jobs-per-timespan": getattr(scheduling.max_jobs_per_timespan, "max_jobs", None),
+        "scheduler-subsample": scheduling.subsample,
+    }
+    executor.array_jobs = check_arrays(
+        [job.rule.name for job in workflow.dag.needrun_jobs()],
+        executor.array_jobs,
+        settings.array_limit,
+        plugin.get_max_array_size(),
+        limits,
+    )
+    if settings.status_command == "squeue":
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+        settings.status_command = choose_status_command(shown.stdout)
+    plugin.query_job_status = with_preempted_as_failed(plugin.query_job_status)
+    # It would look for the account of an earlier job, in a way that never finds one, and fails where there is no sacct.
+    executor._fallback_account_arg = ""
+
+
+def cancel_left_over():
+    """Cancel jobs that are still on the cluster: those of a killed run, or submitted while this one was being stopped."""
+    for name in left_over_jobs(RESULTS):
+        cancel_jobs(name)
+    discard_frozen(RESULTS)
 
 
 onstart:
@@ -247,22 +271,19 @@ onstart:
     # it, so that an interrupted run can be started again as it is, and two runs still cannot write to one folder.
     try:
         # Kept where it outlives this block.
-        workflow.run_lock = RunLock(RESULTS)
-    except FolderInUseError as error:
-        raise WorkflowError(str(error)) from None
-    check_arrays()
-    # What a killed run has left on the cluster would do the same work beside this one.
-    for name in left_over_jobs(RESULTS):
-        print(f"cancelling the jobs that a run which was killed has left: {name}", file=sys.stderr)
-        if shutil.which("scancel"):
-            subprocess.run(["scancel", "--name", name], check=False)
-    discard_frozen(RESULTS)
-    if workflow.non_local_exec and SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage:
-        # Jobs start from a copy of what was asked for, code and config; an overlay or an edit of later days is not theirs.
+        workflow.run_lock = RunLock(RESULTS, PLANNED)
+        cancel_left_over()
         executor = workflow.scheduler._executor
-        name = getattr(executor, "run_uuid", "")
-        executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code(), name).resolve())
-        workflow.config_settings.configfiles = []
+        if hasattr(executor, "array_jobs"):
+            prepare_slurm(executor)
+        shared = SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage
+        if workflow.non_local_exec and shared and not workflow.remote_execution_settings.immediate_submit:
+            # Jobs start from a copy of what was asked for, code and config; an overlay or an edit of later days is not theirs.
+            name = getattr(executor, "run_uuid", "")
+            executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code(), name, PLANNED).resolve())
+            workflow.config_settings.configfiles = []
+    except (ClusterError, FolderInUseError, EditedError) as error:
+        raise WorkflowError(str(error)) from None
 
 
 onsuccess:
@@ -270,4 +291,8 @@ onsuccess:
 
 
 onerror:
-    discard_frozen(RESULTS)
+    try:
+        if hasattr(workflow, "run_lock"):  # or they are another run's
+            cancel_left_over()
+    except ClusterError as error:
+        print(error, file=sys.stderr)
