@@ -91,6 +91,20 @@ def test_gpus_are_asked_for_unless_the_device_is_the_cpu(tmp_path):
     assert planned_with_gpu("--config", "device=cpu") == set()
 
 
+def test_jobs_of_a_killed_run_that_cannot_be_cancelled_are_said_once(tmp_path):
+    """There is no cluster here, and the results come from one."""
+    left = tmp_path / "results/smoke/.run-0123"
+    left.mkdir(parents=True)
+    (left / "job_name").write_text("a-name")
+    file = "results/smoke/tables/scale_detection_samples.csv"
+    first = run(tmp_path, file, "--cores", "1", check=False)
+    assert first.returncode != 0
+    assert "jobs of a run that was killed may still be on the cluster: scancel --name=a-name" in first.stdout + first.stderr
+    assert not (tmp_path / file).exists()
+    run(tmp_path, file, "--cores", "1")
+    assert (tmp_path / file).exists()
+
+
 def test_memory_grows_with_the_data(tmp_path):
     (tmp_path / "results/smoke/datasets").mkdir(parents=True)
     large = tmp_path / "results/smoke/datasets/mnist5k.h5"

@@ -37,7 +37,6 @@ class RunLock:
 
     Args:
         folder: of the results; it is made.
-
         planned: when this run was planned, seconds since 1970: what another run has made since is not in the plan.
 
     Raises:

@@ -261,9 +261,11 @@ def prepare_slurm(executor):
 
 def cancel_left_over():
     """Cancel jobs that are still on the cluster: those of a killed run, or submitted while this one was being stopped."""
-    for name in left_over_jobs(RESULTS):
-        cancel_jobs(name)
-    discard_frozen(RESULTS)
+    try:
+        for name in left_over_jobs(RESULTS):
+            cancel_jobs(name)
+    finally:
+        discard_frozen(RESULTS)  # what could not be cancelled is said once
 
 
 onstart:
