@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 from relstab.seeding import derive_seed, make_generator
 from relstab.storage import open_hdf5, provenance, whole_file, write_hdf5, write_table
+
+from conftest import ROOT
 
 
 def test_a_file_appears_whole_and_replaces_the_old_one(tmp_path):
@@ -132,3 +135,31 @@ def test_seeds_follow_from_identities_alone():
 
 
 SEED = 3792674391316653898
+
+
+def test_the_commit_says_whether_code_was_edited(tmp_path):
+    """Configs are no code, a cluster's partitions least of all."""
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
+    git = ["git", "-C", checkout]
+    # The code of these tests, as the one commit of the checkout.
+    shutil.copy(ROOT / "src/relstab/storage.py", checkout / "src/relstab/storage.py")
+    who = ["-c", "user.name=name", "-c", "user.email=name@example.org"]
+    subprocess.run([*git, *who, "commit", "--quiet", "--all", "--allow-empty", "--message", "code"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def said():
+        ask = "from relstab.storage import git_commit; print(git_commit())"
+        environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+        return subprocess.run(
+            [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert said() == head
+    for config in ("config.yaml", "slurm/config.yaml"):
+        with (checkout / config).open("a") as file:
+            file.write("# edited\n")
+    assert said() == head
+    with (checkout / "workflow/scripts/train.py").open("a") as file:
+        file.write("# edited\n")
+    assert said() == f"{head}-dirty"

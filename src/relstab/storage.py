@@ -54,7 +54,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @functools.lru_cache
 def git_commit() -> str:
-    """Commit of the checkout that this package runs from, with -dirty where it was edited; "unknown" elsewhere."""
+    """Commit of the checkout that this package runs from, with -dirty where its code was edited; "unknown" elsewhere."""
     here = Path(__file__).parent
     if (kept := here / COMMIT_FILE).exists():
         return kept.read_text()
@@ -63,8 +63,12 @@ def git_commit() -> str:
         prefix = subprocess.run([*git, "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True)
         if prefix.stdout.strip() != "src/relstab/":  # installed inside another project's checkout
             return "unknown"
-        command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        # Configs are no code: what they say is kept beside the commit, and where a cluster has its partitions is no matter.
+        code = [str(here.parents[1] / part) for part in ("src", "workflow", "Snakefile")]
+        command = [*git, "status", "--porcelain", "--untracked-files=no", "--", *code]
+        edited = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return f"{commit}-dirty" if edited else commit
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

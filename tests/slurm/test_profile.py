@@ -38,7 +38,7 @@ TABLE = "results/two/tables/networks.csv"
 def clean_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Without accounting."""
     # Four CPUs a node, as the profile has it for a group of jobs, whatever this machine has.
-    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=False, cpus=4) as cluster:
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=False, cpus=4, memory=16000) as cluster:
         yield cluster
 
 
@@ -129,7 +129,7 @@ def test_smoke_config(checkout, finished, tmp_path, tmp_path_factory, accounting
         pytest.skip(reason)
     targets = ["all"] if accounting else [f"results/smoke/tables/{name}.csv" for name in ("networks", "sensitivity", "spectrum")]
     edit_profile(checkout, slurm_partition="other", **({"slurm_account": ACCOUNT} if accounting else {}))
-    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=accounting, cpus=4) as cluster:
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=accounting, cpus=4, memory=16000) as cluster:
         status, said = output_of(cluster, checkout, "all", "--jobs", "5")
         assert status != 0
         assert re.search(r"jobs is 5 and \d+ jobs are to be done", said)  # with arrays, it would wait for ever
