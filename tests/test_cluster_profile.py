@@ -30,9 +30,11 @@ ALONE = {
 }
 
 
+RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+
+
 def rules():
-    texts = [path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
-    names = [name for text in texts for name in re.findall(r"^(?:use rule \w+ as|rule) (\w+)", text, flags=re.MULTILINE)]
+    names = re.findall(r"^(?:use rule \w+ as|rule) (\w+)", RULES, flags=re.MULTILINE)
     return [name for name in names if name not in ("all_figures", "all_tables", "claims")]
 
 
@@ -44,8 +46,7 @@ def test_every_rule_is_submitted_as_suits_it():
 
 
 def with_gpu():
-    texts = [path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
-    blocks = [block for text in texts for block in re.split(r"^(?=rule )", text, flags=re.MULTILINE)[1:]]
+    blocks = re.split(r"^(?=rule )", RULES, flags=re.MULTILINE)[1:]
     return {re.match(r"rule (\w+)", block)[1] for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)}
 
 
