@@ -9,7 +9,8 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path of this checkout, "$(CURDIR)", has a space in it: move it to one without)
 endif
 
-.PHONY: install figures test check format bench schema clean
+
+.PHONY: install figures test test-fast check format bench schema clean
 
 install: .venv/.installed
 
@@ -24,6 +25,10 @@ figures: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Without the tests that run the workflow or a cluster.
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
 
 # Format, lint, types, and whether the JSON schema is that of the models.
 check: install

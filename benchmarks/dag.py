@@ -38,8 +38,8 @@ from snakemake.utils import update_config
 
 import relstab
 from relstab.config import IMAGENET, Config, load_config
-from relstab.imagenet import build_torchvision
 from relstab.scale_detection.design import PAIRS, EnsembleRecipe, SimpleDesign
+from relstab.stages.imagenet import build_torchvision
 
 ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "configs" / "paper.yaml"

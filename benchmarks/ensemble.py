@@ -22,10 +22,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from relstab.allocation import kept_memory
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
+from relstab.training.allocation import kept_memory
 
 HERE = Path(__file__).parent
 TASK = ScaleTask("block", 128, 32)

@@ -1,7 +1,7 @@
 """Preparing a folder of images, beside decoding them alone on the same cores.
 
 - decoding: every file opened, decoded to RGB and made an array, which is thrown away, in as many processes;
-- preparing: `relstab.datasets.prepare_dataset` from the listing of the folder to the finished file: checks, order, labels,
+- preparing: `relstab.data.datasets.prepare_dataset` from the listing of the folder to the finished file: checks, order, labels,
   statistics, HDF5 on the disk.
 
 Both take turns in one process, after one turn that is not counted (it starts the processes and has the files read from the
@@ -24,8 +24,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
-from relstab.datasets import prepare_dataset
-from relstab.image_folder import list_folder
+from relstab.data.datasets import prepare_dataset
+from relstab.data.image_folder import list_folder
 
 CHUNK = 341
 

@@ -38,7 +38,7 @@ def main() -> None:
     results = Path(sys.argv[1])
     cores = int(sys.argv[2]) if len(sys.argv) > 2 else os.cpu_count() or 1
     dynamo = import_seconds("import torch._dynamo", "import torch")
-    vision = import_seconds("import relstab.torchvision", "import torch, relstab.sensitivity")
+    vision = import_seconds("import relstab.architectures.torchvision", "import torch, relstab.sensitivity")
     jobs: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for log in (results / "logs").rglob("*.log"):
         found = re.search(r"^work: ([\d.]+) s$", log.read_text(), re.MULTILINE)

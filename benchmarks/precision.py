@@ -23,10 +23,10 @@ from scipy import stats
 
 import relstab
 from relstab.config import Config, load_config
-from relstab.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
-from relstab.measurement import measure_network
+from relstab.data.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
+from relstab.files.hdf5 import open_hdf5
 from relstab.probes import write_probes
-from relstab.storage import open_hdf5
+from relstab.stages.sensitivity import measure_network
 
 HERE = Path(__file__).parent
 PRECISIONS = ("float32", "bfloat16")

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 import relstab
-from relstab.torchvision import torchvision
+from relstab.architectures.torchvision import torchvision
 
 HERE = Path(__file__).parent
 # Network, image shape, P, runs of floor and relstab, batch sizes of the floor, precisions of the textbook method.

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 import relstab
-from relstab import training
 from relstab.config import Training
-from relstab.datasets import Dataset
-from relstab.training_run import TrainingRun
+from relstab.data.datasets import Dataset
+from relstab.training import train as training
+from relstab.training.run import TrainingRun
 
 
 def seconds_a_step(step: Callable[[], None], device: str, seconds: float, together: int = 1) -> float:

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import relstab
+from relstab.architectures.torchvision import torchvision
 from relstab.config import Training
-from relstab.torchvision import torchvision
 
 from timing import seconds_a_step, seconds_a_training_step, synthetic
 

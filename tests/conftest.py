@@ -1,35 +1,17 @@
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
 from relstab.architectures import ARCHITECTURES
 
+from helpers import Reference, run
+
 # Seeded, and with no say on time: a slow machine is no failure.
 settings.register_profile("relstab", derandomize=True, deadline=None)
 settings.load_profile("relstab")
-
-DATA = Path(__file__).parent / "data"
-ROOT = Path(__file__).parent.parent
-SMOKE = ROOT / "configs" / "smoke.yaml"
-
-
-class Reference:
-    """Numbers of the reference implementation: arrays as float64 tensors, figures as they are."""
-
-    def __init__(self) -> None:
-        self.arrays = np.load(DATA / "reference.npz")
-        self.figures: dict[str, Any] = json.loads((DATA / "reference.json").read_text())
-
-    def __getitem__(self, key: str) -> torch.Tensor:
-        return torch.from_numpy(self.arrays[key])
 
 
 @pytest.fixture(scope="session")
@@ -64,23 +46,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def command(folder, *arguments, config=SMOKE):
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    return [*snakemake, *arguments, "--configfile", str(config)]
-
-
-def run(folder, *arguments, config=SMOKE, check=True):
-    done = subprocess.run(
-        command(folder, *arguments, config=config), cwd=folder, capture_output=True, text=True, timeout=600, check=False
-    )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A folder in which the smoke config ran to its end."""
     folder = tmp_path_factory.mktemp("finished")
     run(folder, "all", "report", "--cores", "2")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that run the workflow or a cluster are slow."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in ("workflow", "slurm"):
+            item.add_marker(pytest.mark.slow)

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from relstab.config import Config, load_config
     from relstab.correlation import bootstrap_log_correlation, log_correlation
     from relstab.diffeomorphism import deform, displacement_field, temperature, temperature_range, typical_displacement
+    from relstab.files.network import load_network, save_network
     from relstab.filter_spectra import filter_spectrum, laplacian_modes
     from relstab.interpolation import warp
     from relstab.noise import add_noise, isotropic_noise
     from relstab.probes import Probes, make_probes
     from relstab.sensitivity import measure_sensitivity
-    from relstab.trained_network import load_network, save_network
-    from relstab.training import train_network
+    from relstab.training.train import train_network
 
 __version__ = "0.1.0"
 
@@ -36,8 +36,8 @@ _MODULES = {
     "noise": ("add_noise", "isotropic_noise"),
     "probes": ("Probes", "make_probes"),
     "sensitivity": ("measure_sensitivity",),
-    "trained_network": ("load_network", "save_network"),
-    "training": ("train_network",),
+    "files.network": ("load_network", "save_network"),
+    "training.train": ("train_network",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relstab.storage import open_hdf5, provenance, write_hdf5
+from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 
 if TYPE_CHECKING:
     from torch import Tensor

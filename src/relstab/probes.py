@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from relstab.datasets import read_noisy_test
+from relstab.data.datasets import read_noisy_test
 from relstab.diffeomorphism import deform_for
+from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.noise import image_norms, isotropic_noise
 from relstab.seeding import make_generator
-from relstab.storage import open_hdf5, provenance, write_hdf5
 
 __all__ = ["VERSIONS", "Probes", "make_probes", "read_probes", "write_probes"]
 
@@ -82,7 +82,7 @@ def write_probes(
 
     Args:
         path: of the HDF5 file.
-        noisy_test: file of :func:`relstab.datasets.write_noisy_test`.
+        noisy_test: file of :func:`relstab.data.datasets.write_noisy_test`.
         number: P, how many images.
         displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
         seed: of the whole run.

@@ -27,12 +27,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
-from relstab.activations import ActivationStore
 from relstab.channel_shuffle import CONVOLUTIONS
+from relstab.files.activations import ActivationStore
+from relstab.files.hdf5 import provenance, write_hdf5
 from relstab.layer_sums import BLOCK, LayerAccumulator, LayerSums, Scratch
 from relstab.max_pooling import separable_max_pooling
 from relstab.probes import Probes
-from relstab.storage import provenance, write_hdf5
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -431,7 +431,7 @@ def measure_sensitivity(
             activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but 3 at least.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
             "raise" a ValueError, or give "nan".
-        keep_activations: HDF5 file to write the representations to, see :class:`relstab.activations.ActivationStore`; it is whole
+        keep_activations: HDF5 file to write the representations to, see :class:`ActivationStore`; it is whole
             or absent. By default they are not kept.
         keep_layers: which of the measured layers are kept, as shell patterns of their names; all by default.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .cluster import ACCOUNT, NODES, Cluster, CommandError, reason_to_skip, start_cluster, wait_for
+from cluster import ACCOUNT, NODES, Cluster, CommandError, reason_to_skip, start_cluster, wait_for
 
 pytestmark = pytest.mark.skipif(bool(reason_to_skip(accounting=False)), reason=reason_to_skip(accounting=False))
 

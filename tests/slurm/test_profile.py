@@ -14,9 +14,8 @@ import pytest
 import torch
 import yaml
 
-from .cluster import ACCOUNT, NODES, Cluster, Job, reason_to_skip, start_cluster, wait_for
-from conftest import ROOT, run
-from test_workflow import assert_same_results
+from cluster import ACCOUNT, NODES, Cluster, Job, reason_to_skip, start_cluster, wait_for
+from helpers import ROOT, assert_same_results, run
 
 pytestmark = pytest.mark.skipif(bool(reason_to_skip(accounting=False)), reason=reason_to_skip(accounting=False))
 
@@ -246,7 +245,7 @@ def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_network
     for node in NODES:
         cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     process = start(cluster, checkout, log, TABLE, config=two_networks)
-    code = ["Snakefile", "workflow/scripts/train.py", "workflow/rules/networks.smk", "src/relstab/training.py"]
+    code = ["Snakefile", "workflow/scripts/train.py", "workflow/rules/networks.smk", "src/relstab/training/train.py"]
     edited = ["config.yaml", two_networks, *code]
     before = {file: (checkout / file).read_text() for file in edited}
     try:

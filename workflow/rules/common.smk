@@ -24,12 +24,12 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PY
 
 from relstab.architectures import ARCHITECTURES, architecture_source
 from relstab.config import IMAGENET, ConfigError, Training, load_config
-from relstab.datasets import IMAGE_FOLDER
-from relstab.frozen_run import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
-from relstab.own_code import source_digest
-from relstab.run_lock import FolderInUseError, RunLock
+from relstab.data.datasets import IMAGE_FOLDER
+from relstab.runs.snapshot import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
+from relstab.architectures.user_code import source_digest
+from relstab.runs.lock import FolderInUseError, RunLock
 from relstab.scale_detection.design import PAIRS, SimpleDesign
-from relstab.slurm_jobs import ClusterError, cancel_jobs, check_arrays, choose_status_command, with_preempted_as_failed
+from relstab.runs.cluster import ClusterError, cancel_jobs, check_arrays, choose_status_command, with_preempted_as_failed
 
 
 def checked_config():

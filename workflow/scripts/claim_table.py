@@ -1,8 +1,8 @@
 """Decide the claims from the tables."""
 
-from relstab.claims import claim_table
-from relstab.storage import write_table
-from relstab.tables import read_tables
+from relstab.files.hdf5 import write_table
+from relstab.tables.claims import claim_table
+from relstab.tables.networks import read_tables
 
 from job import job
 

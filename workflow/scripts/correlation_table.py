@@ -1,7 +1,7 @@
 """Correlate errors and sensitivities over networks."""
 
-from relstab.storage import write_table
-from relstab.tables import correlation_table, read_tables
+from relstab.files.hdf5 import write_table
+from relstab.tables.networks import correlation_table, read_tables
 
 from job import job
 

@@ -1,6 +1,6 @@
 """Measure the simple CNNs of one experiment and activation."""
 
-from relstab.scale_detection.stages import measure_saved_ensemble
+from relstab.stages.scale_detection import measure_saved_ensemble
 
 from job import device, job
 

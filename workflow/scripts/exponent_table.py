@@ -1,8 +1,8 @@
 """Fit exponents of the sensitivities of simple CNNs."""
 
-from relstab.scale_detection.tables import exponent_table
-from relstab.storage import write_table
-from relstab.tables import read_tables
+from relstab.files.hdf5 import write_table
+from relstab.tables.networks import read_tables
+from relstab.tables.scale_detection import exponent_table
 
 from job import job
 

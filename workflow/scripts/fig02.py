@@ -1,8 +1,8 @@
 """Draw figure 2: spatial and channel pooling."""
 
 from relstab.figures import pooling
+from relstab.figures.pooling_illustration import pooling_illustration
 from relstab.figures.style import save_figure, style
-from relstab.pooling_illustration import pooling_illustration
 
 from job import job
 

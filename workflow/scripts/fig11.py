@@ -2,7 +2,7 @@
 
 from relstab.figures import layer_sensitivities
 from relstab.figures.style import save_figure, style
-from relstab.tables import read_tables
+from relstab.tables.networks import read_tables
 
 from job import job
 

@@ -1,6 +1,6 @@
 """Measure networks of homogeneous filters."""
 
-from relstab.scale_detection.stages import measure_homogeneous
+from relstab.stages.scale_detection import measure_homogeneous
 
 from job import job
 

@@ -1,6 +1,6 @@
 """Choose and decode images for torchvision's networks."""
 
-from relstab.imagenet import write_imagenet_images
+from relstab.stages.imagenet import write_imagenet_images
 
 from job import job
 

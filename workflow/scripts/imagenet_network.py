@@ -2,7 +2,7 @@
 
 import contextlib
 
-from relstab.imagenet import read_calibration_images, write_pretrained
+from relstab.stages.imagenet import read_calibration_images, write_pretrained
 
 from job import device, job
 

@@ -1,6 +1,6 @@
 """Perturb images for torchvision's networks."""
 
-from relstab.imagenet import write_imagenet_probes
+from relstab.stages.imagenet import write_imagenet_probes
 
 from job import job
 

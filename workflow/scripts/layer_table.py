@@ -1,7 +1,7 @@
 """Collect what was measured on simple CNNs."""
 
-from relstab.scale_detection.tables import layer_table
-from relstab.storage import write_table
+from relstab.files.hdf5 import write_table
+from relstab.tables.scale_detection import layer_table
 
 from job import job
 

@@ -1,7 +1,7 @@
 """Collect errors of all networks."""
 
-from relstab.storage import write_table
-from relstab.tables import network_table
+from relstab.files.hdf5 import write_table
+from relstab.tables.networks import network_table
 
 from job import job
 

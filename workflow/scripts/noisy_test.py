@@ -1,6 +1,6 @@
 """Write the test images of one noise level."""
 
-from relstab.datasets import read_dataset, write_noisy_test
+from relstab.data.datasets import read_dataset, write_noisy_test
 
 from job import job
 

@@ -1,7 +1,7 @@
 """Collect D, G and R over training."""
 
-from relstab.storage import write_table
-from relstab.tables import over_training_table
+from relstab.files.hdf5 import write_table
+from relstab.tables.networks import over_training_table
 
 from job import job
 

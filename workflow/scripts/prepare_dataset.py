@@ -1,7 +1,7 @@
 """Find, download, decode or make a data set, check it, and write it to HDF5."""
 
-from relstab.datasets import IMAGE_FOLDER, prepare_dataset
-from relstab.published_datasets import PUBLISHED
+from relstab.data.datasets import IMAGE_FOLDER, prepare_dataset
+from relstab.data.published import PUBLISHED
 
 from job import job
 

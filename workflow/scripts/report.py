@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from relstab.storage import whole_file
+from relstab.files.hdf5 import whole_file
 
 from job import job
 

@@ -1,8 +1,8 @@
 """Draw samples of the scale-detection tasks."""
 
+from relstab.files.hdf5 import write_table
 from relstab.scale_detection.samples import sample_table
 from relstab.scale_detection.tasks import ScaleTask
-from relstab.storage import write_table
 
 from job import job
 

@@ -1,6 +1,6 @@
 """Measure D, G and R of every layer of one network."""
 
-from relstab.measurement import measure_network
+from relstab.stages.sensitivity import measure_network
 
 from job import device, job
 

@@ -1,6 +1,6 @@
 """Measure D, G and R of every layer of one network at its snapshots."""
 
-from relstab.measurement import measure_over_training
+from relstab.stages.sensitivity import measure_over_training
 
 from job import device, job
 

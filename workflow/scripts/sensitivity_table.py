@@ -1,7 +1,7 @@
 """Collect D, G and R of all networks."""
 
-from relstab.storage import write_table
-from relstab.tables import sensitivity_table
+from relstab.files.hdf5 import write_table
+from relstab.tables.networks import sensitivity_table
 
 from job import job
 

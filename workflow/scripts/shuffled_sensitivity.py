@@ -1,6 +1,6 @@
 """Measure D, G and R of every layer of one network with shuffled channels."""
 
-from relstab.measurement import measure_shuffled
+from relstab.stages.sensitivity import measure_shuffled
 
 from job import device, job
 

@@ -1,7 +1,7 @@
 """Collect filter spectra of all networks."""
 
-from relstab.storage import write_table
-from relstab.tables import spectrum_table
+from relstab.files.hdf5 import write_table
+from relstab.tables.networks import spectrum_table
 
 from job import job
 

@@ -1,8 +1,8 @@
 """Train one network."""
 
 from relstab.config import Training
-from relstab.datasets import read_dataset, read_noisy_test
-from relstab.training import train_and_save
+from relstab.data.datasets import read_dataset, read_noisy_test
+from relstab.training.train import train_and_save
 
 from job import device, job
 

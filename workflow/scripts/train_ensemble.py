@@ -2,8 +2,8 @@
 
 from relstab.scale_detection.design import SimpleDesign
 from relstab.scale_detection.ensemble_training import EnsembleRecipe
-from relstab.scale_detection.stages import train_and_save_ensemble
 from relstab.scale_detection.tasks import ScaleTask
+from relstab.stages.scale_detection import train_and_save_ensemble
 
 from job import device, job
 

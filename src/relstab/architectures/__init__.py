@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from relstab.architectures.user_code import file_of, load_function, source_digest
 from relstab.nearest import nearest
-from relstab.own_code import file_of, load_function, source_digest
 
 if TYPE_CHECKING:
     from torch import nn

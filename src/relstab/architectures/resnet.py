@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from relstab.architectures.parts import MakeActivation, replace_activations, scaled
-from relstab.torchvision import torchvision
+from relstab.architectures.torchvision import torchvision
 
 
 def build(

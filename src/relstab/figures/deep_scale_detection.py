@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
-from relstab.tables import output_sensitivities
+from relstab.tables.networks import output_sensitivities
 
 __all__ = ["draw"]
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
 from relstab.paper_layers import paper_layers
-from relstab.tables import KEYS, of_learned
+from relstab.tables.networks import KEYS, of_learned
 
 __all__ = ["draw"]
 

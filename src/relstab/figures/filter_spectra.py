@@ -25,7 +25,7 @@ from relstab.figures.style import (
     whole_numbers,
     wrapped,
 )
-from relstab.tables import of_learned
+from relstab.tables.networks import of_learned
 
 __all__ = ["draw", "draw_all", "draw_pretrained"]
 

@@ -17,7 +17,7 @@ from relstab.figures.style import (
     trained_architectures,
 )
 from relstab.paper_layers import paper_layers
-from relstab.tables import KEYS, of_learned
+from relstab.tables.networks import KEYS, of_learned
 
 __all__ = ["draw"]
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from relstab.figures.style import WIDTH, label_of, log_axis, note_empty, trained_architectures
 from relstab.paper_layers import paper_layers
-from relstab.tables import KEYS, error_above_zero, of_learned
+from relstab.tables.networks import KEYS, error_above_zero, of_learned
 
 __all__ = ["draw"]
 

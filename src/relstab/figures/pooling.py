@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from relstab.figures.pooling_illustration import pooling_sensitivities
 from relstab.figures.style import WIDTH, note_empty
-from relstab.pooling_illustration import pooling_sensitivities
 
 __all__ = ["draw"]
 
@@ -84,7 +84,7 @@ def draw(illustration: pd.DataFrame) -> Figure:
     sites on the right.
 
     Args:
-        illustration: from :func:`relstab.pooling_illustration.pooling_illustration`.
+        illustration: from :func:`relstab.figures.pooling_illustration.pooling_illustration`.
     """
     numbers = pooling_sensitivities(illustration)
     figure = plt.figure(figsize=(WIDTH, 4.0))

@@ -145,8 +145,8 @@ def draw(layers: pd.DataFrame, exponents: pd.DataFrame) -> Figure:
     several experiments belong into one panel, it shows the first in the table; those with 1 < s < F are in no panel.
 
     Args:
-        layers: from :func:`relstab.scale_detection.tables.layer_table`.
-        exponents: from :func:`relstab.scale_detection.tables.exponent_table`.
+        layers: from :func:`relstab.tables.scale_detection.layer_table`.
+        exponents: from :func:`relstab.tables.scale_detection.exponent_table`.
     """
     inner = layers[(layers["k"] >= 1) & (layers["k"] <= layers["depth"])]
     figure, axes = plt.subplots(3, 2, figsize=(WIDTH, 7.4))

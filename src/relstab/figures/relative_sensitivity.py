@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from relstab.correlation import log_correlation
 from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
-from relstab.storage import open_hdf5
-from relstab.tables import output_sensitivities
+from relstab.files.hdf5 import open_hdf5
+from relstab.tables.networks import output_sensitivities
 
 __all__ = ["SENSITIVITY_MARKS", "draw", "read_sample"]
 

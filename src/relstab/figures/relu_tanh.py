@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relstab.figures.style import WIDTH, draw_layers, log_axis, note_empty
-from relstab.scale_detection.noise_ratio import LEARNED, noise_ratio, relu_and_tanh
+from relstab.tables.noise_ratio import LEARNED, noise_ratio, relu_and_tanh
 
 __all__ = ["draw"]
 
@@ -28,7 +28,7 @@ def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, 
     sees no more than the scale.
 
     Args:
-        layers: from :func:`relstab.scale_detection.tables.layer_table`.
+        layers: from :func:`relstab.tables.scale_detection.layer_table`.
         confidence, resamples, seed: of the interval.
     """
     options = (confidence, resamples, seed)

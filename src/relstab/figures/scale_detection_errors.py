@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
-from relstab.tables import output_sensitivities
+from relstab.tables.networks import output_sensitivities
 
 __all__ = ["draw"]
 

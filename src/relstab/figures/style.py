@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from relstab.architectures import ARCHITECTURES
-from relstab.storage import whole_file
+from relstab.files.hdf5 import whole_file
 
 __all__ = [
     "INITIAL",

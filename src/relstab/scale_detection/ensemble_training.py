@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from relstab.allocation import kept_memory
-from relstab.checkpoint import Checkpoint, Checkpoints, digest
 from relstab.devices import choose_device, repeatable
-from relstab.keeper import Keeper
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
+from relstab.training.allocation import kept_memory
+from relstab.training.checkpoint import Checkpoint, Checkpoints, digest
+from relstab.training.checkpointer import Keeper
 
 __all__ = ["STATES", "EnsembleRecipe", "TrainedEnsemble", "ensemble_error", "train_ensemble"]
 

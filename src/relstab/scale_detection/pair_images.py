@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
 from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
 from relstab.seeding import derive_seed, make_generator
-from relstab.storage import open_hdf5, provenance, write_hdf5
 
 __all__ = ["read_pairs", "write_pair_dataset", "write_pair_probes"]
 
@@ -21,7 +21,7 @@ def _images(task: ScaleTask, pairs: Pairs) -> NDArray[np.uint8]:
 
 
 def write_pair_dataset(path: str | Path, name: str, task: ScaleTask, train: int, test: int, seed: int = 0) -> None:
-    """Write a balanced choice of pairs as a data set of :func:`relstab.datasets.read_dataset`.
+    """Write a balanced choice of pairs as a data set of :func:`relstab.data.datasets.read_dataset`.
 
     Lit pixels are 255, label 1 is y = +1 and label 0 is y = -1. The mean is 0 and the standard deviation such that normalised
     images have ``task.height`` in their lit pixels. The lit sites are kept beside the images.

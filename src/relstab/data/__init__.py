@@ -1,0 +1,1 @@
+"""Data sets: published ones and folders of images, as arrays."""

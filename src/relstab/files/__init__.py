@@ -1,0 +1,1 @@
+"""The formats of a run's files, each written and read in one module."""

@@ -1,0 +1,143 @@
+"""A trained network as it is kept: weights at initialization, on the way, at best and at the end, with the training history."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from relstab.architectures import ARCHITECTURES, architecture_source, build_model
+from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+
+if TYPE_CHECKING:
+    from relstab.config import Training
+
+__all__ = ["HISTORY", "State", "TrainedNetwork", "copy_state", "load_network", "save_network"]
+
+HISTORY = ("epoch", "learning_rate", "train_loss", "test_error")
+"""Columns of the training history: the epoch from 1, its last rate, mean loss over its batches, test error after it."""
+
+State = dict[str, Tensor]
+
+_ATTRIBUTES = (
+    "dataset", "architecture", "noise", "seed", "image_shape", "classes", "chance_error", "test_images", "precision", "snapshots",
+)  # fmt: skip
+
+
+@dataclass
+class TrainedNetwork:
+    """A network before, during and after training.
+
+    Attributes:
+        dataset, architecture, noise, seed: which network it is, the keys of the tables.
+        image_shape: channels, rows and columns of its images.
+        classes: number of its outputs.
+        recipe: with which it was trained.
+        chance_error: error of guessing the largest class of the test set.
+        test_images: how many the test errors are over.
+        precision: in which products and convolutions were computed in training, "float32" or "bfloat16".
+        states: parameters and buffers: "init", at initialization (with the running statistics of batch norm estimated on training
+            images); "best", at the epoch of best test error; "last", after the last epoch; "epoch3", a snapshot after epoch 3.
+        history: one row an epoch, with the columns of :data:`HISTORY`.
+        checkpoints: folder of its checkpoints, of no use once the network is saved; None where it had none.
+    """
+
+    dataset: str
+    architecture: str
+    noise: float
+    seed: int
+    image_shape: tuple[int, int, int]
+    classes: int
+    recipe: "Training"
+    chance_error: float
+    test_images: int
+    precision: str
+    states: dict[str, State] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    checkpoints: Path | None = None
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Epochs, in order, after which the weights were kept; the last epoch is not among them."""
+        return sorted(int(state.removeprefix("epoch")) for state in self.states if state.startswith("epoch"))
+
+
+def copy_state(model: nn.Module) -> State:
+    """Parameters and buffers of a network as they are now, on the CPU."""
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+
+
+def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0, device: str = "cpu") -> None:
+    """Write a trained network to HDF5: one group of arrays a state, the history, and what made it.
+
+    Args:
+        path: of the HDF5 file.
+        network: from :func:`relstab.train_network`.
+        config_seed: seed of the whole run.
+        device: on which it was trained.
+    """
+    own = architecture_source(network.architecture)
+    parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
+    attributes = {
+        **provenance(parameters, device=device),
+        **{key: getattr(network, key) for key in _ATTRIBUTES},
+        "width": network.recipe.width,
+        "activation": network.recipe.activation or "",
+        "pooling": network.recipe.pooling or "",
+        "parameters_in_order": list(network.states["last"]),
+    }
+    with write_hdf5(path, attributes) as file:
+        for state, tensors in network.states.items():
+            for name, tensor in tensors.items():
+                file[f"{state}/{name}"] = tensor.numpy()
+        for column in HISTORY:
+            file[f"history/{column}"] = [row[column] for row in network.history]
+
+
+def _build(attributes: Mapping[str, Any]) -> nn.Module:
+    """Network of a file, with weights of no meaning."""
+    name = str(attributes["architecture"])
+    if attributes.get("builder") == "torchvision":
+        # Here, because it takes a second to import, and few networks need it.
+        from relstab.stages.imagenet import build_torchvision
+
+        return build_torchvision(name, json.loads(attributes["builder_arguments"]))
+    channels, rows, cols = (int(n) for n in attributes["image_shape"])
+    own = json.loads(attributes["parameters"]).get("own")
+    if own and name in ARCHITECTURES and architecture_source(name).get("source") != own["source"]:
+        raise ValueError(
+            f"{name} was trained with another text of its builder's file than {ARCHITECTURES[name].builder or 'relstab'} has: "
+            f"train it anew, or put the file back as it was"
+        )
+    return build_model(
+        name,
+        (channels, rows, cols),
+        int(attributes["classes"]),
+        float(attributes["width"]),
+        attributes["activation"] or None,
+        attributes["pooling"] or None,
+    )
+
+
+def load_network(path: str | Path, state: str = "last") -> nn.Module:
+    """Network out of a file of :func:`save_network` or :func:`write_pretrained`, on the CPU, in evaluation mode.
+
+    Args:
+        path: of the HDF5 file.
+        state: "init", "best", "last", or one of its snapshots, "epoch3".
+    """
+    with open_hdf5(path) as file:
+        attributes = file.attrs
+        states = ["init", "best", "last", *(f"epoch{epoch}" for epoch in attributes["snapshots"])]
+        if state not in states:
+            raise ValueError(f"state is {state!r}: {path} holds {', '.join(map(repr, states))}")
+        model = _build(attributes)
+        # The dict of the network itself, which knows the versions of its layers: some do not load without.
+        weights = model.state_dict()
+        for name in weights:
+            weights[name] = torch.as_tensor(file[f"{state}/{name}"][()])
+        model.load_state_dict(weights)
+    return model.eval()

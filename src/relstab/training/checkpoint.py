@@ -1,0 +1,149 @@
+"""Checkpoints of a training: whole files, of which the last two are kept, that only the same training continues from."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch import Tensor
+
+from relstab.files.hdf5 import whole_file
+
+__all__ = ["Checkpoint", "Checkpoints", "digest", "discard"]
+
+_KEPT = 2
+
+
+def digest(*tensors: Tensor) -> str:
+    """SHA-256 of what tensors hold, by which a training knows its images again."""
+    content = hashlib.sha256()
+    for tensor in tensors:
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+def discard(folder: Path | None) -> None:
+    """Remove the checkpoints of a training that is saved, and the folder above them unless those of another recipe are in it."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training is at one moment.
+
+    Attributes:
+        tensors: by name; slashes in a name make groups.
+        values: all else, as JSON has it.
+    """
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+    return flat
+
+
+def _described(key: str, there: Any, here: Any) -> str:
+    if "images" in key:  # two digests would say no more
+        return f"other {key}"
+    return f"{key} is {there}, and here {here}"
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own, so that going back to a recipe finds its checkpoints again.
+
+    Args:
+        parent: where the folder is; it is made with the first checkpoint.
+        identity: all that the training depends on, as JSON has it; checkpoints of another one are refused.
+    """
+
+    def __init__(self, parent: str | Path, identity: Mapping[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True)
+        self._identity: dict[str, Any] = json.loads(text)
+        self.folder = Path(parent) / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def save(self, step: int, checkpoint: Checkpoint) -> Path:
+        """Write the checkpoint of one step, and drop those before the last two.
+
+        Raises:
+            OSError: it cannot be written, for want of space for instance; the ones before are as they were.
+        """
+        path = self.folder / f"step{step:010d}.h5"
+        # In memory first: a disk that fills up then fails in a plain write, and not inside HDF5, which may end the process.
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            file.attrs["identity"] = json.dumps(self._identity)
+            file["values"] = json.dumps(checkpoint.values)  # not an attribute, which takes 64 KB at most
+            for name, tensor in checkpoint.tensors.items():
+                # Sums over the content are checked on reading.
+                summed = {"fletcher32": True} if tensor.numel() and tensor.ndim else {}
+                file.create_dataset(f"tensors/{name}", data=tensor.detach().cpu().numpy(), **summed)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+        for old in sorted(self.folder.glob("step*.h5"))[:-_KEPT]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self) -> Checkpoint | None:
+        """The last checkpoint that is whole and of this training; None where there is none.
+
+        Files that cannot be read are renamed to end in ``.broken``, those of another training in ``.refused``; both is said, and
+        so is what distinguishes other trainings whose checkpoints are here.
+        """
+        self._name_others()
+        for path in sorted(self.folder.glob("step*.h5"), reverse=True):
+            try:
+                identity, checkpoint = _read(path)
+            except (OSError, KeyError, ValueError, RuntimeError) as error:
+                self._set_aside(path, "broken", f"cannot be read ({error})")
+                continue
+            if difference := self._difference(identity):
+                self._set_aside(path, "refused", f"is of another training ({difference})")
+                continue
+            return checkpoint
+        return None
+
+    def _difference(self, identity: Mapping[str, Any]) -> str:
+        here, there = _flat(self._identity), _flat(identity)
+        other = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+        return ", ".join(_described(key, there.get(key), here.get(key)) for key in other)
+
+    def _name_others(self) -> None:
+        for folder in sorted(self.folder.parent.glob("*/")):
+            for path in sorted(folder.glob("step*.h5"))[-1:]:
+                with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, locking=False) as file:
+                    if difference := self._difference(json.loads(file.attrs["identity"])):
+                        print(f"the checkpoints in {folder} are of another training ({difference}): kept, not used", flush=True)
+
+    def _set_aside(self, path: Path, suffix: str, why: str) -> None:
+        aside = path.with_suffix(f".{suffix}")
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            path.replace(aside)
+        print(f"the checkpoint {path} {why}: not used, and set aside as {aside.name}", flush=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Checkpoint]:
+    """Identity and content of a checkpoint."""
+    tensors: dict[str, Tensor] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            tensors[name] = torch.as_tensor(item[()])
+
+    with h5py.File(path, locking=False) as file:
+        file["tensors"].visititems(keep)
+        return json.loads(file.attrs["identity"]), Checkpoint(tensors, json.loads(file["values"][()]))

@@ -1,0 +1,85 @@
+"""Keeps a training: a checkpoint every few minutes and at SIGTERM or Ctrl-C, from which it goes on when it is started again."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Protocol
+
+from relstab.training.checkpoint import Checkpoint, Checkpoints
+
+__all__ = ["Keeper", "Run"]
+
+
+class Run(Protocol):
+    """A training that can be kept."""
+
+    @property
+    def step_number(self) -> int:
+        """Steps that are done, which grow from checkpoint to checkpoint."""
+
+    @property
+    def where(self) -> str:
+        """How far it is, in words."""
+
+    def checkpoint(self) -> Checkpoint:
+        """All that the rest of the training depends on."""
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+
+
+class Keeper:
+    """Saves a training every few minutes, and before it is stopped by a signal."""
+
+    def __init__(self, run: Run, checkpoints: Checkpoints, seconds: float) -> None:
+        self.run, self.checkpoints, self.seconds = run, checkpoints, seconds
+        self.last = time.monotonic()
+        self.signal: int | None = None
+
+    def resume(self) -> None:
+        found = self.checkpoints.load()
+        if found is not None:
+            self.run.restore(found)
+            print(f"continued from the checkpoint in {self.run.where}")
+
+    def look(self) -> None:
+        """Called where a training may be saved: after every step, and between the batches of an evaluation."""
+        if self.signal is None and time.monotonic() - self.last < self.seconds:
+            return
+        checkpoint = self.run.checkpoint()
+        try:
+            path = self.checkpoints.save(self.run.step_number, checkpoint)
+        except OSError as error:
+            # The training itself can still end well, and the checkpoint before is as it was.
+            then = "training goes on" if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
+            print(f"no checkpoint could be written in {self.checkpoints.folder} ({error}): {then}", flush=True)
+        else:
+            if self.signal is not None:
+                print(f"stopped by {signal.Signals(self.signal).name}: {path} will be continued from", flush=True)
+        self.last = time.monotonic()
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal is not None:
+            raise SystemExit(128 + self.signal)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, SIGTERM and SIGINT stop the training at the next step; only the main thread can listen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self.signal = number
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.signal is not None:
+            signal.raise_signal(self.signal)  # it came when there was nothing left to save

@@ -1,0 +1,270 @@
+"""One training, step by step: batches, steps, ends of epochs, and its state to and from a checkpoint."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from relstab.data.datasets import Dataset, normalisation, normalise_with
+from relstab.devices import is_out_of_memory, largest_batch
+from relstab.diffeomorphism import deform
+from relstab.files.network import HISTORY, TrainedNetwork, copy_state
+from relstab.noise import add_noise
+from relstab.training.augmentation import crop_and_flip
+from relstab.training.checkpoint import Checkpoint
+from relstab.training.learning_rate import learning_rate
+
+__all__ = ["Epoch", "TrainingRun", "classification_error", "snapshot_epochs"]
+
+
+def snapshot_epochs(epochs: int, count: int) -> list[int]:
+    """``count`` epochs, evenly spaced in their logarithm from 1 to ``epochs``; fewer where they round to the same."""
+    return sorted({round(epoch) for epoch in np.geomspace(1, epochs, count)}) if count else []
+
+
+def classification_error(
+    model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500, between: Callable[[], None] = lambda: None
+) -> float:
+    """Share of images whose largest output is not their label, or, of a network with one output, whose sign is not.
+
+    The network is left in evaluation mode.
+
+    ``between`` is called after every batch.
+    """
+    model.eval()
+    wrong = 0
+    with torch.no_grad():
+        for start in range(0, len(images), batch_size):
+            outputs = model(images[start : start + batch_size])
+            classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+            wrong += int((classes != labels[start : start + batch_size]).sum())
+            between()
+    return wrong / len(images)
+
+
+@dataclass
+class Epoch:
+    """How far an epoch has come.
+
+    Attributes:
+        number: from 1.
+        order: of the training images, [N].
+        position: batches that are done.
+        total: of the losses over the images that are done, on the device.
+    """
+
+    number: int
+    order: Tensor
+    position: int
+    total: Tensor
+
+
+@dataclass
+class TrainingRun:
+    """One training at one moment, with everything that a checkpoint must hold.
+
+    Attributes:
+        network: what is kept of it: states and history so far.
+        dataset: prepared data set.
+        sigma: norm of the noise that training images get afresh at every epoch.
+        device: where it runs.
+        dtype: of products and convolutions, float32 or bfloat16.
+        model, optimizer: as they are now.
+        generator: of orders, crops, flips, diffeomorphisms and noise, on the device.
+        images, labels: the training set on the device, uint8 and int64.
+        test_images, test_labels: normalised and noisy, on the device.
+        lowest: test error so far.
+        epoch: how far it has come.
+        forward: the model, compiled where the recipe says so.
+    """
+
+    network: TrainedNetwork
+    dataset: Dataset
+    sigma: float
+    device: torch.device
+    dtype: torch.dtype
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    lowest: float = math.inf
+    epoch: Epoch = field(init=False)
+    forward: Callable[[Tensor], Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recipe = self.network.recipe
+        self.forward = torch.compile(self.model, dynamic=False) if self.recipe.compile else self.model
+        self.normalisation = normalisation(self.dataset, self.device)
+        # A batch norm cannot be trained on one image: where one is left over, it is left out of the epoch.
+        size = self.recipe.batch_size
+        self.steps_per_epoch = max(1, math.ceil(len(self.images) / size) - (len(self.images) % size == 1))
+        self.begin_epoch(1)
+
+    @property
+    def title(self) -> str:
+        network = self.network
+        return f"{network.architecture}, noise {network.noise:g}, seed {network.seed}"
+
+    def begin_epoch(self, number: int) -> None:
+        order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
+        self.epoch = Epoch(number, order, 0, torch.zeros((), device=self.device))
+
+    @property
+    def step_number(self) -> int:
+        return (self.epoch.number - 1) * self.steps_per_epoch + self.epoch.position
+
+    @property
+    def where(self) -> str:
+        return f"epoch {self.epoch.number}, batch {self.epoch.position} of {self.steps_per_epoch}"
+
+    def batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, augmented, normalised, with fresh noise of norm about sigma, and their labels."""
+        recipe = self.recipe
+        batch = crop_and_flip(self.images[chosen], recipe.crop_padding, recipe.flip, self.generator)
+        batch = normalise_with(batch.contiguous(memory_format=torch.channels_last), *self.normalisation)
+        if recipe.diffeo_displacement:
+            batch = deform(batch, recipe.diffeo_displacement, recipe.diffeo_cutoff, generator=self.generator)
+        batch = add_noise(batch, self.sigma, self.generator)
+        return batch.contiguous(memory_format=torch.channels_last), self.labels[chosen]
+
+    def loss(self, batch: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            outputs = self.forward(batch)
+            if self.recipe.loss == "hinge":
+                return (1 - (2 * target - 1) * outputs[:, 0]).clamp(min=0).mean()
+            return functional.cross_entropy(outputs, target)
+
+    def step(self) -> None:
+        """One step on the next batch of the epoch."""
+        epoch, size = self.epoch, self.recipe.batch_size
+        batch, target = self.batch(epoch.order[epoch.position * size : (epoch.position + 1) * size])
+        rate = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch, target)
+        loss.backward()
+        self.optimizer.step()
+        epoch.total += loss.detach() * len(batch)
+        epoch.position += 1
+
+    def checked_step(self) -> None:
+        """A step, with one clear sentence where the GPU has not enough memory for it."""
+        try:
+            self.step()
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # The rest is done outside: while the exception lives, so do the tensors of its frames.
+        size = self.recipe.batch_size
+
+        def attempt(count: int) -> None:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.loss(*self.batch(self.epoch.order[:count])).backward()
+            self.optimizer.step()  # the moments need memory, too; the run ends here anyway
+
+        fits = largest_batch(attempt, size)
+        advice = f"{fits} images do" if fits else "not even two images do"
+        raise MemoryError(
+            f"{size} images a step do not fit into the memory of {self.device}, {advice} "
+            f"(config: recipes.{self.network.architecture}.batch_size; where jobs share a GPU, jobs_per_gpu)"
+        )
+
+    def check_loss(self) -> float:
+        """Mean loss of the epoch so far; an error where it is not finite."""
+        seen = min(self.epoch.position * self.recipe.batch_size, len(self.images))
+        mean = float(self.epoch.total) / seen
+        if math.isfinite(mean):
+            return mean
+        rate = learning_rate(self.step_number - 1, self.steps_per_epoch, self.recipe)
+        architecture = self.network.architecture
+        raise FloatingPointError(
+            f"the training loss of {architecture} at noise {self.network.noise:g}, seed {self.network.seed}, became {mean} in "
+            f"epoch {self.epoch.number} at learning rate {rate:.3g}: try a lower learning_rate, more warmup_epochs or "
+            f"initialization: he (config: recipes.{architecture})"
+        )
+
+    def end_epoch(self, between: Callable[[], None]) -> dict[str, float]:
+        """Test error, and the weights that are to be kept."""
+        number = self.epoch.number
+        train_loss = self.check_loss()
+        rate = learning_rate(self.step_number - 1, self.steps_per_epoch, self.recipe)
+        # Without gradients, four times as many images fit as in a step.
+        size = min(500, 4 * self.recipe.batch_size)
+        error = classification_error(self.model, self.test_images, self.test_labels, size, between)
+        row = dict(zip(HISTORY, (number, rate, train_loss, error), strict=True))
+        self.network.history.append(row)
+        last = number == self.recipe.epochs
+        if error < self.lowest:
+            self.lowest = error
+            self.network.states["best"] = copy_state(self.model)
+        if last:
+            self.network.states["last"] = copy_state(self.model)
+        elif number in snapshot_epochs(self.recipe.epochs, self.recipe.snapshots):
+            self.network.states[f"epoch{number}"] = copy_state(self.model)
+        return row
+
+    def checkpoint(self) -> Checkpoint:
+        """All that the rest of the training depends on."""
+        self.check_loss()
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for state, kept in self.network.states.items():
+            tensors |= {f"states/{state}/{name}": value for name, value in kept.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in values.items() if value is not None}
+        tensors |= {"order": self.epoch.order, "total": self.epoch.total, "generators/batches": self.generator.get_state()}
+        tensors["generators/cpu"] = torch.get_rng_state()  # of dropout
+        if self.device.type == "cuda":
+            tensors["generators/cuda"] = torch.cuda.get_rng_state(self.device)
+        values = {
+            "epoch": self.epoch.number,
+            "position": self.epoch.position,
+            "lowest": self.lowest if math.isfinite(self.lowest) else None,
+            "history": self.network.history,
+        }
+        return Checkpoint(tensors, values)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}/"
+            return {name.removeprefix(start): value for name, value in checkpoint.tensors.items() if name.startswith(start)}
+
+        self.model.load_state_dict(under("model"))
+        self.network.states = {}
+        for name, value in under("states").items():
+            state, _, entry = name.partition("/")
+            self.network.states.setdefault(state, {})[entry] = value
+        # The order of parameters and buffers is part of a state, and a file has none.
+        order = list(self.model.state_dict())
+        self.network.states = {state: {name: kept[name] for name in order} for state, kept in self.network.states.items()}
+        moments: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for name, value in under("optimizer").items():
+            index, _, entry = name.partition("/")
+            parameter = parameters[int(index)]
+            # The fused optimizers go through memory as it lies: moments must lie there as their parameters do.
+            laid_out = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            moments.setdefault(int(index), {})[entry] = laid_out
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        generators = under("generators")
+        self.generator.set_state(generators["batches"])
+        torch.set_rng_state(generators["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
+        values = checkpoint.values
+        self.network.history = values["history"]
+        self.lowest = math.inf if values["lowest"] is None else values["lowest"]
+        tensors = checkpoint.tensors
+        self.epoch = Epoch(
+            values["epoch"], tensors["order"].to(self.device), values["position"], tensors["total"].to(self.device)
+        )

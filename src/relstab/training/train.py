@@ -1,0 +1,217 @@
+"""Training one network on one data set at one noise level (paper, appendix B).
+
+Cross-entropy, SGD with momentum or Adam, weight decay on parameters with more than one dimension, a cosine schedule. The data set
+lives on the device as uint8 and is augmented, normalised and made noisy there, a batch at a time; images and weights are in
+channels_last, and products and convolutions in bfloat16 where the hardware has it. Checkpoints hold all that the rest of the
+training depends on, so that one that was killed ends, on a CPU, with the weights of one that was not, to the bit.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from relstab.architectures import architecture_source, build_model
+from relstab.batch_norm import estimate_batch_statistics
+from relstab.data.datasets import Dataset, normalise
+from relstab.devices import choose_device, choose_precision, repeatable
+from relstab.files.network import TrainedNetwork, copy_state, save_network
+from relstab.noise import add_noise
+from relstab.seeding import derive_seed, make_generator
+from relstab.training.allocation import kept_memory
+from relstab.training.checkpoint import Checkpoints, digest, discard
+from relstab.training.checkpointer import Keeper
+from relstab.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from relstab.config import Training
+
+__all__ = ["train_and_save", "train_network"]
+
+# Images on which the statistics of batch norm are estimated at initialization.
+_CALIBRATION_IMAGES = 1000
+
+# Changes when a checkpoint means something else to this code.
+_CHECKPOINT_FORMAT = 1
+
+
+def _initialise(model: nn.Module, initialization: str) -> None:
+    """He's normal initialization where it is asked for; torch's own stands already."""
+    if initialization != "he":
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _optimizer(model: nn.Module, recipe: "Training") -> torch.optim.Optimizer:
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+
+
+def train_network(
+    architecture: str,
+    dataset: Dataset,
+    test: tuple[Tensor, Tensor],
+    recipe: "Training",
+    sigma: float,
+    seed: int,
+    config_seed: int = 0,
+    device: str | torch.device = "auto",
+    checkpoints: str | Path | None = None,
+    checkpoint_minutes: float = 3.0,
+) -> TrainedNetwork:
+    """Train one network from a fresh initialization, or from the checkpoint that an earlier call left.
+
+    Args:
+        architecture: name in :data:`relstab.ARCHITECTURES`.
+        dataset: prepared data set; its test images are not used here.
+        test: noisy test images [N, C, n, n], normalised, and their labels [N].
+        recipe: rate, epochs and so on, see :class:`relstab.config.Training`.
+        sigma: norm of the noise that training images get afresh at every epoch.
+        seed: which of the networks of this architecture and noise level.
+        config_seed: seed of the whole run.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        checkpoints: folder for checkpoints; None for none. Those of this training are in a folder of their own in it, named after
+            all that it depends on, which the caller removes when the network is saved (its attribute ``checkpoints``). SIGTERM
+            and Ctrl-C then save before they stop the training.
+        checkpoint_minutes: between two checkpoints.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite.
+        MemoryError: a batch does not fit into the memory of the GPU; the message says which size does.
+    """
+    outputs = dataset.classes
+    if recipe.loss == "hinge":
+        if outputs != 2:
+            raise ValueError(
+                f"loss is 'hinge' (config: training.loss) and {dataset.name} has {outputs} classes: two are wanted, or "
+                f"'cross_entropy'"
+            )
+        outputs = 1
+    place = choose_device(str(device))
+    dtype = choose_precision(recipe.precision, place)
+    identity = (config_seed, dataset.name, architecture, sigma, seed)
+    with (
+        kept_memory() if place.type == "cpu" else contextlib.nullcontext(),
+        repeatable(place),
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+    ):
+        torch.manual_seed(derive_seed("initialization", *identity))
+        model = build_model(architecture, dataset.image_shape, outputs, recipe.width, recipe.activation, recipe.pooling)
+        _initialise(model, recipe.initialization)
+        model = model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images, labels = (torch.from_numpy(part["train"]).to(place) for part in (dataset.images, dataset.labels))
+        test_images, test_labels = (part.to(place) for part in test)
+        calibrated = copy.deepcopy(model)
+        first = normalise(images[:_CALIBRATION_IMAGES], dataset)
+        estimate_batch_statistics(calibrated, add_noise(first, sigma, make_generator("calibration", *identity)))
+        network = TrainedNetwork(
+            dataset=dataset.name,
+            architecture=architecture,
+            noise=sigma,
+            seed=seed,
+            image_shape=dataset.image_shape,
+            classes=outputs,
+            recipe=recipe,
+            chance_error=1 - int(test_labels.bincount().max()) / len(test_labels),
+            test_images=len(test_labels),
+            precision=str(dtype).removeprefix("torch."),
+            states={"init": copy_state(calibrated)},
+        )
+        run = TrainingRun(
+            network=network,
+            dataset=dataset,
+            sigma=sigma,
+            device=place,
+            dtype=dtype,
+            model=model,
+            optimizer=_optimizer(model, recipe),
+            generator=torch.Generator(place).manual_seed(derive_seed("training", *identity)),
+            images=images,
+            labels=labels,
+            test_images=test_images.contiguous(memory_format=torch.channels_last),
+            test_labels=test_labels,
+        )
+        print(f"{run.title}: {len(images)} images on {place} in {network.precision}, {recipe}")
+        if checkpoints is None:
+            _train(run, lambda: None)
+        else:
+            everything = {
+                "format": _CHECKPOINT_FORMAT,
+                "network": dict(zip(("config_seed", "dataset", "architecture", "noise", "seed"), identity, strict=True)),
+                "images": digest(images, labels),
+                "test_images": digest(*test),
+                "recipe": recipe.model_dump(),
+                **architecture_source(architecture),
+                # Rounding in another order is another network after some epochs.
+                "precision": network.precision,
+                "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
+            }
+            keeper = Keeper(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
+            network.checkpoints = keeper.checkpoints.folder
+            with keeper.listening():
+                keeper.resume()
+                _train(run, keeper.look)
+    return network
+
+
+def train_and_save(
+    path: str | Path,
+    architecture: str,
+    dataset: Dataset,
+    test: tuple[Tensor, Tensor],
+    recipe: "Training",
+    sigma: float,
+    seed: int,
+    config_seed: int = 0,
+    device: str | torch.device = "auto",
+    checkpoint_minutes: float = 3.0,
+) -> TrainedNetwork:
+    """:func:`train_network` into a file, with its checkpoints beside it until the file is there.
+
+    Args:
+        path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``.
+        architecture, dataset, test, recipe, sigma, seed, config_seed, device, checkpoint_minutes: as there.
+    """
+    checkpoints = Path(path).with_suffix(".checkpoints")
+    place = choose_device(str(device))
+    network = train_network(architecture, dataset, test, recipe, sigma, seed, config_seed, place, checkpoints, checkpoint_minutes)
+    save_network(path, network, config_seed, str(place))
+    discard(network.checkpoints)
+    return network
+
+
+def _train(run: TrainingRun, look: Callable[[], None]) -> None:
+    """Train to the end from where the run is; ``look`` is called where it may be saved."""
+    epochs = run.recipe.epochs
+    # A bar on a terminal, a line an epoch in a log.
+    with tqdm(total=epochs, initial=run.epoch.number - 1, desc=run.title, unit="epoch", disable=None) as progress:
+        while True:
+            run.model.train()
+            while run.epoch.position < run.steps_per_epoch:
+                run.checked_step()
+                look()
+            row = run.end_epoch(look)
+            progress.update()
+            progress.set_postfix(loss=f"{row['train_loss']:.4f}", test_error=f"{row['test_error']:.4f}")
+            if progress.disable:
+                print("epoch {epoch} of {0}: rate {learning_rate:.3g}, loss {train_loss:.4f}, "
+                      "test error {test_error:.4f}".format(epochs, **row), flush=True)  # fmt: skip
+            if run.epoch.number == epochs:
+                return
+            run.begin_epoch(run.epoch.number + 1)

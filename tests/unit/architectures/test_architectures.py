@@ -1,0 +1,180 @@
+import math
+
+import pytest
+import torch
+import yaml
+
+import relstab
+from relstab.architectures import ACTIVATION_NAMES, ARCHITECTURES, POOLING_NAMES
+from relstab.architectures.parts import ACTIVATIONS
+from relstab.architectures.torchvision import torchvision
+from relstab.batch_norm import estimate_batch_statistics
+from relstab.config import load_config
+from relstab.data.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
+from relstab.data.published import SYSTEM_FASHION_MNIST
+
+from helpers import ROOT
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        # Published for 32 x 32 colour images: 9.23, 9.42, 14.73 and 20.04 M for VGG with batch norm, 11.17, 21.28 and 23.52 M for
+        # ResNet, 23.27 M for the AlexNet of the paper's code, 62,006 for LeNet (61,706 for grey images).
+        ("vgg11_bn", (3, 32, 32), 9_231_114),
+        ("vgg13_bn", (3, 32, 32), 9_416_010),
+        ("vgg16_bn", (3, 32, 32), 14_728_266),
+        ("vgg19_bn", (3, 32, 32), 20_040_522),
+        # Without batch norm, two parameters a channel less.
+        ("vgg11", (3, 32, 32), 9_231_114 - 2 * (64 + 128 + 2 * 256 + 4 * 512)),
+        ("vgg13", (3, 32, 32), 9_416_010 - 2 * (2 * 64 + 2 * 128 + 2 * 256 + 4 * 512)),
+        ("vgg16", (3, 32, 32), 14_728_266 - 2 * (2 * 64 + 2 * 128 + 3 * 256 + 6 * 512)),
+        ("vgg19", (3, 32, 32), 20_040_522 - 2 * (2 * 64 + 2 * 128 + 4 * 256 + 8 * 512)),
+        ("resnet18", (3, 32, 32), 11_173_962),
+        ("resnet34", (3, 32, 32), 21_282_122),
+        ("resnet50", (3, 32, 32), 23_520_842),
+        # 3,599,686 in the version for CIFAR that is widely used, which holds an expansion of 32 channels that it never applies.
+        ("efficientnet_b0", (3, 32, 32), 3_599_686 - 32 * 32 - 2 * 32),
+        ("alexnet", (3, 32, 32), 23_272_266),
+        ("lenet", (3, 32, 32), 62_006),
+        ("lenet", (1, 32, 32), 61_706),
+        ("fc2", (1, 28, 28), 785 * 512 + 513 * 512 + 513 * 10),
+        ("fc4", (1, 28, 28), 785 * 512 + 3 * 513 * 512 + 513 * 10),
+        ("fc6", (3, 32, 32), 3073 * 512 + 5 * 513 * 512 + 513 * 10),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, shape, expected):
+    assert parameters(relstab.build_model(name, shape, 10)) == expected
+
+
+def test_the_blocks_of_efficientnet_are_those_of_torchvision():
+    """With the stem and the read-out of ImageNet taken off both, the parameters are the same."""
+    ours = relstab.build_model("efficientnet_b0", (3, 32, 32), 10)
+    theirs = torchvision.models.efficientnet_b0()
+    assert parameters(theirs) == 5_288_548  # published: 5.3 M
+    for stage in range(1, 8):
+        assert parameters(getattr(ours, f"stage{stage}")) == parameters(theirs.features[stage])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_all_take_small_images(name):
+    full = parameters(relstab.build_model(name, (3, 32, 32), 7))
+    for shape in [(1, 28, 28), (3, 32, 32), (3, 45, 45), (3, 64, 64)]:
+        model = relstab.build_model(name, shape, 7, 0.125).eval()
+        with torch.no_grad():
+            assert model(torch.zeros(2, *shape)).shape == (2, 7)
+        assert parameters(model) < full
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "abs"])
+def test_an_activation_is_that_of_all_layers(name, activation):
+    kinds = {"relu": "ReLU", "tanh": "Tanh", "gelu": "GELU", "abs": "Abs"}
+    layers = relstab.build_model(name, (1, 28, 28), 10, 0.1, activation).modules()
+    found = [type(layer).__name__ for layer in layers if type(layer).__name__ in {*kinds.values(), "SiLU"}]
+    assert set(found) == {kinds[activation]}
+    own = [type(layer).__name__ for layer in relstab.build_model(name, (1, 28, 28), 10, 0.1).modules()]
+    assert len(found) == own.count("SiLU" if name == "efficientnet_b0" else "ReLU")
+
+
+@pytest.mark.parametrize("activation", ACTIVATION_NAMES)
+def test_activations_are_what_their_names_say(activation):
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    expected = {
+        "relu": x.clamp(min=0),
+        "tanh": (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
+        "gelu": x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+        "abs": torch.where(x < 0, -x, x),
+    }
+    torch.testing.assert_close(ACTIVATIONS[activation]()(x.clone()), expected[activation])
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ARCHITECTURES.items() if entry.pooling == "max"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
+def test_pooling_is_a_choice_that_leaves_sizes_and_parameters_as_they_are(name, shape):
+    """Max, average or strides: after each halving the image has the same size, so that the read-out takes the same inputs."""
+    sizes, counts, kinds = set(), set(), []
+    for pooling in POOLING_NAMES:
+        model = relstab.build_model(name, shape, 10, 0.1, pooling=pooling).eval()
+        with torch.no_grad():
+            sizes.add(tuple(model.features(torch.zeros(1, *shape)).shape))
+        counts.add(parameters(model))
+        found = {type(layer).__name__ for layer in model.features.modules()}
+        kinds.append(found & {"MaxPool2d", "AvgPool2d"})
+    assert len(sizes) == len(counts) == 1
+    assert kinds == [{"MaxPool2d"}, {"AvgPool2d"}, set()]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_convolutional_says_whether_there_are_filters(name):
+    filters = [p for p in relstab.build_model(name, (1, 28, 28), 10, 0.1).parameters() if p.ndim == 4]
+    assert bool(filters) == ARCHITECTURES[name].convolutional
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: relstab.build_model("vgg11bn", (1, 28, 28), 10), r"'vgg11bn' is unknown \(nearest: 'vgg11_bn', "),
+        (lambda: relstab.build_model("resnet", (1, 28, 28), 10), r"'resnet' is unknown \(nearest: 'resnet50', 'resnet34', "),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, 0), "width is 0"),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, activation="sin"), "activation is 'sin': one of relu, tanh,"),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, pooling="min"), "pooling is 'min': one of max, average, none"),
+        (lambda: relstab.build_model("resnet18", (1, 28, 28), 10, pooling="max"), "resnet18 has no pooling to replace"),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 0), "classes is 0"),
+        (lambda: relstab.build_model("lenet", (1, 8, 8), 10), "LeNet wants at least 16 x 16"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_batch_statistics_are_those_of_the_images(generator):
+    """One batch: running mean and variance are the (unbiased) ones of the activations, and modes and momenta come back."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Dropout()).double()
+    model.eval()
+    images = 5 * torch.randn(20, 1, 8, 8, dtype=torch.float64, generator=generator) + 2
+    estimate_batch_statistics(model, images)
+    activations = model[0](images).detach().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model[1].running_mean, activations.mean(1), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(model[1].running_var, activations.var(1), rtol=1e-10, atol=0)
+    assert [module.training for module in model] == [False, False, False]
+    assert model[1].momentum == 0.1
+
+
+def test_batch_statistics_average_over_batches_and_leave_out_a_small_rest(generator):
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2)).double()
+    images = torch.randn(25, 2, dtype=torch.float64, generator=generator)
+    estimate_batch_statistics(model, images, batch_size=10)
+    torch.testing.assert_close(model[0].running_mean, images[:20].mean(0), rtol=1e-12, atol=0)
+    expected = (images[:10].var(0) + images[10:20].var(0)) / 2
+    torch.testing.assert_close(model[0].running_var, expected, rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="1 image"):
+        estimate_batch_statistics(model, images[:1])
+
+
+@pytest.fixture(scope="module")
+def two_thousand(tmp_path_factory):
+    """2,000 images of Fashion-MNIST to train and 1,000 to test; of the digits, where it is not installed."""
+    folder = tmp_path_factory.mktemp("images")
+    name = "fashionmnist" if SYSTEM_FASHION_MNIST.exists() else "mnist5k"
+    prepare_dataset(folder / "dataset.h5", name, train_images=2000, test_images=1000)
+    dataset = read_dataset(folder / "dataset.h5")
+    write_noisy_test(folder / "test.h5", dataset, 0.0)
+    return dataset, read_noisy_test(folder / "test.h5")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_all_learn_with_the_recipe_of_the_config(name, two_thousand):
+    """The default config's recipe at an eighth of the width, in small batches and few epochs: below half of chance error."""
+    recipe = load_config(yaml.safe_load((ROOT / "config.yaml").read_text())).training_of(name)
+    # The deep ones learn in fewer epochs than they are slow.
+    epochs = 4 if name in ("resnet34", "resnet50", "efficientnet_b0") else 8
+    small = recipe.model_copy(update={"width": 0.125, "batch_size": 32, "epochs": epochs})
+    network = relstab.train_network(name, *two_thousand, small, 0.0, 0, device="cpu")
+    assert network.chance_error == 0.9
+    assert network.history[-1]["test_error"] < 0.45

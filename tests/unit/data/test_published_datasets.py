@@ -1,0 +1,411 @@
+import functools
+import gzip
+import hashlib
+import io
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.io
+
+from relstab.architectures.torchvision import torchvision
+from relstab.data import published as published_datasets
+from relstab.data.download import download
+from relstab.data.published import PUBLISHED, SYSTEM_FASHION_MNIST
+
+from helpers import Server, closed_url
+
+COUNTS = {"train": 12, "test": 7}
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+def idx(array):
+    header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+class SmallSet:
+    """A published data set of few images, in its true format.
+
+    Attributes:
+        name: in ``PUBLISHED``.
+        parts: its images and labels.
+        packed: contents by the names of the files that are published.
+        unpacked: the same by the names of what is in them, below the folder of data sets.
+    """
+
+    def __init__(self, name, classes, channels, size):
+        rng = np.random.default_rng(list(name.encode()))
+        self.name, self.packed, self.unpacked = name, {}, {}
+        self.parts = {
+            part: (rng.integers(0, 256, (count, channels, size, size), np.uint8), rng.permutation(np.arange(count) % classes))
+            for part, count in COUNTS.items()
+        }
+
+    def put(self, root, form):
+        """Put the files there."""
+        for name, content in (self.packed if form == "packed" else self.unpacked).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+
+    def read(self, root):
+        return PUBLISHED[self.name](root, 0)
+
+    def assert_read(self, root):
+        parts = self.read(root)
+        assert list(parts) == ["train", "test"]
+        for part, (images, labels) in parts.items():
+            assert images.dtype == np.uint8
+            assert labels.dtype == np.int64
+            assert np.array_equal(images, self.parts[part][0])
+            assert np.array_equal(labels, self.parts[part][1])
+
+
+def make_cifar(monkeypatch, server, name):
+    """CIFAR-10 in five training batches, CIFAR-100 in one, with coarse labels beside the fine ones."""
+    ten = name == "cifar10"
+    published = torchvision.datasets.CIFAR10 if ten else torchvision.datasets.CIFAR100
+    small = SmallSet(name, 10 if ten else 100, 3, 32)
+    contents = {}
+    for part, files in (("train", published.train_list), ("test", published.test_list)):
+        images, labels = small.parts[part]
+        for (file, _), rows in zip(files, np.array_split(np.arange(len(images)), len(files)), strict=True):
+            key = "labels" if ten else "fine_labels"
+            batch = {"data": images[rows].reshape(len(rows), -1), key: labels[rows].tolist()}
+            if not ten:
+                batch["coarse_labels"] = [0] * len(rows)
+            contents[file] = pickle.dumps(batch, protocol=2)
+    contents[published.meta["filename"]] = pickle.dumps({published.meta["key"]: [f"class {i}" for i in range(100)]}, protocol=2)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for file, content in contents.items():
+            entry = tarfile.TarInfo(f"{published.base_folder}/{file}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    small.packed = {published.filename: packed.getvalue()}
+    small.unpacked = {f"{published.base_folder}/{file}": content for file, content in contents.items()}
+    for attribute in ("train_list", "test_list"):
+        known = [[file, md5(contents[file])] for file, _ in getattr(published, attribute)]
+        monkeypatch.setattr(published, attribute, known)
+    monkeypatch.setattr(published, "meta", {**published.meta, "md5": md5(contents[published.meta["filename"]])})
+    monkeypatch.setattr(published, "url", f"{server.url}/{published.filename}")
+    monkeypatch.setattr(published, "tgz_md5", md5(packed.getvalue()))
+    return small
+
+
+def make_svhn(monkeypatch, server, name):
+    published = torchvision.datasets.SVHN
+    small = SmallSet(name, 10, 3, 32)
+    known = {}
+    for part, (images, labels) in small.parts.items():
+        file = io.BytesIO()
+        # Published with 1 to 10 for the digits, where 10 is a zero.
+        scipy.io.savemat(file, {"X": images.transpose(2, 3, 1, 0), "y": np.where(labels == 0, 10, labels)[:, None]})
+        filename = published.split_list[part][1]
+        small.packed[filename] = file.getvalue()
+        known[part] = [f"{server.url}/{filename}", filename, md5(file.getvalue())]
+    small.unpacked = {f"SVHN/{filename}": content for filename, content in small.packed.items()}
+    monkeypatch.setattr(published, "split_list", known)
+    return small
+
+
+def make_mnist_like(monkeypatch, server, name):
+    class_name = {"mnist": "MNIST", "fashionmnist": "FashionMNIST"}[name]
+    published = getattr(torchvision.datasets, class_name)
+    small = SmallSet(name, 10, 1, 28)
+    contents = {}
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = small.parts[part]
+        contents |= {f"{prefix}-images-idx3-ubyte": idx(images[:, 0]), f"{prefix}-labels-idx1-ubyte": idx(labels)}
+    small.packed = {f"{file}.gz": gzip.compress(content, mtime=0) for file, content in contents.items()}
+    small.unpacked = {f"{class_name}/raw/{file}": content for file, content in contents.items()}
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    monkeypatch.setattr(published_datasets, "_FASHION_MNIST" if name == "fashionmnist" else "_MNIST", digests)
+    monkeypatch.setattr(published_datasets, "SYSTEM_FASHION_MNIST", published_datasets.Path("/nowhere/at/all"))
+    monkeypatch.setattr(published, "mirrors", [f"{server.url}/"])
+    monkeypatch.setattr(published, "resources", [(file, md5(content)) for file, content in small.packed.items()])
+    return small
+
+
+MAKERS = {
+    "mnist": make_mnist_like,
+    "fashionmnist": make_mnist_like,
+    "cifar10": make_cifar,
+    "cifar100": make_cifar,
+    "svhn": make_svhn,
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(published_datasets, "download", functools.partial(download, attempts=2, wait=0.01))
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def make(monkeypatch, server):
+    """Make a small data set the published one, and serve its files."""
+
+    def make_small(name):
+        small = MAKERS[name](monkeypatch, server, name)
+        server.files |= {f"/{file}": content for file, content in small.packed.items()}
+        return small
+
+    return make_small
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def small(request, make):
+    return make(request.param)
+
+
+def tree(folder):
+    """All that lies in a folder, and when it and the folders in it were changed last."""
+    files = [folder, *folder.rglob("*")]
+    return {file: (file.stat().st_mtime_ns, None if file.is_dir() else file.read_bytes()) for file in files}
+
+
+def test_all_data_sets_are_known():
+    assert set(PUBLISHED) == set(MAKERS)
+
+
+def test_the_module_needs_no_torch():
+    code = "import sys, relstab.data.published; assert not {'torch', 'torchvision', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("form", ["packed", "unpacked"])
+def test_pixels_and_labels_are_read_from_a_folder_that_is_not_written_to(small, server, tmp_path, form):
+    root = tmp_path / "data"
+    small.put(root, form)
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        folder.chmod(0o555)
+    before = tree(root)
+    small.assert_read(root)
+    assert tree(root) == before
+    assert server.requests == []
+
+
+def test_what_is_missing_is_downloaded_once(small, server, tmp_path):
+    root = tmp_path / "data"
+    small.assert_read(root)
+    small.assert_read(root)
+    assert sorted(server.requests) == sorted((f"/{name}", None) for name in small.packed)
+    assert {file.name for file in root.rglob("*") if file.is_file()} == set(small.packed)
+
+
+def test_without_a_folder_the_files_are_in_data(small, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small.put(tmp_path / "data", "packed")
+    small.assert_read(None)
+    small.put(tmp_path / "other", "packed")
+    small.assert_read(published_datasets.Path("other"))
+    assert server.requests == []
+
+
+def test_a_cut_download_is_taken_up(small, server, tmp_path):
+    server.plan += [{"cut": 50}]
+    small.assert_read(tmp_path / "data")
+    assert server.ranges[:2] == [None, "bytes=50-"]
+
+
+def test_a_killed_download_is_taken_up(make, server, tmp_path):
+    small = make("cifar10")
+    (name, content), *_ = small.packed.items()
+    (tmp_path / f"{name}.part").write_bytes(content[:100])
+    small.assert_read(tmp_path)
+    assert server.ranges == ["bytes=100-"]
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_wrong_bytes_from_a_server_are_not_used(small, server, tmp_path):
+    server.files = dict.fromkeys(server.files, b"wrong")
+    with pytest.raises(FileNotFoundError, match=rf"gave 5 bytes with md5 {md5(b'wrong')}, where \w{{32}} is wanted.*data\.root"):
+        small.read(tmp_path / "data")
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize("form", ["packed", "unpacked"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_a_damaged_file_is_named_and_neither_used_nor_replaced(small, server, tmp_path, form, damage):
+    """Each file in its turn."""
+    files = small.packed if form == "packed" else small.unpacked
+    for number, (name, whole) in enumerate(files.items()):
+        root = tmp_path / str(number)
+        small.put(root, form)
+        middle = len(whole) // 2
+        bad = {
+            "cut": whole[:middle],
+            "changed": whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :],
+            "empty": b"",
+        }
+        (root / name).write_bytes(bad[damage])
+        with pytest.raises(ValueError, match="published") as caught:
+            small.read(root)
+        message = str(caught.value)
+        assert message.startswith(f"{root / name} ")
+        assert message.endswith("delete it, or put a whole copy there")
+        assert "\n" not in message
+        assert f"{len(bad[damage]):,} bytes" in message
+        assert any(digest(bad[damage]).hexdigest() in message for digest in (hashlib.md5, hashlib.sha256))
+        assert any(digest in message for digest in wanted_digests(small, name, whole))
+        assert (root / name).read_bytes() == bad[damage]
+    assert server.requests == []
+
+
+def test_a_gzipped_file_that_makes_no_sense_is_named(make, server, tmp_path):
+    small = make("mnist")
+    small.put(tmp_path, "packed")
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[10] = 0xFF  # the header of the first block: of a kind that there is not
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{path} cannot be decompressed \(.*invalid block type; .*put a whole copy there$"):
+        small.read(tmp_path)
+    assert server.requests == []
+
+
+def wanted_digests(small, name, whole):
+    content = small.unpacked.get(f"{'MNIST' if small.name == 'mnist' else 'FashionMNIST'}/raw/{name.removesuffix('.gz')}", whole)
+    return md5(whole), hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_whole_archive_stands_in_for_a_damaged_folder(make, server, tmp_path, capsys, name, damage):
+    small = make(name)
+    small.put(tmp_path, "packed")
+    small.put(tmp_path, "unpacked")
+    broken = tmp_path / list(small.unpacked)[-2]
+    broken.unlink() if damage == "missing" else broken.write_bytes(b"damaged")
+    before = tree(tmp_path)
+    small.assert_read(tmp_path)
+    (archive,) = small.packed
+    fault = "is missing" if damage == "missing" else "does not hold the published data (7 bytes"
+    assert re.search(
+        rf"^{re.escape(f'{broken} {fault}')}.*; {re.escape(str(tmp_path / archive))} is whole, and is used instead$",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+    assert tree(tmp_path) == before
+    (tmp_path / archive).write_bytes(b"damaged too")
+    with pytest.raises(ValueError, match=rf"{archive} does not hold the published data \(11 bytes"):
+        small.read(tmp_path)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_incomplete_folder_is_named(make, server, tmp_path, name):
+    small = make(name)
+    small.put(tmp_path, "unpacked")
+    missing = tmp_path / list(small.unpacked)[1]
+    missing.unlink()
+    with pytest.raises(ValueError, match=rf"{missing} is missing: put a whole copy there, or delete {missing.parent}"):
+        small.read(tmp_path)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist"])
+def test_a_whole_gzipped_file_stands_in_for_a_damaged_plain_one(make, server, tmp_path, capsys, name):
+    small = make(name)
+    small.put(tmp_path, "packed")
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"half")
+    small.assert_read(tmp_path)
+    assert "t10k-images-idx3-ubyte.gz is whole, and is used instead" in capsys.readouterr().err
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist"])
+def test_files_may_lie_in_either_folder_in_either_form(make, server, tmp_path, name):
+    small = make(name)
+    places = [small.unpacked, small.packed]
+    for number, file in enumerate(small.packed):
+        if number == 3:
+            break  # and the last one is downloaded
+        (path,) = (path for path in places[number % 2] if file.removesuffix(".gz") in path)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(places[number % 2][path])
+    small.assert_read(tmp_path)
+    assert server.requests == [(f"/{file}", None)]
+
+
+def test_the_names_that_mnist_and_fashion_mnist_share_do_not_mix_them_up(make, server, tmp_path):
+    both = [make("mnist"), make("fashionmnist")]
+    both[0].put(tmp_path, "unpacked")
+    both[1].put(tmp_path, "unpacked")
+    both[1].put(tmp_path, "packed")
+    for small in both:
+        small.assert_read(tmp_path)
+    # The other's file is not the one that is missing, and nothing is wrong with it.
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").unlink()
+    server.files["/train-images-idx3-ubyte.gz"] = both[0].packed["train-images-idx3-ubyte.gz"]
+    both[0].assert_read(tmp_path)
+    assert [path for path, _ in server.requests] == ["/train-images-idx3-ubyte.gz"]
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").unlink()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"neither"))
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz does not hold the published data"):
+        both[0].read(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(2 * published_datasets._LARGEST)))
+    with pytest.raises(ValueError, match=rf"{published_datasets._LARGEST:,} decompressed"):
+        both[0].read(tmp_path)
+
+
+def test_fashion_mnist_of_the_system_is_used_where_no_folder_is_given(make, server, tmp_path, monkeypatch):
+    """Debian has packed it anew: other archives, with the same in them."""
+    small = make("fashionmnist")
+    system = tmp_path / "system"
+    small.packed = {name: gzip.compress(gzip.decompress(content), 1, mtime=9) for name, content in small.packed.items()}
+    small.put(system, "packed")
+    monkeypatch.setattr(published_datasets, "SYSTEM_FASHION_MNIST", system)
+    monkeypatch.chdir(tmp_path)
+    small.assert_read(None)
+    assert server.requests == []
+    assert [file.name for file in tmp_path.iterdir()] == ["system"]
+    small.assert_read(tmp_path / "data")
+    assert len(server.requests) == 4
+
+
+FILES = {
+    "mnist": "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz",
+    "cifar10": "cifar-10-python.tar.gz, or cifar-10-batches-py, the folder that is in it,",
+    "cifar100": "cifar-100-python.tar.gz, or cifar-100-python, the folder that is in it,",
+    "svhn": "train_32x32.mat and test_32x32.mat",
+}
+TITLES = {"mnist": "MNIST", "fashionmnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
+
+
+def test_without_a_network_the_message_says_what_to_put_where(small, server, tmp_path, monkeypatch):
+    nobody = closed_url()
+    monkeypatch.setattr(server, "url", nobody)
+    MAKERS[small.name](monkeypatch, server, small.name)
+    with pytest.raises(FileNotFoundError) as caught:
+        small.read(tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{TITLES[small.name]} is n")
+    assert f" {tmp_path}" in message
+    assert f"downloading it failed ({tmp_path}" in message
+    assert f"{nobody}/" in message
+    assert "refused" in message
+    files = FILES["mnist" if small.name == "fashionmnist" else small.name]
+    assert re.search(rf"\): put {re.escape(files)} into \S.*\(config\.yaml: data\.root\)", message)
+    assert ("dataset-fashion-mnist" in message) == (small.name == "fashionmnist")
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.skipif(not SYSTEM_FASHION_MNIST.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_the_known_digests_of_fashion_mnist_are_right():
+    assert {
+        name: hashlib.sha256(gzip.decompress((SYSTEM_FASHION_MNIST / f"{name}.gz").read_bytes())).hexdigest()
+        for name in published_datasets._FASHION_MNIST
+    } == published_datasets._FASHION_MNIST

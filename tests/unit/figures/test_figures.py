@@ -1,0 +1,233 @@
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from relstab.architectures import ARCHITECTURES
+from relstab.figures import (
+    error_scatter,
+    filter_spectra,
+    layer_sensitivities,
+    over_training,
+    relative_sensitivity,
+    shuffled_layers,
+)
+from relstab.figures.style import log_axis, mark, save_figure, spread_out, style, wrapped
+from relstab.tables.networks import correlation_table
+
+from helpers import synthetic
+
+
+@pytest.fixture(scope="module")
+def tables():
+    networks, sensitivity, spectrum = synthetic(networks=3, noise=(0.0, 3.0))
+    return networks, sensitivity, spectrum, correlation_table(networks, sensitivity, resamples=100)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(0)
+    probe = {name: rng.normal(size=(1, 8, 8)).astype(np.float32) for name in ("images", "deformed", "noisy")}
+    return probe, {noise: rng.normal(size=(1, 8, 8)).astype(np.float32) for noise in (0.0, 3.0)}
+
+
+def drawn(name, tables, samples):
+    networks, sensitivity, spectrum, correlation = tables
+    with style(8):
+        return {
+            "fig01": lambda: relative_sensitivity.draw(networks, sensitivity, correlation, *samples),
+            "fig03": lambda: shuffled_layers.draw(networks, sensitivity),
+            "fig04": lambda: filter_spectra.draw(networks, spectrum),
+            "fig10": lambda: error_scatter.draw(networks, sensitivity, correlation),
+            "fig11": lambda: layer_sensitivities.draw(networks, sensitivity),
+            "fig12": lambda: filter_spectra.draw_all(networks, spectrum, skips=False),
+            "fig13": lambda: filter_spectra.draw_all(networks, spectrum, skips=True),
+            "fig14": lambda: filter_spectra.draw_pretrained(spectrum),
+            "imagenet_shuffled_layers": lambda: shuffled_layers.draw_pretrained(sensitivity),
+            "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
+        }[name]()
+
+
+NAMES = [
+    "fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13", "fig14", "imagenet_shuffled_layers", "over_training",
+]  # fmt: skip
+
+
+def of_architectures(table, names):
+    """The same rows for each of these architectures."""
+    return pd.concat([table.assign(architecture=name) for name in names], ignore_index=True)
+
+
+def followed(sensitivity):
+    """D, G and R over training: at initialization, after the third and after the tenth epoch, at which D and G are halved."""
+    plain = sensitivity[sensitivity["shuffle"] == "none"]
+    parts = []
+    for epoch, state, scale in ((0, "init", 1), (3, "trained", 1), (10, "trained", 0.5)):
+        rows = plain[plain["state"] == state].drop(columns=["state", "shuffle"])
+        scores = {"epoch": epoch, "test_error": 1 / epoch if epoch else np.nan, "train_loss": 1.0}
+        parts.append(rows.assign(**scores, D=scale * rows["D"], G=scale * rows["G"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_figure_1_shows_error_against_r_on_logarithmic_axes(tables, samples):
+    figure = drawn("fig01", tables, samples)
+    centre = next(ax for ax in figure.axes if ax.get_xlabel().startswith("relative sensitivity"))
+    assert centre.get_xscale() == centre.get_yscale() == "log"
+    (line,) = [line for line in centre.get_lines() if len(line.get_xdata()) == 3]
+    networks = tables[0].query("noise == 0")
+    assert sorted(line.get_ydata()) == pytest.approx(sorted(networks["test_error"]))
+    np.testing.assert_allclose(
+        np.asarray(line.get_ydata(), float), 0.2 * np.sqrt(np.asarray(line.get_xdata(), float)), rtol=1e-10
+    )
+    # Three versions of a sample, and one sample a noise level.
+    assert sum(bool(ax.images) for ax in figure.axes) == 3 + 2
+    right = next(ax for ax in figure.axes if "noise" in ax.get_xlabel())
+    assert [label.get_text() for label in right.get_xticklabels()] == ["0", "3"]
+
+
+def test_figure_3_has_full_and_dashed_lines_of_the_layers_of_the_paper(tables, samples):
+    (ax,) = drawn("fig03", tables, samples).axes
+    lines = [line for line in ax.get_lines() if len(line.get_xdata())]
+    assert sorted(line.get_linestyle() for line in lines) == ["-", "-", "--", "--"]
+    for line in lines:
+        assert list(line.get_xdata()) == [0, 1, 2, 3]
+    trained = next(line for line in lines if line.get_color() == "k" and line.get_linestyle() == "-")
+    rows = tables[1].query("noise == 0 and state == 'trained' and shuffle == 'none' and layer == 'a1'")
+    assert trained.get_ydata()[1] == pytest.approx(rows["R"].mean())
+
+
+def test_figure_4_shows_the_growth_of_each_mode(tables, samples):
+    figure = drawn("fig04", tables, samples)
+    below = next(ax for ax in figure.axes if ax.get_xlabel() == "mode $l$")
+    ratio = next(line for line in below.get_lines() if len(line.get_xdata()) == 2 and line.get_color() != "k")
+    assert ratio.get_ydata()[0] == pytest.approx(2, rel=0.3)
+    assert ratio.get_ydata()[1] == pytest.approx(1, rel=0.3)
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def test_six_of_many_architectures_are_shown_and_the_others_have_figures_of_their_own(tables):
+    networks, sensitivity, spectrum = (of_architectures(table, list(ARCHITECTURES)) for table in tables[:3])
+    assert spread_out(list("abc")) == list("abc")
+    assert spread_out(list("abcdefghijk")) == list("acegik")
+    six = ["FC-2", "LeNet", "VGG13", "VGG13bn", "ResNet18", "EfficientNetB0"]
+    for module, second in ((shuffled_layers, sensitivity), (layer_sensitivities, sensitivity), (filter_spectra, spectrum)):
+        figure = module.draw(networks, second)
+        assert titles(figure) == six
+        plt.close(figure)
+    shown = []
+    for skips, rows in ((False, 3), (True, 1)):
+        figure = filter_spectra.draw_all(networks, spectrum, skips=skips)
+        shown += titles(figure)
+        assert figure.get_size_inches()[1] == pytest.approx(0.2 + 3.7 * rows)
+        plt.close(figure)
+    assert shown == [entry.label for entry in sorted(ARCHITECTURES.values(), key=lambda entry: entry.skips)]
+
+
+@pytest.mark.parametrize(("panels", "grid"), [(0, (1, 1)), (1, (1, 1)), (6, (1, 6)), (7, (2, 4)), (10, (2, 5)), (13, (3, 5))])
+def test_panels_are_wrapped_evenly(panels, grid):
+    assert wrapped(panels) == grid
+
+
+def test_modes_of_large_filters_have_a_logarithmic_axis(tables):
+    small = tables[2].query("noise == 0 and seed == 0")
+    large = small[small["mode"] == 1]
+    large = pd.concat([large.assign(mode=mode, index=2, depth=1.0) for mode in range(1, 122)])
+    both = pd.concat([small.assign(depth=0.5), large])
+    for spectrum, scale, last in ((small, "linear", 2), (both, "log", 121)):
+        figure = filter_spectra.draw_pretrained(spectrum.assign(architecture="resnet18"))
+        below = next(ax for ax in figure.axes if ax.get_xlabel() == "mode $l$")
+        assert below.get_xscale() == scale
+        assert max(line.get_xdata()[-1] for line in below.get_lines() if line.get_color() != "k") == last
+        assert titles(figure) == ["resnet18"]  # as torchvision calls it
+        plt.close(figure)
+
+
+def test_figure_10_has_a_panel_for_each_noise_level_and_sensitivity(tables, samples):
+    figure = drawn("fig10", tables, samples)
+    assert len(figure.axes) == 6
+    assert figure.axes[2].get_title().startswith(r"$\rho = 1.00$")
+    assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in figure.axes)
+
+
+def test_figure_11_shows_d_above_and_g_below(tables, samples):
+    above, below = drawn("fig11", tables, samples).axes
+    assert above.get_ylabel() == "$D_k$"
+    assert below.get_ylabel() == "$G_k$"
+    trained = next(line for line in below.get_lines() if line.get_color() == "k" and len(line.get_xdata()))
+    rows = tables[1].query("noise == 0 and state == 'trained' and shuffle == 'none' and layer == 'output'")
+    assert trained.get_ydata()[-1] == pytest.approx(rows["G"].mean())
+
+
+def test_sensitivities_over_training_are_those_of_the_epochs(tables, samples):
+    figure = drawn("over_training", tables, samples)
+    lowest = tables[1][tables[1]["noise"] == 0]
+    assert len(figure.axes) == 4 * lowest["architecture"].nunique()
+    outputs = lowest.query("layer == 'output' and shuffle == 'none' and architecture == architecture.iloc[0]")
+    means = outputs.groupby("state")["D"].mean()
+    panel = next(ax for ax in figure.axes if ax.get_ylabel() == "$D$")
+    (line,) = [line for line in panel.get_lines() if len(line.get_xdata()) == 3 and np.array_equal(line.get_color(), "k")]
+    assert list(line.get_xdata()) == [0, 3, 10]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [means["init"], means["trained"], means["trained"] / 2])
+    errors = next(ax for ax in figure.axes if ax.get_ylabel().startswith("test error"))
+    (line,) = [line for line in errors.get_lines() if len(line.get_xdata())]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [1 / 3, 1 / 10])
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_tables_give_the_same_files(name, tables, samples, tmp_path):
+    digests = []
+    for attempt in ("a", "b"):
+        paths = [tmp_path / f"{attempt}.{suffix}" for suffix in ("pdf", "png")]
+        with style(8):
+            save_figure(drawn(name, tables, samples), paths, 60)
+        digests.append([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths])
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_in_which_nothing_learned_still_has_its_figures(name, tables, samples, tmp_path):
+    networks, sensitivity, spectrum, correlation = tables
+    failed = networks.assign(learned=False)
+    correlation = correlation.assign(rho=np.nan, low=np.nan, high=np.nan, networks=0)
+    figure = drawn(name, (failed, sensitivity, spectrum, correlation), samples)
+    with style(8):
+        save_figure(figure, [tmp_path / "empty.png"], 50)
+    assert (tmp_path / "empty.png").stat().st_size > 1000
+
+
+def test_a_sample_that_is_not_there_names_the_key(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "probes.h5", "w") as file:
+        for name in ("images", "deformed", "noisy"):
+            file[name] = np.zeros((4, 1, 8, 8), np.float32)
+    assert relative_sensitivity.read_sample(tmp_path / "probes.h5", 3, ["noisy"])["noisy"].shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"example is 4 \(config.yaml: figures.example\), and .*probes.h5 has 4: 0 to 3"):
+        relative_sensitivity.read_sample(tmp_path / "probes.h5", 4)
+
+
+@pytest.mark.parametrize("limits", [(0.011, 0.018), (0.011, 0.05), (0.03, 2.0), (1e-4, 10)])
+def test_logarithmic_axes_have_a_few_plain_numbers(limits):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2], limits)
+    ax.set(yscale="log")
+    log_axis(ax.yaxis)
+    figure.canvas.draw()
+    low, high = ax.get_ylim()
+    labels = [label.get_text() for tick in ax.yaxis.get_major_ticks() if low <= tick.get_loc() <= high for label in [tick.label1]]
+    assert 3 <= len(labels) <= 10
+    assert all(float(label) > 0 for label in labels)
+    plt.close(figure)
+
+
+def test_architectures_can_be_told_apart_in_grey():
+    looks = [mark(name) for name in ARCHITECTURES]
+    assert len({look["marker"] for look in looks}) == len(looks)
+    lightness = sorted(float(np.dot(look["color"], [0.299, 0.587, 0.114])) for look in looks)
+    assert min(pd.Series(lightness).diff().dropna()) > 0.02

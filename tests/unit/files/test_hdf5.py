@@ -1,0 +1,165 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import pandas as pd
+import pytest
+
+from relstab.files.hdf5 import open_hdf5, provenance, whole_file, write_hdf5, write_table
+from relstab.seeding import derive_seed, make_generator
+
+from helpers import ROOT
+
+
+def test_a_file_appears_whole_and_replaces_the_old_one(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    write_table(path, pd.DataFrame({"a": [0.1, 1 / 3]}))
+    assert pd.read_csv(path)["a"].tolist() == [0.1, 1 / 3]
+    with whole_file(path) as temporary:
+        temporary.write_text("other")
+        assert path.read_text() != "other"
+    assert path.read_text() == "other"
+    assert os.listdir(path.parent) == ["table.csv"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "data.h5"
+    with write_hdf5(path, {"version": 1}):
+        pass
+
+    def write_half():
+        with write_hdf5(path, {"version": 2}) as file:
+            file["x"] = [1, 2]
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
+    with open_hdf5(path) as file:
+        assert file.attrs["version"] == 1
+    assert os.listdir(tmp_path) == ["data.h5"]
+
+
+def test_a_killed_writer_leaves_no_file_and_its_remains_go_with_the_next(tmp_path):
+    path = tmp_path / "data.h5"
+    code = f"""
+import time
+from relstab.files.hdf5 import write_hdf5
+with write_hdf5({str(path)!r}, {{}}) as file:
+    file["x"] = list(range(100_000))
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "writing\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert not path.exists()
+    assert len(os.listdir(tmp_path)) == 1
+    with write_hdf5(path, {}) as file:
+        file["x"] = [1]
+    assert os.listdir(tmp_path) == ["data.h5"]
+
+
+def test_a_live_writer_is_left_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as first:
+        first.write_text("first")
+        with whole_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_readers_never_see_a_half_written_file(tmp_path):
+    path = tmp_path / "data.h5"
+    code = f"""
+from relstab.files.hdf5 import write_hdf5
+for value in range(200):
+    with write_hdf5({str(path)!r}, {{"value": value}}) as file:
+        file["x"] = [value] * 1000
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code])
+    seen = set()
+    while writer.poll() is None:
+        if path.exists():
+            with open_hdf5(path) as file:
+                assert set(file["x"][:]) == {file.attrs["value"]}
+                seen.add(int(file.attrs["value"]))
+        time.sleep(0.002)
+    assert writer.returncode == 0
+    assert len(seen) > 3
+
+
+def test_what_is_no_file_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the stage that makes it first"), open_hdf5(tmp_path / "none.h5"):
+        pass
+    (tmp_path / "bad.h5").write_text("no HDF5")
+    with pytest.raises(OSError, match=r"not a readable HDF5 file .* delete it and run again"), open_hdf5(tmp_path / "bad.h5"):
+        pass
+
+
+def test_every_file_says_what_made_it(tmp_path):
+    with write_hdf5(tmp_path / "a.h5", provenance({"rate": 0.1}, seed=4, device="cpu")):
+        pass
+    with h5py.File(tmp_path / "a.h5") as file:
+        attributes = dict(file.attrs)
+    assert json.loads(attributes["parameters"]) == {"rate": 0.1}
+    assert attributes["seed"] == 4
+    assert set(attributes) == {
+        "parameters", "relstab_version", "git_commit", "torch_version", "python_version", "device", "seed",
+    }  # fmt: skip
+
+
+def test_seeds_follow_from_identities_alone():
+    seed = derive_seed("training", 0, "lenet", 10, 1)
+    assert seed == derive_seed("training", 0, "lenet", 10.0, 1)
+    others = {
+        derive_seed("training", 1, "lenet", 10, 1),
+        derive_seed("training", 0, "lenet", 10, 2),
+        derive_seed("training", 0, "fc2", 10, 1),
+        derive_seed("probes", 0, "lenet", 10, 1),
+        derive_seed("training", 0, "lenet", "10", 1),
+    }
+    assert seed not in others
+    assert len(others) == 5
+    # Written down: a change of this number would change every result.
+    assert derive_seed("training", 0, "lenet", 10, 1) == SEED
+    assert make_generator("a", 1).initial_seed() == derive_seed("a", 1)
+
+
+SEED = 3792674391316653898
+
+
+def test_the_commit_says_whether_code_was_edited(tmp_path):
+    """Configs are no code, a cluster's partitions least of all."""
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
+    git = ["git", "-C", checkout]
+    # The code of these tests, as the one commit of the checkout.
+    shutil.copy(ROOT / "src/relstab/files/hdf5.py", checkout / "src/relstab/files/hdf5.py")
+    who = ["-c", "user.name=name", "-c", "user.email=name@example.org"]
+    subprocess.run([*git, *who, "commit", "--quiet", "--all", "--allow-empty", "--message", "code"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def said():
+        ask = "from relstab.files.hdf5 import git_commit; print(git_commit())"
+        environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+        return subprocess.run(
+            [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert said() == head
+    for config in ("config.yaml", "slurm/config.yaml"):
+        with (checkout / config).open("a") as file:
+            file.write("# edited\n")
+    assert said() == head
+    with (checkout / "workflow/scripts/train.py").open("a") as file:
+        file.write("# edited\n")
+    assert said() == f"{head}-dirty"

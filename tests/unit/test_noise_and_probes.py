@@ -1,0 +1,91 @@
+import math
+
+import pytest
+import torch
+
+import relstab
+from relstab.files.hdf5 import write_hdf5
+from relstab.probes import read_probes, write_probes
+
+
+def test_noise_has_the_given_norm_image_by_image(generator):
+    norm = torch.tensor([0.0, 1.0, 7.5], dtype=torch.float64)
+    noise = relstab.isotropic_noise(torch.zeros(3, 2, 5, 5, dtype=torch.float64), norm, generator)
+    torch.testing.assert_close(torch.linalg.vector_norm(noise.flatten(1), dim=1), norm, rtol=1e-13, atol=0)
+
+
+def test_noise_has_no_preferred_direction(generator):
+    """With |eta| = sqrt(d) entries have variance 1 and are uncorrelated; over N = 20,000 images the error is 1 / sqrt(N)."""
+    noise = relstab.isotropic_noise(torch.zeros(20_000, 4, dtype=torch.float64), 2.0, generator)
+    covariance = noise.T @ noise / len(noise)
+    assert (covariance - torch.eye(4, dtype=torch.float64)).abs().max() < 5 / math.sqrt(20_000)
+    assert noise.mean(0).abs().max() < 5 / math.sqrt(20_000)
+
+
+def test_added_noise_has_norm_about_sigma(generator):
+    """|noise|^2 / sigma^2 is chi-squared over d with d = 3072: mean 1, standard deviation sqrt(2 / d) = 0.026; 200 images."""
+    images = torch.rand(200, 3, 32, 32, generator=generator)
+    noise = relstab.add_noise(images, 30.0, generator) - images
+    squares = noise.flatten(1).square().sum(1) / 30**2
+    assert abs(float(squares.mean()) - 1) < 5 * math.sqrt(2 / 3072 / 200)
+    assert relstab.add_noise(images, 0.0) is images
+
+
+def test_probes_have_noise_of_the_deformations_norm(generator):
+    images = torch.rand(5, 3, 16, 16, dtype=torch.float64, generator=generator)
+    probes = relstab.make_probes(images, generator=generator)
+    moved = torch.linalg.vector_norm((probes.deformed - images).flatten(1), dim=1)
+    added = torch.linalg.vector_norm((probes.noisy - images).flatten(1), dim=1)
+    torch.testing.assert_close(added, moved, rtol=1e-12, atol=0)
+    assert (moved > 0).all()
+
+
+def test_large_images_have_noise_of_the_same_norm_too(generator):
+    """150,528 entries in float32: each is rounded in its last place, 6e-8, and their sum not much more."""
+    probes = relstab.make_probes(torch.randn(4, 3, 224, 224, generator=generator), generator=generator)
+    diffeo, noise = ((version - probes.images).double().flatten(1).norm(dim=1) for version in (probes.deformed, probes.noisy))
+    torch.testing.assert_close(noise / diffeo, torch.ones(4, dtype=torch.float64), rtol=0, atol=3e-7)
+
+
+def test_probes_survive_the_disk_and_do_not_depend_on_the_noise_level(tmp_path):
+    paths = {}
+    for sigma in (0, 3):
+        with write_hdf5(tmp_path / f"test{sigma}.h5", {"name": "some"}) as file:
+            file["images"] = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(sigma)).numpy()
+            file["labels"] = torch.zeros(6, dtype=torch.int64).numpy()
+        paths[sigma] = tmp_path / f"probes{sigma}.h5"
+        write_probes(paths[sigma], tmp_path / f"test{sigma}.h5", 4, 1.0, 3, "bilinear", seed=1)
+    first, second = read_probes(paths[0]), read_probes(paths[3])
+    assert len(first) == 4
+    images = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(3))[:4]
+    assert torch.equal(second.images, images)
+    # The same displacement fields: warping the second's images as the first's were gives the second's.
+    direction = [(p.noisy - p.images).flatten(1) for p in (first, second)]
+    cosine = torch.nn.functional.cosine_similarity(*direction)
+    torch.testing.assert_close(cosine, torch.ones(4), rtol=0, atol=1e-5)
+
+
+def test_more_probes_than_images_name_the_key(tmp_path):
+    with write_hdf5(tmp_path / "test.h5", {"name": "some"}) as file:
+        file["images"] = torch.rand(6, 1, 16, 16).numpy()
+        file["labels"] = torch.zeros(6, dtype=torch.int64).numpy()
+    with pytest.raises(ValueError, match=r"7 probes are wanted \(config.yaml: probes.images\), and the test set has 6"):
+        write_probes(tmp_path / "probes.h5", tmp_path / "test.h5", 7, 1.0, 3, "bilinear")
+    assert not (tmp_path / "probes.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: relstab.isotropic_noise(torch.zeros(3, 4), torch.ones(2)), r"norm has shape \(2,\)"),
+        (lambda: relstab.isotropic_noise(torch.zeros(3, 4), -1.0), "negative"),
+        (lambda: relstab.isotropic_noise(torch.zeros(3), 1.0), r"\[N, ...\]"),
+        (lambda: relstab.isotropic_noise(torch.zeros(3, 4, dtype=torch.uint8), 1.0), "uint8"),
+        (lambda: relstab.add_noise(torch.zeros(3, 4), -1.0), "sigma is -1"),
+        (lambda: relstab.Probes(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, 3)), "deformed probes are"),
+        (lambda: relstab.Probes(*[torch.zeros(2, 3, dtype=torch.int64)] * 3), "int64"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

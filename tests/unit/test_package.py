@@ -1,0 +1,122 @@
+"""The package as it is shipped: its names, and files that say the same thing twice."""
+
+import importlib
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+import types
+from importlib.metadata import requires
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import relstab
+from relstab.config import Config, json_schema, load_config
+
+from helpers import ROOT
+
+
+def test_public_names_are_what_they_say_after_every_module_was_imported():
+    for module in pkgutil.walk_packages(relstab.__path__, "relstab."):
+        importlib.import_module(module.name)
+    for name in relstab.__all__:
+        assert not isinstance(getattr(relstab, name), types.ModuleType), name
+    assert set(relstab.__all__) <= set(dir(relstab))
+    with pytest.raises(AttributeError, match="no attribute 'sensitvity'"):
+        _ = relstab.sensitvity
+
+
+@pytest.mark.parametrize(
+    "module", ["relstab.config", "relstab.tables.networks", "relstab.filter_spectra", "relstab.figures.style"]
+)
+def test_what_needs_no_torch_does_not_load_it(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_conda_environment_is_that_of_pyproject():
+    environment = yaml.safe_load((ROOT / "envs/relstab.yaml").read_text())
+    listed = {Requirement(line) for part in environment["dependencies"] if isinstance(part, dict) for line in part["pip"]}
+    wanted = set()
+    for line in requires("relstab") or []:
+        requirement = Requirement(line)
+        extra = re.search(r"extra == [\"'](\w+)[\"']", line)
+        if extra is None or extra[1] == "pipeline":
+            requirement.marker = None
+            wanted.add(requirement)
+    assert listed == wanted
+
+
+def test_the_tested_versions_are_within_the_ranges():
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            pinned[requirement.name.lower()] = str(requirement.specifier).removeprefix("==")
+    for line in requires("relstab") or []:
+        requirement = Requirement(line)
+        if requirement.name != "relstab":
+            assert requirement.specifier.contains(pinned[requirement.name.lower()]), line
+
+
+def test_the_schema_is_that_of_the_models():
+    assert json.loads((ROOT / "configs/schema.json").read_text()) == json.loads(json_schema()), "run `make schema`"
+
+
+def test_every_key_of_the_models_is_in_the_config_with_a_comment():
+    text = (ROOT / "config.yaml").read_text()
+    raw = yaml.safe_load(text)
+    config = load_config(raw)
+    assert set(raw) == set(Config.model_fields)
+    for name in Config.model_fields:
+        section = getattr(config, name)
+        if hasattr(section, "model_fields_set"):
+            assert section.model_fields_set == set(type(section).model_fields), name
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        key = re.match(r"( *)(\w+):", line)
+        in_recipes = number > lines.index("recipes:")
+        if key and len(key[1]) <= 2 and not (in_recipes and key[1] and number < lines.index("probes:")):
+            before = lines[number - 1].strip()
+            in_pair = re.match(r"\w+:", before) and lines[number - 2].strip().startswith("#")
+            assert before.startswith("#") or in_pair or before == "", f"line {number + 1}: {line}"
+
+
+def test_smoke_is_a_valid_overlay():
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "configs/smoke.yaml").read_text())
+    for key, value in overlay.items():
+        raw[key] = {**raw[key], **value} if isinstance(value, dict) else value
+    assert load_config(raw).results == "results/smoke"
+
+
+def test_the_readme_names_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (ROOT / target).exists(), target
+    code = re.search(r"## Layout\n\n```\n(.*?)```", text, re.DOTALL)[1]
+    for name in re.findall(r"^([\w./]+)", code, re.MULTILINE):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"relstab\.(\w+)\(", text):
+        assert name in relstab.__all__, name
+    figures = set(re.findall(r"`(fig\d\d_\w+)`", text))
+    assert figures == set(re.findall(r'"(fig\d\d_\w+)"', (ROOT / "workflow/rules/figures.smk").read_text()))
+
+
+def test_every_rule_has_its_script_and_every_script_its_rule():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    named = set(re.findall(r'"\.\./scripts/(\w+\.py)"', rules))
+    assert named == {path.name for path in (ROOT / "workflow/scripts").glob("*.py")} - {"job.py"}
+    captions = set(re.findall(r'"\.\./report/(\w+\.rst)"', rules))
+    assert captions == {path.name for path in (ROOT / "workflow/report").glob("*.rst")} - {"workflow.rst"}
+
+
+def test_every_rule_has_all_that_a_rule_has():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            if "script:" in rule:
+                for directive in ("output:", "log:", "benchmark:", "threads:", "resources:", "conda:"):
+                    assert directive in rule, f"{path.name}: rule {rule.split(':')[0]} has no {directive}"

@@ -1,0 +1,582 @@
+import copy
+import math
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import relstab
+from relstab.architectures import ARCHITECTURES
+from relstab.architectures.torchvision import torchvision
+from relstab.layer_sums import LayerAccumulator
+from relstab.sensitivity import COLUMNS, accumulate_sums
+from relstab.training.train import _initialise
+
+FIGURES = ["D", "G", "R", "denominator"]
+
+
+def random_probes(count=12, shape=(3, 16, 16), seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return relstab.make_probes(torch.randn(count, *shape, dtype=dtype, generator=generator), generator=generator)
+
+
+def textbook(clean, deformed, noisy):
+    """D, G, R and the denominator by the definition: all P^2 pairs, each image by itself."""
+    clean, deformed, noisy = (f.flatten(1).double() for f in (clean, deformed, noisy))
+    denominator = torch.cdist(clean, clean, compute_mode="donot_use_mm_for_euclid_dist").square().mean()
+    d = (deformed - clean).square().sum(1).mean() / denominator
+    g = (noisy - clean).square().sum(1).mean() / denominator
+    return [float(value) for value in (d, g, d / g, denominator)]
+
+
+@pytest.fixture(scope="module")
+def reference_network(reference):
+    channels = reference.figures["layers"]["channels"]
+    model = nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(2 * channels),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(8 * channels, 10),
+    ).double()
+    prefix = "layers_state/"
+    model.load_state_dict({key.removeprefix(prefix): reference[key] for key in reference.arrays.files if key.startswith(prefix)})
+    return model.eval()
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 48])
+def test_every_layer_is_that_of_the_reference(reference, reference_network, batch_size):
+    probes = relstab.Probes(*(reference[f"layers_x{version}"] for version in ("", "_deformed", "_noisy")))
+    table = relstab.measure_sensitivity(reference_network, probes, batch_size=batch_size)
+    assert list(table.columns) == COLUMNS
+    expected = pd.DataFrame(reference.figures["layers"]["rows"])
+    inner = table.iloc[1:-1].reset_index(drop=True)
+    assert list(inner["layer"]) == list(expected["layer"])
+    assert list(inner["kind"]) == list(expected["kind"])
+    np.testing.assert_allclose(inner[FIGURES].to_numpy(), expected[FIGURES].to_numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_sums_of_a_representation_are_those_of_the_reference(reference, case):
+    clean, perturbed = (reference[f"stability{case}_{name}"].flatten(1) for name in ("f", "f_perturbed"))
+    accumulator = LayerAccumulator("f", "f")
+    accumulator.keep(accumulator.add(torch.cat([clean, perturbed, perturbed])).numpy())
+    sums = accumulator.finish()
+    figures = reference.figures[f"stability{case}"]
+    assert sums.diffeo.mean() == pytest.approx(figures["numerator_mean"], rel=1e-10)
+    assert sums.denominator == pytest.approx(figures["denominator"], rel=1e-10)
+
+
+def test_r_is_one_at_the_input_and_depth_runs_from_0_to_1(reference_network):
+    table = relstab.measure_sensitivity(reference_network, random_probes())
+    first, last = table.iloc[0], table.iloc[-1]
+    assert first["layer"] == "input"
+    assert last["layer"] == "output"
+    assert first["R"] == pytest.approx(1, rel=1e-12)
+    assert first["D"] == pytest.approx(first["G"], rel=1e-12)
+    assert list(table["index"]) == list(range(len(table)))
+    np.testing.assert_allclose(table["depth"], np.linspace(0, 1, len(table)), rtol=1e-15)
+
+
+def assert_agrees_with_the_textbook_method(model, probes, rtol, atol=0.0, **options):
+    """Against activations that are copied in each forward pass before the next layer can change them, and all their pairs."""
+    table = relstab.measure_sensitivity(model, probes, **options)
+    collected: dict[tuple[str, int], list[torch.Tensor]] = {}
+    for version in (probes.images, probes.deformed, probes.noisy):
+        calls: dict[str, int] = {}
+
+        def keep(layer, value, calls=calls):
+            calls[layer] = calls.get(layer, 0) + 1
+            collected.setdefault((layer, calls[layer]), []).append(value.clone())
+
+        leaves = [(layer, module) for layer, module in model.named_modules() if not list(module.children())]
+        handles = [
+            module.register_forward_hook(lambda _, __, output, layer=layer, keep=keep: keep(layer, output))
+            for layer, module in leaves
+        ]
+        with torch.no_grad():
+            keep("input", version)
+            keep("output", model.eval()(version))
+        for handle in handles:
+            handle.remove()
+    expected = {key: textbook(*versions) for key, versions in collected.items() if len(versions[0]) == len(probes)}
+    calls = {}
+    for row in table.to_dict("records"):
+        calls[row["layer"]] = calls.get(row["layer"], 0) + 1
+        values = expected[row["layer"], calls[row["layer"]]]
+        np.testing.assert_allclose([row[figure] for figure in FIGURES], values, rtol=rtol, atol=atol, err_msg=row["layer"])
+    assert len(table) == len(expected)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("batch_size", [5, None])
+def test_every_architecture_agrees_with_the_textbook_method(name, dtype, tolerance, batch_size):
+    model = relstab.build_model(name, (1, 28, 28), 10, 0.1)
+    # From torch's own initialization, VGG19 gives the same for all images, to the last digit of float32.
+    _initialise(model, ARCHITECTURES[name].recipe.get("initialization", "default"))
+    model = model.to(dtype)
+    probes = random_probes(shape=(1, 28, 28), dtype=dtype)
+    relstab.estimate_batch_statistics(model, probes.images)
+    assert_agrees_with_the_textbook_method(model, probes, tolerance, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alexnet", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v3_small", "resnet18", "squeezenet1_1", "swin_t"],
+)
+def test_torchvisions_models_agree_with_the_textbook_method(name):
+    """Shared and in-place activations, concatenations, squeeze and excitation, windows of attention; untrained, so in float64."""
+    options = {"init_weights": False} if name == "googlenet" else {}
+    model = getattr(torchvision.models, name)(weights=None, num_classes=10, **options).double()
+    probes = random_probes(4, (3, 64, 64))
+    relstab.estimate_batch_statistics(model, random_probes(16, (3, 64, 64)).images)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "left out, since they give nothing by image")  # attention within windows
+        warnings.filterwarnings("ignore", "2 batch norms, 'aux1.conv.bn' the first, never saw")  # called in training only
+        assert_agrees_with_the_textbook_method(model, probes, 1e-9, batch_size=3)
+
+
+class ChangesBetween(nn.Module):
+    """A convolution whose output is changed in place before the batch norm takes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x[:, 0] *= 2
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("kind", ["plain", "without weights", "changed between", "changed after", "negative weights"])
+def test_batch_norms_after_convolutions_are_measured_as_they_are(kind):
+    """Their differences are those of the convolution scaled, where nothing happens in between."""
+    if kind == "changed between":
+        model = ChangesBetween().double()
+    else:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=kind != "without weights")).double()
+    probes = random_probes()
+    relstab.estimate_batch_statistics(model, probes.images)
+    norm = model.norm if kind == "changed between" else model[1]
+    if norm.affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    if kind == "changed after":
+        norm.register_forward_hook(lambda _, __, output: output.square())
+    assert_agrees_with_the_textbook_method(model, probes, 1e-11)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_gpu_gives_the_same(name):
+    """In float64, so that only the order of additions differs."""
+    model = relstab.build_model(name, (3, 32, 32), 10, 0.25).double()
+    probes = random_probes(shape=(3, 32, 32))
+    relstab.estimate_batch_statistics(model, probes.images)
+    expected = relstab.measure_sensitivity(model, probes)
+    table = relstab.measure_sensitivity(model.cuda(), probes)
+    numbers = table.columns[2:]
+    np.testing.assert_allclose(table[numbers].to_numpy(float), expected[numbers].to_numpy(float), rtol=1e-8)
+
+
+def test_in_place_activations_do_not_reach_the_layer_before():
+    convolution = nn.Conv2d(3, 4, 3)
+    probes = random_probes()
+    in_place, plain = (nn.Sequential(convolution, nn.ReLU(inplace=flag)).double() for flag in (True, False))
+    pd.testing.assert_frame_equal(
+        relstab.measure_sensitivity(in_place, probes)[FIGURES], relstab.measure_sensitivity(plain, probes)[FIGURES]
+    )
+
+
+def test_every_call_of_a_shared_module_is_a_row():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu).double()
+    table = relstab.measure_sensitivity(model, random_probes(), batch_size=5)
+    assert list(table["layer"]) == ["input", "0", "1", "2", "1", "output"]
+    assert table["D"].iloc[4] == table["D"].iloc[5]
+    assert table["D"].iloc[2] != table["D"].iloc[4]
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x):
+        return {"mean": x.mean((2, 3)), "rest": (x.amax((2, 3)), torch.zeros(len(x), dtype=torch.int64))}
+
+
+def test_outputs_in_tuples_and_dicts_count_together():
+    probes = random_probes()
+    table = relstab.measure_sensitivity(nn.Sequential(TwoOutputs()), probes)
+    versions = [torch.cat([v.mean((2, 3)), v.amax((2, 3))], 1) for v in (probes.images, probes.deformed, probes.noisy)]
+    np.testing.assert_allclose(table[FIGURES].iloc[1], textbook(*versions), rtol=1e-10)
+
+
+def test_batch_norm_that_never_saw_an_image_warns():
+    model = relstab.build_model("vgg11_bn", (3, 16, 16), 10, 0.1).double()
+    with pytest.warns(UserWarning, match="8 batch norms, 'features.1' the first, never saw an image"):
+        relstab.measure_sensitivity(model, random_probes())
+    relstab.estimate_batch_statistics(model, random_probes().images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relstab.measure_sensitivity(model, random_probes())
+
+
+def test_modules_may_be_called_input_and_output():
+    model = nn.Sequential()
+    model.add_module("input", nn.Conv2d(3, 4, 3))
+    model.add_module("output", nn.Flatten())
+    model.add_module("last", nn.Tanh())
+    table = relstab.measure_sensitivity(model.double(), random_probes())
+    assert list(zip(table["layer"], table["kind"], strict=True)) == [
+        ("input", "input"), ("input", "Conv2d"), ("output", "Flatten"), ("last", "Tanh"), ("output", "output"),
+    ]  # fmt: skip
+    assert table["R"].iloc[0] == pytest.approx(1)
+    assert table["R"].iloc[1] != pytest.approx(1)
+
+
+class WithPositions(nn.Module):
+    """Leaves that give nothing by image: an embedding of positions, and the state of an LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Embedding(16, 16)
+        self.rows = nn.LSTM(16, 5, batch_first=True)
+        self.read_out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        sequence, _ = self.rows(x.mean(1) + self.positions(torch.arange(16)))
+        return self.read_out(sequence[:, -1])
+
+
+def test_leaves_that_give_nothing_by_image_are_left_out_with_a_warning():
+    model = WithPositions().double()
+    with pytest.warns(UserWarning, match="left out, since they give nothing by image in every batch: positions, rows"):
+        table = relstab.measure_sensitivity(model, random_probes())
+    assert list(table["layer"]) == ["input", "read_out", "output"]
+    with pytest.raises(ValueError, match=r"layer 'positions' gave a tensor of shape \(16, 16\) for 9 images"):
+        relstab.measure_sensitivity(model, random_probes(), layers=["positions"])
+
+
+def test_the_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU()).double()
+    model(random_probes().images)  # running statistics of its own
+    model.train()
+    model[1].eval()
+    before = copy.deepcopy(model.state_dict())
+    relstab.measure_sensitivity(model, random_probes())
+    with pytest.raises(ValueError, match="NaN"):
+        relstab.measure_sensitivity(model, relstab.Probes(*[torch.full((3, 3, 8, 8), math.nan, dtype=torch.float64)] * 3))
+    assert [module.training for module in model] == [True, False, True, True]
+    assert not any(module._forward_hooks for module in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_batches_of_probes_are_one_set(reference_network):
+    probes = random_probes(10)
+    whole = relstab.measure_sensitivity(reference_network, probes)
+    parts = relstab.measure_sensitivity(reference_network, iter([probes[:4], probes[4:]]))
+    np.testing.assert_allclose(parts[FIGURES].to_numpy(), whole[FIGURES].to_numpy(), rtol=1e-12)
+
+
+def test_layers_can_be_chosen(reference_network):
+    table = relstab.measure_sensitivity(reference_network, random_probes(), layers=["7", "output", "1"])
+    assert list(table["layer"]) == ["1", "7", "output"]
+    with pytest.raises(ValueError, match=r"layer 'classifer' is not a module .* nearest is 'classifier'"):
+        relstab.measure_sensitivity(relstab.build_model("lenet", (3, 16, 16), 10), random_probes(), layers=["classifer"])
+
+
+@settings(max_examples=25)
+@given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 10_000))
+def test_scaling_and_rotating_a_representation_changes_nothing(scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(3, 8, 6, dtype=torch.float64, generator=generator)  # versions, images, features
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=generator))
+    shift = torch.randn(6, dtype=torch.float64, generator=generator)
+    tables = [relstab.measure_sensitivity(nn.Identity(), relstab.Probes(*f)) for f in (base, scale * base @ rotation + shift)]
+    columns = ["D", "G", "R", "D_sem", "G_sem", "R_sem"]
+    np.testing.assert_allclose(tables[1][columns].to_numpy(), tables[0][columns].to_numpy(), rtol=1e-8)
+
+
+def test_a_linear_network_has_its_closed_form(generator):
+    """f = W x and eta = e z with z standard normal: G = e^2 |W|^2 / (2 tr(W C W')), with C the covariance of x.
+
+    Numerator and denominator are means over 4,000 images of squares of relative spread at most sqrt(2): 4 standard errors of
+    their ratio are at most 4 * 2 / sqrt(4000) = 0.13.
+    """
+    weight = torch.randn(5, 20, dtype=torch.float64, generator=generator)
+    factor = torch.randn(20, 20, dtype=torch.float64, generator=generator) / 4
+    images = torch.randn(4000, 20, dtype=torch.float64, generator=generator) @ factor
+    noisy = images + 0.3 * torch.randn(4000, 20, dtype=torch.float64, generator=generator)
+    model = nn.Linear(20, 5, bias=False).double()
+    model.weight.data = weight
+    table = relstab.measure_sensitivity(model, relstab.Probes(images, noisy, noisy), layers=["output"])
+    expected = 0.3**2 * weight.square().sum() / (2 * torch.trace(weight @ factor.T @ factor @ weight.T))
+    assert table["G"].iloc[0] == pytest.approx(float(expected), rel=0.13)
+
+
+def test_circular_convolutions_and_global_pooling_ignore_whole_shifts(generator):
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).double()
+    images = torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator)
+    noisy = images + torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator)
+    table = relstab.measure_sensitivity(model, relstab.Probes(images, images.roll((2, 3), (2, 3)), noisy))
+    assert table["D"].iloc[0] > 0.1
+    assert table["D"].iloc[-1] < 1e-25
+
+
+def _jackknife(clean, deformed, noisy):
+    """Standard errors of D, G and R by leaving out one image at a time, from the definition."""
+    count = len(clean)
+    values = []
+    for left_out in range(count):
+        keep = [i for i in range(count) if i != left_out]
+        d, g, r, _ = textbook(clean[keep], deformed[keep], noisy[keep])
+        values.append((d, g, r))
+    values = np.array(values)
+    return np.sqrt((count - 1) / count * np.square(values - values.mean(0)).sum(0))
+
+
+def measured_errors(probes, **options):
+    return relstab.measure_sensitivity(nn.Identity(), probes, **options)[["D_sem", "G_sem", "R_sem"]].iloc[0]
+
+
+@pytest.mark.parametrize("batch_size", [7, 25, 100, None])
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_standard_errors_agree_with_the_jackknife(generator, batch_size, mean):
+    """The two differ at the order 1 / P, and by the running mean of the spread: within 4% at P = 100 (1% to 3% here).
+
+    The mean of 30 takes distances from the mean, 0 from the origin.
+    """
+    clean, one, two = torch.randn(3, 100, 15, dtype=torch.float64, generator=generator)
+    clean = clean + mean
+    size = torch.rand(100, 1, dtype=torch.float64, generator=generator)
+    deformed, noisy = clean + size * one, clean + 2 * size * two
+    measured = measured_errors(relstab.Probes(clean, deformed, noisy), batch_size=batch_size)
+    np.testing.assert_allclose(measured, _jackknife(clean, deformed, noisy), rtol=0.04)
+
+
+def test_images_sorted_by_class_have_the_same_standard_errors(generator):
+    """Ten classes far apart, one after the other, in batches of one class: the mean so far would be far from the mean of all."""
+    centres = 3 * torch.randn(10, 15, dtype=torch.float64, generator=generator)
+    scale = torch.linspace(0.5, 2, 10, dtype=torch.float64).repeat_interleave(20)[:, None]
+    clean = centres.repeat_interleave(20, 0) + torch.randn(200, 15, dtype=torch.float64, generator=generator)
+    one, two = torch.randn(2, 200, 15, dtype=torch.float64, generator=generator)
+    probes = relstab.Probes(clean, clean + scale * one, clean + two / scale)
+    np.testing.assert_allclose(
+        measured_errors(probes, batch_size=20), _jackknife(probes.images, probes.deformed, probes.noisy), rtol=0.04
+    )
+
+
+def test_standard_errors_of_many_dimensions_do_not_see_the_batches(generator):
+    """In 5,000 dimensions all images are equally far apart; a mean of n images adds variance / n to each distance."""
+    clean, one, two = torch.randn(3, 60, 5000, dtype=torch.float64, generator=generator)
+    probes = relstab.Probes(clean, clean + one, clean + two)
+    whole = measured_errors(probes, batch_size=60)
+    np.testing.assert_allclose(measured_errors(probes, batch_size=4), whole, rtol=0.1)
+    np.testing.assert_allclose(whole, _jackknife(probes.images, probes.deformed, probes.noisy), rtol=0.04)
+
+
+@pytest.mark.parametrize("batch_size", [50, None])
+def test_intervals_cover_the_truth(batch_size):
+    """Normal representations with known D and G: of 1,000 intervals of 1.96 standard errors, 93% to 97% hold the truth.
+
+    The truth is that of the estimator's expectation: the mean over all P^2 pairs is (P - 1) / P of the expected squared distance.
+    The binomial standard error of 95% over 1,000 is 0.7%.
+    """
+    count, features, repetitions = 200, 10, 1000
+    generator = torch.Generator().manual_seed(5)
+    hits = np.zeros(3)
+    for _ in range(repetitions):
+        clean, one, two = torch.randn(3, count, features, dtype=torch.float64, generator=generator)
+        probes = relstab.Probes(clean, clean + 0.3 * one, clean + 0.5 * two)
+        row = relstab.measure_sensitivity(nn.Identity(), probes, layers=["input"], batch_size=batch_size).iloc[0]
+        scale = count / (count - 1)
+        truth = np.array([0.09 / 2 * scale, 0.25 / 2 * scale, 0.09 / 0.25])
+        measured = row[["D", "G", "R"]].to_numpy(float)
+        errors = row[["D_sem", "G_sem", "R_sem"]].to_numpy(float)
+        hits += np.abs(measured - truth) < 1.96 * errors
+    assert (hits / repetitions > 0.93).all(), hits
+    assert (hits / repetitions < 0.97).all(), hits
+
+
+def test_a_large_mean_loses_no_digits(generator):
+    """2 (mean |f|^2 - |mean f|^2) of float32 activations far from the origin, where the plain difference has no digit left."""
+    base = torch.randn(3, 40, 8, generator=generator)
+    near, far = (relstab.measure_sensitivity(nn.Identity(), relstab.Probes(*(base + shift))) for shift in (0.0, 4096.0))
+    np.testing.assert_allclose(far["denominator"], near["denominator"], rtol=1e-3)
+
+
+def test_small_differences_in_wide_layers_are_no_constant(generator):
+    """Relative spread 3e-5 over 150,528 features is far above float32's rounding."""
+    base = 1 + 3e-5 * torch.randn(3, 6, 150_528, generator=generator)
+    table = relstab.measure_sensitivity(nn.Identity(), relstab.Probes(*base))
+    assert table["D"].iloc[0] == pytest.approx(1 * 6 / 5, rel=0.05)
+
+
+def test_a_constant_representation_is_refused_or_nan():
+    class Dead(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 3), 0.1, dtype=x.dtype)
+
+    model = nn.Sequential(nn.Flatten(), Dead())
+    for dtype in (torch.float32, torch.float64):
+        probes = random_probes(dtype=dtype)
+        with pytest.raises(ValueError, match=r"layer '1' \(Dead\) gives the same representation"):
+            relstab.measure_sensitivity(model, probes)
+        table = relstab.measure_sensitivity(model, probes, constant="nan")
+        assert table.loc[1, "R"] > 0
+        assert table.loc[2, ["D", "G", "R"]].isna().all()
+        assert table.loc[2, "denominator"] == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_activations_that_are_not_finite_name_the_layer(bad):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where(x > 1, bad, x)
+
+    model = nn.Sequential(nn.Flatten(), nn.Identity(), Broken())
+    with pytest.raises(ValueError, match=r"layer '2' \(Broken\) gave activations that are NaN, infinite"):
+        relstab.measure_sensitivity(model, random_probes())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(1)), r"1 image\(s\): at least 2"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), []), r"0 image\(s\): at least 2"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_size=0), "batch_size is 0"),
+        (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"shape \(6912,\) for 9 images"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'raise' or 'nan'"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), (torch.zeros(3, 4),) * 3), "probes hold Tensor: Probes"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), [(torch.zeros(3, 4),) * 3]), "probes hold tuple: Probes"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bfloat16_networks_are_measured():
+    """Eight bits of mantissa: D and G agree with float32 to a few percent where the perturbation is large."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
+    probes = random_probes(dtype=torch.float32)
+    exact = relstab.measure_sensitivity(model, probes)
+    rough = relstab.measure_sensitivity(model.to(torch.bfloat16), probes)
+    np.testing.assert_allclose(rough[["D", "G"]].to_numpy(), exact[["D", "G"]].to_numpy(), rtol=0.05)
+
+
+def test_sums_do_not_depend_on_the_batches(generator):
+    """Segments with distances from the origin and from the mean, wider than a block of the norms and not a multiple of it."""
+    for mean in (0.0, 5.0):
+        clean, one, two = torch.randn(3, 37, 9001, dtype=torch.float64, generator=generator)
+        probes = relstab.Probes(clean + mean, clean + mean + 0.1 * one, clean + mean + two)
+        expected = textbook(probes.images, probes.deformed, probes.noisy)
+        for batch_size in (1, 2, 5, 37, None):
+            table = relstab.measure_sensitivity(nn.Identity(), probes, batch_size=batch_size)
+            np.testing.assert_allclose(table[FIGURES].iloc[0], expected, rtol=1e-11)
+
+
+def test_sums_of_images_stand_in_the_order_of_the_probes(generator):
+    """The images go through in random order; image i is deformed by i."""
+    clean = torch.randn(9, 4, dtype=torch.float64, generator=generator)
+    step = torch.arange(9, dtype=torch.float64)[:, None]
+    layer = accumulate_sums(nn.Identity(), relstab.Probes(clean, clean + step, clean - step / 2), batch_size=2)[0]
+    np.testing.assert_allclose(layer.diffeo, 4 * np.arange(9.0) ** 2, rtol=1e-12, atol=1e-24)
+    np.testing.assert_allclose(layer.noise, np.arange(9.0) ** 2, rtol=1e-12, atol=1e-24)
+
+
+def test_representations_in_channels_last_are_the_same():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)).double()
+    probes = random_probes()
+    plain = relstab.measure_sensitivity(model, probes)
+    last = relstab.measure_sensitivity(model.to(memory_format=torch.channels_last), probes)
+    np.testing.assert_allclose(last[FIGURES].to_numpy(), plain[FIGURES].to_numpy(), rtol=1e-12)
+
+
+def test_inference_mode_changes_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).double()
+    probes = random_probes()
+    relstab.estimate_batch_statistics(model, probes.images)
+    expected = relstab.measure_sensitivity(model, probes)
+    with torch.inference_mode():
+        table = relstab.measure_sensitivity(model, probes)
+    np.testing.assert_allclose(table[FIGURES].to_numpy(), expected[FIGURES].to_numpy(), rtol=1e-12)
+
+
+def test_the_network_inside_a_wrapper_is_measured():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).double()
+    probes = random_probes()
+    expected = relstab.measure_sensitivity(model, probes)
+    for wrapped in (torch.compile(model), nn.DataParallel(model)):
+        pd.testing.assert_frame_equal(relstab.measure_sensitivity(wrapped, probes), expected)
+
+
+class Sometimes(nn.Module):
+    """Calls a layer for batches of 6 images alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.never, self.sometimes = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        x = self.always(x)
+        return x + self.sometimes(x) if len(x) == 6 else x
+
+
+def test_layers_that_are_not_called_with_every_image_are_named(generator):
+    model = Sometimes().double()
+    probes = relstab.Probes(*torch.randn(3, 5, 4, dtype=torch.float64, generator=generator))
+    with pytest.warns(UserWarning, match="left out, since they give nothing by image in every batch: sometimes"):
+        table = relstab.measure_sensitivity(model, probes, batch_size=2)
+    assert list(table["layer"]) == ["input", "always", "output"]
+    with pytest.raises(ValueError, match="layer 'never' was never called in the forward pass"):
+        relstab.measure_sensitivity(model, probes, layers=["always", "never"])
+
+
+def test_batch_norm_without_running_statistics_warns():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).double()
+    with pytest.warns(UserWarning, match="1 batch norms, '1' the first, keep no running statistics"):
+        relstab.measure_sensitivity(model, random_probes())
+
+
+PEAK = """
+import resource, sys, torch, relstab
+torch.manual_seed(0)
+model = relstab.build_model("vgg11_bn", (3, 32, 32), 10).eval()
+images = torch.randn(int(sys.argv[1]), 3, 32, 32)
+relstab.estimate_batch_statistics(model, images[:50], batch_size=10)
+probes = relstab.Probes(images, images + 0.1 * torch.randn_like(images), images + 0.1 * torch.randn_like(images))
+with torch.no_grad():
+    model(images[:2])  # loads what a forward pass loads
+import pandas
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+relstab.measure_sensitivity(model, probes)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB on Linux")
+def test_memory_does_not_grow_with_the_images():
+    """Beyond the network and the probes: at most 150 MB for VGG11 with batch norm, and no more for 10 times the images.
+
+    40 MB are three activations of a batch: what the allocator may scatter, and far less than the activations of 540 images, 3 GB.
+    """
+    peaks = [float(subprocess.check_output([sys.executable, "-c", PEAK, str(count)], text=True)) for count in (60, 600)]
+    assert max(peaks) < 150
+    assert peaks[1] < peaks[0] + 40

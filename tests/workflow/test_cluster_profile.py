@@ -1,0 +1,141 @@
+"""What the cluster profile asks for, as far as it can be told without a cluster; tests/slurm runs it on one."""
+
+import re
+import subprocess
+
+import h5py
+import pytest
+import torch
+import yaml
+
+from relstab.files.hdf5 import open_hdf5, write_hdf5
+from relstab.training.checkpoint import Checkpoint, Checkpoints
+
+from helpers import ROOT, run
+
+PROFILE = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
+# Rules whose jobs are neither in an array nor in a group, and why.
+ALONE = {
+    "prepare_dataset": "one job",
+    "pair_dataset": "one job",
+    "pair_probes": "one job",
+    "homogeneous_sensitivity": "one job",
+    "imagenet_images": "one job",
+    "imagenet_probes": "one job",
+    "report": "one job, after all others",
+    "train": "long, and a retry asks for more than the others of an array",
+    "train_ensemble": "long, each of its own memory",
+    "ensemble_sensitivity": "few, each of its own memory",
+    "imagenet_network": "few",
+}
+
+
+RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+
+
+def rules():
+    names = re.findall(r"^(?:use rule \w+ as|rule) (\w+)", RULES, flags=re.MULTILINE)
+    return [name for name in names if name not in ("all_figures", "all_tables", "claims")]
+
+
+def test_every_rule_is_submitted_as_suits_it():
+    arrays = [name.strip() for name in PROFILE["slurm-array-jobs"].split(",")]
+    ways = [*arrays, *PROFILE["groups"], *ALONE]
+    assert sorted(ways) == sorted(rules())
+    assert PROFILE["group-components"].keys() == set(PROFILE["groups"].values())
+
+
+def with_gpu():
+    blocks = re.split(r"^(?=rule )", RULES, flags=re.MULTILINE)[1:]
+    return {re.match(r"rule (\w+)", block)[1] for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)}
+
+
+def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(tmp_path):
+    assert set(PROFILE["set-resources"]) == with_gpu()
+    text = (ROOT / "slurm/config.yaml").read_text()
+    for line in ("slurm_partition: YOUR_GPU_PARTITION", "gpu_model: a100", "slurm_partition: YOUR_PARTITION"):
+        text = text.replace(f"# {line}", line)
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text(text)
+    said = run(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile")).stdout
+    asked = re.findall(r"^ *rule (\w+):\n(?:.*\n)*?.*slurm_partition=(\w+)", said, flags=re.MULTILINE)
+    assert {rule for rule, partition in asked if partition == "YOUR_GPU_PARTITION"} == with_gpu() - {"imagenet_network"}
+    assert {rule for rule, partition in asked if partition == "YOUR_PARTITION"} >= {"spectra", "prepare_dataset", "figure_1"}
+
+
+def resources(text):
+    """Of each rule's first job in a dry run: memory (MB), time (minutes) and GPUs."""
+    found = {}
+    for rule, block in re.findall(r"^ *(?:local)?rule (\w+):\n((?:     *.*\n)+)", text, flags=re.MULTILINE):
+        line = re.search(r"^ +resources: (.*)$", block, flags=re.MULTILINE)[1]
+        asked = dict(entry.split("=", 1) for entry in line.split(", "))
+        found.setdefault(rule, tuple(int(asked.get(key, 0)) for key in ("mem_mb", "runtime", "gpu")))
+    return found
+
+
+def test_each_attempt_asks_for_as_much_again(tmp_path):
+    plan = ["all", "--dry-run", "--profile", str(ROOT / "slurm")]
+    first, third = (resources(run(tmp_path, *plan, "--attempt", attempt).stdout) for attempt in ("1", "3"))
+    assert first["train"] == (4000, 240, 1)
+    assert first["spectra"] == (2000, 10, 0)
+    del first["all"], third["all"]
+    assert third == {rule: (3 * memory, 3 * minutes, gpus) for rule, (memory, minutes, gpus) in first.items()}
+
+
+def test_gpus_are_asked_for_unless_the_device_is_the_cpu(tmp_path):
+    def planned_with_gpu(*arguments):
+        said = resources(run(tmp_path, "all", "--dry-run", "--cores", "2", *arguments).stdout)
+        return {rule for rule, (_, _, gpus) in said.items() if gpus}
+
+    measuring = {"sensitivity", "shuffled_sensitivity", "sensitivity_over_training"}
+    assert planned_with_gpu() == {"train", "train_ensemble", "ensemble_sensitivity", *measuring}
+    assert planned_with_gpu("--config", "device=cpu") == set()
+
+
+def test_jobs_of_a_killed_run_that_cannot_be_cancelled_are_said_once(tmp_path):
+    """There is no cluster here, and the results come from one."""
+    left = tmp_path / "results/smoke/.run-0123"
+    left.mkdir(parents=True)
+    (left / "job_name").write_text("a-name")
+    file = "results/smoke/tables/scale_detection_samples.csv"
+    first = run(tmp_path, file, "--cores", "1", check=False)
+    assert first.returncode != 0
+    assert "jobs of a run that was killed may still be on the cluster: scancel --name=a-name" in first.stdout + first.stderr
+    assert not (tmp_path / file).exists()
+    run(tmp_path, file, "--cores", "1")
+    assert (tmp_path / file).exists()
+
+
+def test_memory_grows_with_the_data(tmp_path):
+    (tmp_path / "results/smoke/datasets").mkdir(parents=True)
+    large = tmp_path / "results/smoke/datasets/mnist5k.h5"
+    with large.open("wb") as file:
+        file.truncate(10**9)
+    said = run(tmp_path, "results/smoke/datasets/mnist5k/test_noise0.h5", "--dry-run", "--cores", "2").stdout
+    memory = resources(said)["noisy_test"][0]
+    # 1 GB of uint8 in memory, as float32, with noise and clean
+    assert 9000 < memory < 16000
+
+
+def test_files_are_read_where_the_file_system_refuses_to_lock(tmp_path):
+    """HDF5's lock cannot be had here, since another process has it: as on a file system that has none, opening must not fail."""
+    with write_hdf5(tmp_path / "data.h5", {}) as file:
+        file["numbers"] = [1, 2, 3]
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
+    paths = [tmp_path / "data.h5", checkpoints.save(1, Checkpoint({"weights": torch.ones(3)}, {"step": 1}))]
+    holders = [
+        subprocess.Popen(["flock", "--exclusive", path, "sh", "-c", "echo held; sleep 600"], stdout=subprocess.PIPE)
+        for path in paths
+    ]
+    try:
+        for holder, path in zip(holders, paths, strict=True):
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(BlockingIOError, match="unable to lock file"):
+                h5py.File(path, "r", locking=True)
+        with open_hdf5(paths[0]) as file:
+            assert file["numbers"][:].tolist() == [1, 2, 3]
+        assert checkpoints.load().values == {"step": 1}
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()

@@ -1,0 +1,309 @@
+"""A data set from a Python function and an architecture from a Python file, without a change to relstab."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import relstab
+from relstab.architectures import ARCHITECTURES, architecture_source, build_model, own_architectures
+from relstab.architectures.user_code import load_function
+from relstab.config import ConfigError, Training, load_config
+from relstab.data.datasets import Dataset, prepare_dataset, read_dataset
+from relstab.figures.style import label_of, mark
+from relstab.training.train import train_and_save
+
+from helpers import ROOT, command, run
+
+OWN = ROOT / "configs" / "own"
+BUILDER = f"{OWN}/two_layers.py:build"
+
+
+@pytest.fixture
+def _known():
+    own_architectures({"two_layers": {"builder": BUILDER, "label": "two layers"}})
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """A folder with the example's files in which its config ran to the end."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copytree(OWN, folder / "configs" / "own")
+    # In a third of the time.
+    config = yaml.safe_load((ROOT / "configs/own.yaml").read_text())
+    config["seeds"] = 1
+    config["training"]["epochs"] = config["recipes"]["lenet"]["epochs"] = 4
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+    run(folder, "all", "--cores", "2", config=folder / "own.yaml")
+    return folder
+
+
+def test_the_example_runs_from_images_to_figures(example):
+    results = example / "results/own"
+    networks = pd.read_csv(results / "tables/networks.csv")
+    assert set(zip(networks["dataset"], networks["architecture"], strict=True)) == {
+        ("gratings", "two_layers"),
+        ("gratings", "lenet"),
+    }
+    # Four classes: guessing is wrong in three of four.
+    assert networks["test_error"].max() < 0.5
+    sensitivity = pd.read_csv(results / "tables/sensitivity.csv", dtype={"shuffle": str})
+    own = sensitivity.query("architecture == 'two_layers' and state == 'trained' and shuffle == 'none'")
+    assert own["layer"].tolist() == ["input", *map(str, range(8)), "output"]
+    assert set(sensitivity.query("architecture == 'two_layers'")["shuffle"]) == {"none", "0", "1"}
+    assert "two_layers" in set(pd.read_csv(results / "tables/spectrum.csv")["architecture"])
+    assert (results / "figures/fig01_relative_sensitivity.png").stat().st_size > 10_000
+    own_architectures({"two_layers": {"builder": BUILDER}})
+    network = relstab.load_network(results / "networks/gratings/two_layers/noise0/seed0.h5")
+    assert network[0].weight.shape == (16, 1, 5, 5)  # width: 0.5
+
+
+def planned_rules(folder):
+    text = run(folder, "all", "--dry-run", "--cores", "2", config=folder / "own.yaml").stdout
+    jobs = {}
+    for line in text.partition("Job stats:")[2].splitlines()[3:]:
+        if not line.strip():
+            break
+        rule, count = line.split()
+        jobs[rule] = int(count)
+    return jobs
+
+
+def test_another_text_makes_anew_what_follows_from_it_and_nothing_else(example, tmp_path):
+    assert "Nothing to be done" in run(example, "all", "--dry-run", "--cores", "2", config=example / "own.yaml").stdout
+    folder = tmp_path / "copy"
+    shutil.copytree(example, folder, symlinks=True)
+    for file in (folder / "configs/own").iterdir():
+        file.touch()
+    assert planned_rules(folder) == {}
+    builder = folder / "configs/own/two_layers.py"
+    before = builder.stat()
+    builder.write_text(builder.read_text() + "\n# Another text.\n")
+    os.utime(builder, ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))  # older than what was made, as rsync leaves it
+    jobs = planned_rules(folder)
+    assert jobs["train"] == 1
+    assert jobs["sensitivity"] == jobs["shuffled_sensitivity"] == jobs["spectra"] == 1
+    assert "prepare_dataset" not in jobs
+    maker = folder / "configs/own/gratings.py"
+    maker.write_text(maker.read_text() + "\n# Another text.\n")
+    jobs = planned_rules(folder)
+    assert jobs["prepare_dataset"] == 1
+    assert jobs["train"] == 2
+
+
+def test_a_job_says_what_is_wrong_with_the_code(example, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(example, folder, symlinks=True)
+    builder = folder / "configs/own/two_layers.py"
+    builder.write_text(builder.read_text().replace("nn.Linear(channels, classes)", "nn.Linear(channels, classes / 2)"))
+    (folder / "configs/own/gratings.py").write_text("def gratings(root, seed):\n    return {'train': 1}\n")
+    done = run(folder, "all", "--cores", "1", config=folder / "own.yaml", check=False)
+    assert done.returncode != 0
+    assert (
+        "relstab: prepare_dataset (dataset gratings): data set 'gratings': its function gave ['train']; {'train'" in done.stderr
+    )
+
+
+@pytest.mark.usefixtures("_known")
+def test_options_reach_the_builder_or_are_refused(tmp_path):
+    model = build_model("two_layers", (3, 16, 16), 5, width=2)
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+    assert model[0].out_channels == 64
+    with pytest.raises(ValueError, match=r"activation is given for two_layers, and its builder .*two_layers.py:build takes none"):
+        build_model("two_layers", (3, 16, 16), 5, activation="tanh")
+    file = tmp_path / "net.py"
+    file.write_text("import torch\ndef build(shape, classes, **options):\n    return options\n")
+    own_architectures({"net": {"builder": f"{file}:build"}})
+    with pytest.raises(ValueError, match=r"the builder of net, returned a dict: a torch.nn.Module is wanted"):
+        build_model("net", (3, 16, 16), 5, pooling="average")
+
+
+@pytest.mark.usefixtures("_known")
+def test_one_s_own_has_a_label_and_a_mark():
+    assert label_of("two_layers") == "two layers"
+    assert mark("two_layers") != mark("lenet")
+
+
+def test_they_are_known_beside_the_others_and_no_other_is_replaced():
+    own_architectures({"a": {"builder": BUILDER}, "b": {"builder": BUILDER, "convolutional": False, "skips": True}})
+    assert (ARCHITECTURES["a"].convolutional, ARCHITECTURES["a"].skips) == (True, False)
+    assert (ARCHITECTURES["b"].convolutional, ARCHITECTURES["b"].skips) == (False, True)
+    own_architectures({"a": {"builder": BUILDER, "label": "A"}})
+    assert label_of("a") == "A"
+    assert "b" in ARCHITECTURES
+    for name in ("lenet", "two layers", ""):
+        with pytest.raises(ValueError, match=f"{name!r} is no name for an architecture of your own"):
+            own_architectures({name: {"builder": BUILDER}})
+    assert ARCHITECTURES["lenet"].label == "LeNet"
+
+
+def test_a_checkpoint_of_another_text_is_not_used(tmp_path):
+    """A training that was killed goes on, but not as another network."""
+    file = tmp_path / "net.py"
+    file.write_text((OWN / "two_layers.py").read_text())
+    own_architectures({"net": {"builder": f"{file}:build"}})
+    first = architecture_source("net")
+    text = file.read_text()
+    file.write_text(text + "\n")
+    assert architecture_source("net") != first
+    assert architecture_source("lenet") == {}
+    rng = np.random.default_rng(0)
+    pixels = {part: rng.integers(0, 256, (40, 1, 12, 12), dtype=np.uint8) for part in ("train", "test")}
+    labels = {part: np.arange(40) % 2 for part in pixels}
+    data = Dataset("own", pixels, labels, np.full(1, 0.5, np.float32), np.full(1, 0.3, np.float32))
+    test = torch.zeros(40, 1, 12, 12), torch.arange(40) % 2
+    train_and_save(tmp_path / "a.h5", "net", data, test, Training(epochs=1, crop_padding=0), 0, 0, device="cpu")
+    assert relstab.load_network(tmp_path / "a.h5")[0].weight.shape == (32, 1, 5, 5)
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"net was trained with another text of its builder's file than .*net.py:build has"):
+        relstab.load_network(tmp_path / "a.h5")
+    del ARCHITECTURES["net"]
+    with pytest.raises(ValueError, match="architecture 'net' is unknown"):
+        relstab.load_network(tmp_path / "a.h5")
+
+
+def maker(tmp_path, body):
+    file = tmp_path / "maker.py"
+    file.write_text(f"import numpy as np\ndef make(root, seed):\n    {body}\n")
+    return f"{file}:make"
+
+
+GOOD = "images = np.zeros((4, 1, 3, 3), np.uint8); images[0] = 9; labels = np.arange(4) % 2"
+
+
+def test_images_come_in_random_order_and_the_file_says_from_which_code(tmp_path):
+    body = (
+        "images = np.repeat(np.arange(100, dtype=np.uint8), 9).reshape(100, 1, 3, 3);"
+        "return {part: (images, np.arange(100) // 50) for part in ('train', 'test')}"
+    )
+    prepare_dataset(tmp_path / "own.h5", "own", function=maker(tmp_path, body))
+    data = read_dataset(tmp_path / "own.h5")
+    for part in ("train", "test"):
+        values = data.images[part][:, 0, 0, 0]
+        assert sorted(values.tolist()) == list(range(100))
+        assert (data.labels[part] == values // 50).all()
+        assert 5 < data.labels[part][:40].sum() < 35
+    import h5py
+
+    with h5py.File(tmp_path / "own.h5") as file:
+        parameters = json.loads(file.attrs["parameters"])
+    assert len(parameters["source"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 5", "its function gave int"),
+        (f"{GOOD}; return {{'train': (images.astype(float), labels), 'test': (images, labels)}}", "its train images are float64"),
+        (
+            f"{GOOD}; return {{'train': (images, labels), 'test': (images[:, 0], labels)}}",
+            r"its test images are uint8 of shape \(4, 3, 3\)",
+        ),
+        (f"{GOOD}; return {{'train': (images, labels[:3]), 'test': (images, labels)}}", "its train labels are"),
+        (f"{GOOD}; return {{'train': images, 'test': images}}", "its function gave no pair for 'train'"),
+        (f"{GOOD}; return {{'train': (images, 10**11 * labels), 'test': (images, labels)}}", "numbered from 0 without a gap"),
+        (f"{GOOD}; return {{'train': (images, 0 * labels), 'test': (images, 0 * labels)}}", "two classes or more"),
+        (f"{GOOD}; return {{'train': (images, labels - 1), 'test': (images, labels)}}", "its train labels are"),
+        (f"{GOOD}; return {{'train': (images, labels), 'test': (images, labels + 1)}}", "label 2 is in its test part only"),
+        (f"{GOOD}; return {{'train': (images, labels), 'test': (images[:, :, :2, :2], labels)}}", "different shapes"),
+        (
+            f"{GOOD}; images[:] = 7; return {{'train': (images, labels), 'test': (images, labels)}}",
+            "all training pixels are the same",
+        ),
+    ],
+)
+def test_what_is_no_data_set_is_refused(tmp_path, body, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_dataset(tmp_path / "own.h5", "own", function=maker(tmp_path, body))
+    assert not (tmp_path / "own.h5").exists()
+
+
+def test_references_that_lead_nowhere(tmp_path):
+    (tmp_path / "code.py").write_text("import math\ndef build(): pass\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    for reference, message in (
+        ("code.py", r"'code.py' is given: path/to/file.py:function is wanted"),
+        ("code.py:a b", "path/to/file.py:function is wanted"),
+        (f"{tmp_path}/nothing.py:build", r"nothing.py does not exist .*: a Python file is wanted"),
+        (f"{tmp_path}/code.py:biuld", r"has no function 'biuld' \(nearest: 'build'\)"),
+        (f"{tmp_path}/broken.py:build", r"broken.py cannot be imported \(ZeroDivisionError: division by zero\)"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            load_function(reference)
+
+
+def test_files_as_people_write_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_it.py").write_text("VALUE = 7\n")
+    (tmp_path / "later.py").write_text("VALUE = 5\n")
+    (tmp_path / "code.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom beside_it import VALUE\n"
+        "@dataclass\nclass Sizes:\n    n: int = 1\n"
+        "def build():\n    import later\n    return VALUE + later.VALUE + Sizes().n\n"
+    )
+    assert load_function(f"{tmp_path}/code.py:build")() == 13
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit('no')\n")
+    with pytest.raises(ValueError, match=r"leaves.py cannot be imported \(SystemExit: no\)"):
+        load_function(f"{tmp_path}/leaves.py:build")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"own_architectures": {"mine": {"builder": "nothing.py:build"}}},
+            "own_architectures.mine.builder: .*nothing.py does not exist",
+        ),
+        (
+            {"own_architectures": {"mine": {"builder": BUILDER, "bilder": BUILDER}}},
+            r"own_architectures.mine.bilder: there is no such key.*nearest: 'builder'",
+        ),
+        (
+            {"own_architectures": {"mine": {"builder": BUILDER + "er"}}},
+            "two_layers.py has no function 'builder' .nearest: 'build'",
+        ),
+        ({"own_architectures": {"mine": {"builder": "{x}.py:build"}}}, "a path without braces"),
+        ({"data": {"mean": [125.3]}}, r"data.mean\[0\]: 125.3 is given; a number of at most 1"),
+        ({"data": {"std": [float("nan")]}}, r"data.std\[0\]"),
+        ({"data": {"mean": [0.5], "std": [0.5, 0.5]}}, "as many of one as of the other"),
+        ({"own_architectures": {"lenet": {"builder": BUILDER}}}, "'lenet' is no name for an architecture of your own"),
+        ({"architectures": ["mine"]}, "'mine' is unknown"),
+        ({"data": {"name": "mine"}}, r"data.name: 'mine' is unknown; one of mnist5k, .*, imagefolder is wanted"),
+        ({"data": {"name": "cifar10", "function": BUILDER}}, "data.name is 'cifar10', and data.function is given"),
+        ({"data": {"name": "mine", "function": "x.py"}}, "data.function: 'x.py' is given: path/to/file.py:function is wanted"),
+        ({"data": {"name": "imagefolder"}}, "data.name is 'imagefolder' and data.root is null"),
+        ({"data": {"name": "imagefolder", "root": "x", "imagefolder": {"fit": "crop"}}}, "data.imagefolder.size is null"),
+        (
+            {"data": {"name": "imagefolder", "root": "x", "imagefolder": {"size": 8, "resize_to": 9}}},
+            "data.imagefolder.resize_to is 9",
+        ),
+        ({"data": {"std": [0.5, 0]}}, r"data.std is \[0.5, 0"),
+    ],
+)
+def test_wrong_keys_are_one_sentence(change, sentence):
+    with pytest.raises(ConfigError, match=sentence) as error:
+        load_config({"architectures": ["lenet"], **change})
+    assert len(str(error.value).splitlines()) == 1, error.value
+    assert str(error.value).count("data: data") == 0
+
+
+def test_a_config_makes_its_own_known_and_keeps_those_from_python():
+    own_architectures({"from_python": {"builder": BUILDER}})
+    config = load_config({"architectures": ["mine", "lenet"], "own_architectures": {"mine": {"builder": BUILDER}}})
+    assert config.training_of("mine") == config.training
+    assert "from_python" in ARCHITECTURES
+
+
+def test_the_readme_s_example_is_the_one_that_is_tested():
+    readme = (ROOT / "README.md").read_text()
+    for path in ("configs/own.yaml", "configs/own/gratings.py", "configs/own/two_layers.py"):
+        assert path in readme
+        assert Path(ROOT / path).exists()
+    assert "--configfile" in " ".join(command(Path(), config=ROOT / "configs/own.yaml"))
