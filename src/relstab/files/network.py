@@ -2,29 +2,71 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, nn
 
 from relstab.architectures import ARCHITECTURES, architecture_source, build_model
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from relstab.config import Training
 
-__all__ = ["HISTORY", "State", "TrainedNetwork", "copy_state", "load_network", "save_network"]
+__all__ = ["HISTORY", "KEYS", "NetworkKey", "State", "TrainedNetwork", "copy_state", "load_network", "save_network"]
+
+
+@dataclass(frozen=True)
+class NetworkKey:
+    """Which network of a run: the key columns of every table, the identity in every file, the name of every file.
+
+    Attributes:
+        dataset: name of its data set.
+        architecture: its name in :data:`relstab.ARCHITECTURES` or in torchvision.
+        noise: sigma, the norm of the noise on its training images.
+        seed: which of the networks of this architecture and noise level, from 0.
+    """
+
+    dataset: str
+    architecture: str
+    noise: float
+    seed: int
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> "NetworkKey":
+        """Key out of the attributes of a file."""
+        return cls(
+            str(attributes["dataset"]), str(attributes["architecture"]), float(attributes["noise"]), int(attributes["seed"])
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """By column: attributes of a file, or keys of a table's row."""
+        return asdict(self)
+
+    @property
+    def path(self) -> str:
+        """File name without its ending: "mnist5k/lenet/noise0.01/seed3"."""
+        return f"{self.dataset}/{self.architecture}/noise{self.noise:.12g}/seed{self.seed}"
+
+    @property
+    def identity(self) -> tuple[str, str, float, int]:
+        """What random numbers of this network follow from, beside the run's seed (:func:`relstab.seeding.derive_seed`)."""
+        return self.dataset, self.architecture, self.noise, self.seed
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, noise {self.noise:g}, seed {self.seed}"
+
+
+KEYS = [column.name for column in fields(NetworkKey)]
+"""Key columns of tables over networks."""
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "test_error")
 """Columns of the training history: the epoch from 1, its last rate, mean loss over its batches, test error after it."""
 
-State = dict[str, Tensor]
+State = dict[str, "Tensor"]
 
-_ATTRIBUTES = (
-    "dataset", "architecture", "noise", "seed", "image_shape", "classes", "chance_error", "test_images", "precision", "snapshots",
-)  # fmt: skip
+_ATTRIBUTES = ("image_shape", "classes", "chance_error", "test_images", "precision", "snapshots")
 
 
 @dataclass
@@ -32,7 +74,7 @@ class TrainedNetwork:
     """A network before, during and after training.
 
     Attributes:
-        dataset, architecture, noise, seed: which network it is, the keys of the tables.
+        key: which network it is.
         image_shape: channels, rows and columns of its images.
         classes: number of its outputs.
         recipe: with which it was trained.
@@ -45,10 +87,7 @@ class TrainedNetwork:
         checkpoints: folder of its checkpoints, of no use once the network is saved; None where it had none.
     """
 
-    dataset: str
-    architecture: str
-    noise: float
-    seed: int
+    key: NetworkKey
     image_shape: tuple[int, int, int]
     classes: int
     recipe: "Training"
@@ -65,8 +104,10 @@ class TrainedNetwork:
         return sorted(int(state.removeprefix("epoch")) for state in self.states if state.startswith("epoch"))
 
 
-def copy_state(model: nn.Module) -> State:
+def copy_state(model: "nn.Module") -> State:
     """Parameters and buffers of a network as they are now, on the CPU."""
+    import torch
+
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
 
 
@@ -79,11 +120,12 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         config_seed: seed of the whole run.
         device: on which it was trained.
     """
-    own = architecture_source(network.architecture)
+    own = architecture_source(network.key.architecture)
     parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
     attributes = {
         **provenance(parameters, device=device),
-        **{key: getattr(network, key) for key in _ATTRIBUTES},
+        **network.key.as_dict(),
+        **{name: getattr(network, name) for name in _ATTRIBUTES},
         "width": network.recipe.width,
         "activation": network.recipe.activation or "",
         "pooling": network.recipe.pooling or "",
@@ -97,7 +139,7 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
             file[f"history/{column}"] = [row[column] for row in network.history]
 
 
-def _build(attributes: Mapping[str, Any]) -> nn.Module:
+def _build(attributes: Mapping[str, Any]) -> "nn.Module":
     """Network of a file, with weights of no meaning."""
     name = str(attributes["architecture"])
     if attributes.get("builder") == "torchvision":
@@ -122,13 +164,15 @@ def _build(attributes: Mapping[str, Any]) -> nn.Module:
     )
 
 
-def load_network(path: str | Path, state: str = "last") -> nn.Module:
+def load_network(path: str | Path, state: str = "last") -> "nn.Module":
     """Network out of a file of :func:`save_network` or :func:`write_pretrained`, on the CPU, in evaluation mode.
 
     Args:
         path: of the HDF5 file.
         state: "init", "best", "last", or one of its snapshots, "epoch3".
     """
+    import torch
+
     with open_hdf5(path) as file:
         attributes = file.attrs
         states = ["init", "best", "last", *(f"epoch{epoch}" for epoch in attributes["snapshots"])]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from relstab.correlation import bootstrap_log_correlation, log_correlation
 from relstab.files.hdf5 import open_hdf5
+from relstab.files.network import KEYS, NetworkKey
 from relstab.seeding import derive_seed
 
 __all__ = [
@@ -28,18 +29,11 @@ __all__ = [
     "spectrum_table",
 ]
 
-KEYS = ["dataset", "architecture", "noise", "seed"]
-
 Paths = Iterable[str | Path]
 
 
 def _keys(attributes: Any) -> dict[str, Any]:
-    return {
-        "dataset": str(attributes["dataset"]),
-        "architecture": str(attributes["architecture"]),
-        "noise": float(attributes["noise"]),
-        "seed": int(attributes["seed"]),
-    }
+    return NetworkKey.from_attributes(attributes).as_dict()
 
 
 def read_tables(*paths: str | Path) -> list[pd.DataFrame]:

@@ -109,8 +109,7 @@ class TrainingRun:
 
     @property
     def title(self) -> str:
-        network = self.network
-        return f"{network.architecture}, noise {network.noise:g}, seed {network.seed}"
+        return str(self.network.key)
 
     def begin_epoch(self, number: int) -> None:
         order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
@@ -175,7 +174,7 @@ class TrainingRun:
         advice = f"{fits} images do" if fits else "not even two images do"
         raise MemoryError(
             f"{size} images a step do not fit into the memory of {self.device}, {advice} "
-            f"(config: recipes.{self.network.architecture}.batch_size; where jobs share a GPU, jobs_per_gpu)"
+            f"(config: recipes.{self.network.key.architecture}.batch_size; where jobs share a GPU, jobs_per_gpu)"
         )
 
     def check_loss(self) -> float:
@@ -185,11 +184,11 @@ class TrainingRun:
         if math.isfinite(mean):
             return mean
         rate = learning_rate(self.step_number - 1, self.steps_per_epoch, self.recipe)
-        architecture = self.network.architecture
+        key = self.network.key
         raise FloatingPointError(
-            f"the training loss of {architecture} at noise {self.network.noise:g}, seed {self.network.seed}, became {mean} in "
+            f"the training loss of {key.architecture} at noise {key.noise:g}, seed {key.seed}, became {mean} in "
             f"epoch {self.epoch.number} at learning rate {rate:.3g}: try a lower learning_rate, more warmup_epochs or "
-            f"initialization: he (config: recipes.{architecture})"
+            f"initialization: he (config: recipes.{key.architecture})"
         )
 
     def end_epoch(self, between: Callable[[], None]) -> dict[str, float]:

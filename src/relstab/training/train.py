@@ -20,7 +20,7 @@ from relstab.architectures import architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.data.datasets import Dataset, normalise
 from relstab.devices import choose_device, choose_precision, repeatable
-from relstab.files.network import TrainedNetwork, copy_state, save_network
+from relstab.files.network import NetworkKey, TrainedNetwork, copy_state, save_network
 from relstab.noise import add_noise
 from relstab.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
@@ -105,7 +105,8 @@ def train_network(
         outputs = 1
     place = choose_device(str(device))
     dtype = choose_precision(recipe.precision, place)
-    identity = (config_seed, dataset.name, architecture, sigma, seed)
+    key = NetworkKey(dataset.name, architecture, sigma, seed)
+    identity = (config_seed, *key.identity)
     with (
         kept_memory() if place.type == "cpu" else contextlib.nullcontext(),
         repeatable(place),
@@ -121,10 +122,7 @@ def train_network(
         first = normalise(images[:_CALIBRATION_IMAGES], dataset)
         estimate_batch_statistics(calibrated, add_noise(first, sigma, make_generator("calibration", *identity)))
         network = TrainedNetwork(
-            dataset=dataset.name,
-            architecture=architecture,
-            noise=sigma,
-            seed=seed,
+            key=key,
             image_shape=dataset.image_shape,
             classes=outputs,
             recipe=recipe,
@@ -153,7 +151,7 @@ def train_network(
         else:
             everything = {
                 "format": _CHECKPOINT_FORMAT,
-                "network": dict(zip(("config_seed", "dataset", "architecture", "noise", "seed"), identity, strict=True)),
+                "network": {"config_seed": config_seed, **key.as_dict()},
                 "images": digest(images, labels),
                 "test_images": digest(*test),
                 "recipe": recipe.model_dump(),
