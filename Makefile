@@ -23,12 +23,15 @@ install: .venv/.installed
 figures: install
 	$(BIN)/snakemake --cores $(CORES) all
 
-test: install
-	$(BIN)/python -m pytest
+# One process per core, each with one thread: most tests are too small for two. A group of tests shares what one of them made.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadgroup
 
-# Without the tests that run the workflow or a cluster.
+test: install
+	$(PYTEST)
+
+# Without the tests that run the workflow, a cluster or long training runs.
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Format, lint, types, and whether the JSON schema is that of the models.
 check: install

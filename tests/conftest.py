@@ -55,8 +55,10 @@ def finished(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that run the workflow or a cluster are slow."""
+    """Tests that run the workflow or a cluster are slow, and each kind runs in one process, where they share a finished run or a cluster."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).parts[0] in ("workflow", "slurm"):
+        folder = item.path.relative_to(here).parts[0]
+        if folder in ("workflow", "slurm"):
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group(folder))
