@@ -54,8 +54,9 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that run the workflow or a cluster are slow, and each kind runs in one process, where they share a finished run or a cluster."""
+    """Tests that run the workflow or a cluster are slow. Each kind runs in one process, to share what one of them made."""
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0]
