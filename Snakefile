@@ -26,6 +26,26 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        rules.all_figures.input,
-        rules.all_tables.input,
-        rules.claims.input,
+        FIGURE_FILES,
+        TABLE_FILES,
+        table("claims"),
+
+
+rule all_figures:
+    input:
+        FIGURE_FILES,
+
+
+rule all_tables:
+    input:
+        TABLE_FILES,
+
+
+rule claims:
+    input:
+        table("claims"),
+
+
+rule report:
+    input:
+        f"{RESULTS}/report.html",

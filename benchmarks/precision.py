@@ -25,7 +25,7 @@ import relstab
 from relstab.config import Config, load_config
 from relstab.data.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
 from relstab.files.hdf5 import open_hdf5
-from relstab.probes import write_probes
+from relstab.stages.probes import perturb_test_images
 from relstab.stages.sensitivity import measure_network
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ def main() -> None:
         dataset = read_dataset(folder / "dataset.h5")
         write_noisy_test(folder / "test.h5", dataset, 0.0, config.seed)
         options = config.probes
-        write_probes(
+        perturb_test_images(
             folder / "probes.h5", folder / "test.h5", options.images, options.displacement, options.cutoff, options.interpolation
         )
         jobs = [(a, p, s) for s in range(seeds) for a in config.architectures for p in PRECISIONS]

@@ -56,7 +56,7 @@ RESULTS = Path("results/smoke")
 
 
 def jobs_in(text, results=RESULTS):
-    """What a dry run said: the file of each job by its rule, without the results folder."""
+    """What a dry run plans: the file of each job by its rule (of a figure: by its name), without the results folder."""
     if "Nothing to be done" in text:
         return {}
     jobs: dict[str, set[str]] = {}
@@ -65,7 +65,9 @@ def jobs_in(text, results=RESULTS):
         if rule == "all":
             continue
         output = re.search(rf"^{indent}    output: ([^,\n]+)", block, flags=re.MULTILINE)
-        jobs.setdefault(rule, set()).add(str(Path(output[1]).relative_to(results)))
+        # One rule draws all figures: each goes by its file name.
+        name = Path(output[1]).stem if rule == "figure" else rule
+        jobs.setdefault(name, set()).add(str(Path(output[1]).relative_to(results)))
     assert jobs, text
     return jobs
 

@@ -2,18 +2,17 @@
 
 import functools
 import math
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["filter_spectrum", "laplacian_modes", "write_spectra"]
+__all__ = ["LayerSpectrum", "filter_spectrum", "has_spectrum", "laplacian_modes", "layer_spectra"]
 
 # The arithmetic is numpy's, so that the stage that analyses saved weights starts without loading torch.
 Array = NDArray[np.float64]
@@ -80,36 +79,36 @@ def filter_spectrum(weight: "Tensor") -> "Tensor":
     return torch.from_numpy(_gamma(weight.detach().double().cpu().numpy())).to(weight.device)
 
 
-def _is_square(shape: tuple[int, ...]) -> bool:
-    """Whether weights are filters of more than one site on a square grid; those of 1 x 7 sites have no modes of Eq. 3."""
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """Spectrum of the filters of one convolution.
+
+    Attributes:
+        layer: name of the module.
+        depth: k / K, for the k-th of K convolutions that have a spectrum.
+        eigenvalue: of each mode of the grid Laplacian, [F * F], in increasing order.
+        gamma: mean squared projection on each mode, [F * F], see :func:`filter_spectrum`.
+    """
+
+    layer: str
+    depth: float
+    eigenvalue: Array
+    gamma: Array
+
+
+def has_spectrum(shape: tuple[int, ...]) -> bool:
+    """Whether weights are filters of more than one site on a square grid; filters of 1 x 7 sites have no modes of Eq. 3."""
     return len(shape) == 4 and shape[2] == shape[3] > 1
 
 
-def write_spectra(path: str | Path, network: str | Path, weights: str = "last") -> None:
-    """Spectra of every convolution with F x F > 1 sites of a saved network, at initialization and after training, in HDF5.
+def layer_spectra(filters: Mapping[str, NDArray[np.floating[Any]]]) -> list[LayerSpectrum]:
+    """Spectra of the convolutions of a network.
 
     Args:
-        path: of the HDF5 file: groups "init" and "trained", and in each a group a layer, named by its place among the
-            layers and holding its name as an attribute, its eigenvalues and its gamma.
-        network: file of :func:`relstab.save_network`.
-        weights: which weights are the trained ones, "last" or "best".
+        filters: weights [out, in, F, F] by the name of the layer, in the order of the network.
     """
-    with open_hdf5(network) as saved:
-        layers = [
-            name.removesuffix(".weight")
-            for name in saved[weights]
-            if name.endswith(".weight") and _is_square(saved[weights][name].shape)
-        ]
-        # HDF5 lists names in alphabetical order; the order of the layers was written beside them.
-        order = [str(name) for name in saved.attrs["parameters_in_order"]]
-        layers.sort(key=lambda name: order.index(f"{name}.weight"))
-        attributes = {key: saved.attrs[key] for key in ("dataset", "architecture", "noise", "seed")}
-        with write_hdf5(path, {**provenance({"weights": weights}), **attributes}) as file:
-            for state, source in (("init", "init"), ("trained", weights)):
-                for index, name in enumerate(layers):
-                    gamma = _gamma(saved[source][f"{name}.weight"][:])
-                    group = file.create_group(f"{state}/{index:03d}")
-                    group.attrs["layer"] = name
-                    group.attrs["depth"] = (index + 1) / len(layers)
-                    group["eigenvalue"] = _modes(round(math.sqrt(len(gamma))))[0]
-                    group["gamma"] = gamma
+    spectra = []
+    for k, (layer, weight) in enumerate(filters.items(), start=1):
+        gamma = _gamma(weight)
+        spectra.append(LayerSpectrum(layer, k / len(filters), _modes(weight.shape[2])[0], gamma))
+    return spectra

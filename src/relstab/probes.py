@@ -1,18 +1,14 @@
 """Probes: images, their deformed versions and their noisy versions of the same distance."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from relstab.data.datasets import read_noisy_test
 from relstab.diffeomorphism import deform_for
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.noise import image_norms, isotropic_noise
-from relstab.seeding import make_generator
 
-__all__ = ["VERSIONS", "Probes", "make_probes", "read_probes", "write_probes"]
+__all__ = ["VERSIONS", "Probes", "make_probes"]
 
 VERSIONS = ("images", "deformed", "noisy")
 
@@ -65,41 +61,3 @@ def make_probes(
     """
     deformed = deform_for(3, images, displacement, cutoff, interpolation, generator)
     return Probes(images, deformed, images + isotropic_noise(images, image_norms(deformed - images), generator))
-
-
-def write_probes(
-    path: str | Path,
-    noisy_test: str | Path,
-    number: int,
-    displacement: float,
-    cutoff: int,
-    interpolation: str,
-    seed: int = 0,
-) -> None:
-    """Perturb the first test images of a data set and write the three versions to HDF5.
-
-    The same images and the same perturbations serve every noise level, so that levels differ by their noise alone.
-
-    Args:
-        path: of the HDF5 file.
-        noisy_test: file of :func:`relstab.data.datasets.write_noisy_test`.
-        number: P, how many images.
-        displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
-        seed: of the whole run.
-    """
-    images, _ = read_noisy_test(noisy_test)
-    if number > len(images):
-        raise ValueError(f"{number} probes are wanted (config.yaml: probes.images), and the test set has {len(images)} images")
-    with open_hdf5(noisy_test) as file:
-        dataset = str(file.attrs["name"])
-    probes = make_probes(images[:number], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
-    parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
-    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
-        for version in VERSIONS:
-            file[version] = getattr(probes, version).numpy()
-
-
-def read_probes(path: str | Path) -> Probes:
-    """Probes written by :func:`write_probes`."""
-    with open_hdf5(path) as file:
-        return Probes(*(torch.from_numpy(file[version][:]) for version in VERSIONS))

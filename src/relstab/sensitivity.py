@@ -17,7 +17,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from relstab.channel_shuffle import CONVOLUTIONS
-from relstab.files.activations import ActivationStore
-from relstab.files.hdf5 import provenance, write_hdf5
 from relstab.layer_sums import BLOCK, LayerAccumulator, LayerSums, Scratch
 from relstab.max_pooling import separable_max_pooling
 from relstab.probes import Probes
@@ -166,6 +164,16 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
         )
 
 
+class RepresentationStore(Protocol):
+    """Where representations are kept beside the sums, see :class:`relstab.files.activations.ActivationStore`."""
+
+    def wants(self, layer: str) -> bool:
+        """Whether it keeps a layer of this name."""
+
+    def add(self, layer: str, kind: str, call: int, value: Tensor, rows: NDArray[np.int64]) -> None:
+        """Keep one batch [3 B, ...] of a layer; ``rows`` are the positions of its images among the probes, [B]."""
+
+
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
 # batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page; a GPU wants more
 # to do at a time.
@@ -191,7 +199,7 @@ def _channel_length(module: nn.Module | None, output: Tensor) -> int | None:
 class _Recorder:
     """What the hooks of one pass of the probes through a network record, layer by layer and call by call."""
 
-    def __init__(self, layers: Sequence[str] | None, store: ActivationStore | None) -> None:
+    def __init__(self, layers: Sequence[str] | None, store: RepresentationStore | None) -> None:
         self.sums: dict[tuple[str, str, int], LayerAccumulator] = {}
         self.left_out: set[str] = set()
         self.bytes_per_image = 0  # of the largest representation seen, one version
@@ -347,7 +355,7 @@ def accumulate_sums(
     probes: Probes | Iterable[Probes],
     layers: Sequence[str] | None = None,
     batch_size: int | None = None,
-    store: ActivationStore | None = None,
+    store: RepresentationStore | None = None,
 ) -> list[LayerSums]:
     """Run the probes through the network and accumulate what D, G and R of every layer are made of.
 
@@ -431,8 +439,8 @@ def measure_sensitivity(
             activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but 3 at least.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
             "raise" a ValueError, or give "nan".
-        keep_activations: HDF5 file to write the representations to, see :class:`ActivationStore`; it is whole
-            or absent. By default they are not kept.
+        keep_activations: HDF5 file to write the representations to, see :class:`relstab.files.activations.ActivationStore`;
+            written atomically. By default they are not kept.
         keep_layers: which of the measured layers are kept, as shell patterns of their names; all by default.
 
     Returns:
@@ -452,14 +460,11 @@ def measure_sensitivity(
     if keep_activations is None:
         sums = accumulate_sums(model, probes, layers, batch_size)
     else:
-        parameters = {"keep_layers": list(keep_layers), "layers": None if layers is None else list(layers)}
-        with write_hdf5(keep_activations, provenance(parameters)) as file:
-            store = ActivationStore(file, keep_layers)
+        # The one thing on this floor that makes a file, and only when a path is given.
+        from relstab.files.activations import write_activations
+
+        with write_activations(keep_activations, keep_layers, layers) as store:
             sums = accumulate_sums(model, probes, layers, batch_size, store)
-            if store.unmatched:
-                raise ValueError(
-                    f"keep_layers holds {store.unmatched[0]!r}, which matches no measured layer: patterns of names are wanted"
-                )
     for layer in sums:
         if constant == "raise" and layer.is_constant:
             raise ValueError(

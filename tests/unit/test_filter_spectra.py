@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import relstab
-from relstab.filter_spectra import write_spectra
+from relstab.stages.spectra import analyse_filters
 
 
 def grid_laplacian(size):
@@ -87,7 +87,7 @@ def test_files_hold_every_convolution_larger_than_one_pixel(tmp_path):
         for state, factor in (("init", 1.0), ("last", 2.0)):
             for name, shape in zip(names, shapes, strict=True):
                 file[f"{state}/{name}"] = np.full(shape, factor, np.float32)
-    write_spectra(tmp_path / "spectra.h5", tmp_path / "net.h5")
+    analyse_filters(tmp_path / "spectra.h5", tmp_path / "net.h5")
     with h5py.File(tmp_path / "spectra.h5") as file:
         layers = [group.attrs["layer"] for group in file["trained"].values()]
         assert layers == ["stem", "a.late"]  # in the order of the network, not of the alphabet

@@ -5,7 +5,8 @@ import torch
 
 import relstab
 from relstab.files.hdf5 import write_hdf5
-from relstab.probes import read_probes, write_probes
+from relstab.files.probes import read_probes
+from relstab.stages.probes import perturb_test_images
 
 
 def test_noise_has_the_given_norm_image_by_image(generator):
@@ -54,7 +55,7 @@ def test_probes_survive_the_disk_and_do_not_depend_on_the_noise_level(tmp_path):
             file["images"] = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(sigma)).numpy()
             file["labels"] = torch.zeros(6, dtype=torch.int64).numpy()
         paths[sigma] = tmp_path / f"probes{sigma}.h5"
-        write_probes(paths[sigma], tmp_path / f"test{sigma}.h5", 4, 1.0, 3, "bilinear", seed=1)
+        perturb_test_images(paths[sigma], tmp_path / f"test{sigma}.h5", 4, 1.0, 3, "bilinear", seed=1)
     first, second = read_probes(paths[0]), read_probes(paths[3])
     assert len(first) == 4
     images = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(3))[:4]
@@ -70,7 +71,7 @@ def test_more_probes_than_images_name_the_key(tmp_path):
         file["images"] = torch.rand(6, 1, 16, 16).numpy()
         file["labels"] = torch.zeros(6, dtype=torch.int64).numpy()
     with pytest.raises(ValueError, match=r"7 probes are wanted \(config.yaml: probes.images\), and the test set has 6"):
-        write_probes(tmp_path / "probes.h5", tmp_path / "test.h5", 7, 1.0, 3, "bilinear")
+        perturb_test_images(tmp_path / "probes.h5", tmp_path / "test.h5", 7, 1.0, 3, "bilinear")
     assert not (tmp_path / "probes.h5").exists()
 
 

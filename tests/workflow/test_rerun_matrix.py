@@ -29,21 +29,21 @@ from relstab.config import Config, Training
 
 from helpers import ENSEMBLES, ROOT, SMOKE, jobs_in, planned
 
-FIGURES = {"figure_1", "figure_3", "figure_4", "figure_10", "figure_11", "figure_over_training"}
-ALL_TABLES = {"network_table", "sensitivity_table", "spectrum_table", "correlation_table", "claim_table", "over_training_table"}
+FIGURES = {"fig01_relative_sensitivity", "fig03_shuffled_layers", "fig04_filter_spectra", "fig10_error_scatter", "fig11_layer_sensitivities", "over_training"}
+ALL_TABLES = {"table_networks", "table_sensitivity", "table_spectrum", "table_correlation", "table_claims", "table_over_training"}
 COLLECTING = FIGURES | ALL_TABLES
 # What follows a training of simple CNNs, and of a deep network on images with two lit pixels; claims follow both.
-OF_ENSEMBLES = {"layer_table", "exponent_table", "figure_7", "figure_relu_tanh", "claim_table"}
+OF_ENSEMBLES = {"table_scale_detection_layers", "table_scale_detection", "fig07_pooling_scaling", "relu_tanh", "table_claims"}
 OF_PAIRS = {
-    "pair_network_table",
-    "pair_sensitivity_table",
-    "pair_correlation_table",
-    "figure_6",
-    "figure_8",
-    "figure_9",
-    "claim_table",
+    "table_scale_detection_networks",
+    "table_scale_detection_sensitivity",
+    "table_scale_detection_correlation",
+    "fig06_scale_detection_errors",
+    "fig08_deep_scale_detection",
+    "fig09_deep_scale_detection_layers",
+    "table_claims",
 }
-SCALE_FIGURES = {"figure_5", "figure_6", "figure_7", "figure_8", "figure_9", "figure_relu_tanh"}
+SCALE_FIGURES = {"fig05_scale_detection_samples", "fig06_scale_detection_errors", "fig07_pooling_scaling", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers", "relu_tanh"}
 PAIR_NETWORK = "networks/pairs/lenet/noise0/seed0.h5"
 PAIR_SENSITIVITY = "sensitivity/pairs/lenet/noise0/seed0.h5"
 
@@ -225,9 +225,9 @@ def collecting(*architectures: str) -> Jobs:
     """Tables and figures that other networks of these architectures make anew."""
     without = set()
     if not set(architectures) - NOT_CONVOLUTIONAL:
-        without.add("spectrum_table")
+        without.add("table_spectrum")
     if "lenet" not in architectures:
-        without.add("over_training_table")
+        without.add("table_over_training")
     return once(*COLLECTING - without)
 
 
@@ -247,25 +247,25 @@ def data_anew(dataset: str = "mnist5k", noise: tuple[float, ...] = (0, 10)) -> J
 
 
 # What follows from sensitivities that were measured anew, on the data set.
-OF_SENSITIVITY = {"sensitivity_table", "correlation_table", "claim_table", "figure_1", "figure_3", "figure_10", "figure_11"}
+OF_SENSITIVITY = {"table_sensitivity", "table_correlation", "table_claims", "fig01_relative_sensitivity", "fig03_shuffled_layers", "fig10_error_scatter", "fig11_layer_sensitivities"}
 NEW_PROBES = {
     "probes": {"probes/mnist5k/noise0.h5", "probes/mnist5k/noise10.h5"},
     **of_networks(*ARCHITECTURES, rules=MEASURED),
-    **once("over_training_table", "figure_over_training", *OF_SENSITIVITY),
+    **once("table_over_training", "over_training", *OF_SENSITIVITY),
 }
 NEW_SHUFFLES = of_networks("lenet", "vgg11_bn", rules=["shuffled_sensitivity"]) | once(*OF_SENSITIVITY)
 # The networks' table says which have learned; spectra, sensitivities and their tables do not depend on it.
-LEARNED_OR_NOT = once("network_table", "correlation_table", "claim_table", *FIGURES) | once(
-    "pair_network_table", "pair_correlation_table", "figure_6", "figure_8", "figure_9"
+LEARNED_OR_NOT = once("table_networks", "table_correlation", "table_claims", *FIGURES) | once(
+    "table_scale_detection_networks", "table_scale_detection_correlation", "fig06_scale_detection_errors", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers"
 )
 INTERVALS = once(
-    "correlation_table", "claim_table", "figure_1", "figure_10",
-    "exponent_table", "figure_7", "figure_relu_tanh", "pair_correlation_table", "figure_6",
+    "table_correlation", "table_claims", "fig01_relative_sensitivity", "fig10_error_scatter",
+    "table_scale_detection", "fig07_pooling_scaling", "relu_tanh", "table_scale_detection_correlation", "fig06_scale_detection_errors",
 )  # fmt: skip
 PAIR_TRAINED = {"train": {PAIR_NETWORK}, "sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS)}
-PAIR_REMEASURED = {"sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS - {"pair_network_table"})}
+PAIR_REMEASURED = {"sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS - {"table_scale_detection_networks"})}
 OTHER_PAIRS = {**once("pair_dataset", "pair_probes"), "noisy_test": {"datasets/pairs/test_noise0.h5"}, **PAIR_TRAINED}
-OTHER_TASK = OTHER_PAIRS | once("sample_table", "figure_5")
+OTHER_TASK = OTHER_PAIRS | once("table_scale_detection_samples", "fig05_scale_detection_samples")
 
 
 def together(*parts: Jobs) -> Jobs:
@@ -356,18 +356,18 @@ def rows_of_trainings() -> Iterator[Row]:
         yield Row({f"scale_detection.images.recipes.lenet.{key}": value}, {} if without_effect else PAIR_TRAINED)
     # What a recipe says reaches networks that have their own.
     yield Row({"recipes.fc2.weight_decay": 0.1}, trained("fc2"))
-    yield Row({"training.snapshots": 2}, trained(*ARCHITECTURES[::2], followed=ARCHITECTURES) | once("over_training_table"))
+    yield Row({"training.snapshots": 2}, trained(*ARCHITECTURES[::2], followed=ARCHITECTURES) | once("table_over_training"))
     yield Row({"recipes.lenet.snapshots": 5}, trained("lenet"))
 
 
 ONE_EXPERIMENT = "scale_detection.simple.task1_stride1"
 BOTH_ACTIVATIONS = ensembles("task1_stride1/relu", "task1_stride1/tanh")
 RELU_ONLY = ensembles("task1_stride1/relu")
-ITS_TASK = BOTH_ACTIVATIONS | once("sample_table", "figure_5")
+ITS_TASK = BOTH_ACTIVATIONS | once("table_scale_detection_samples", "fig05_scale_detection_samples")
 
 # Of the folder with two architectures of one's own: all figures and tables of its networks.
-OWN_FIGURES = {"figure_1", "figure_3", "figure_4", "figure_10", "figure_11", "figure_12", "figure_13"}
-OWN_TABLES = ALL_TABLES - {"over_training_table"}
+OWN_FIGURES = {"fig01_relative_sensitivity", "fig03_shuffled_layers", "fig04_filter_spectra", "fig10_error_scatter", "fig11_layer_sensitivities", "fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"}
+OWN_TABLES = ALL_TABLES - {"table_over_training"}
 ON_GRATINGS: dict[str, Any] = {"dataset": "gratings", "noise": (0,), "followed": ()}
 GRATINGS_ANEW = {
     **once("prepare_dataset", "noisy_test", "probes", *OWN_FIGURES, *OWN_TABLES),
@@ -377,11 +377,11 @@ GRATINGS_ANEW = {
 # Of the folder with images in folders and torchvision's networks.
 ON_FOLDER: dict[str, Any] = {"dataset": "imagefolder", "noise": (0,), "followed": ()}
 FOLDER_ANEW = {
-    **once("prepare_dataset", "noisy_test", "probes", *FIGURES - {"figure_over_training"}, *OWN_TABLES),
+    **once("prepare_dataset", "noisy_test", "probes", *FIGURES - {"over_training"}, *OWN_TABLES),
     **of_networks("lenet", **ON_FOLDER),
 }
-OF_IMAGENET_SENSITIVITY = once("imagenet_sensitivity_table", "figure_imagenet_shuffled_layers")
-OF_IMAGENET_SPECTRA = once("imagenet_spectrum_table", "figure_14")
+OF_IMAGENET_SENSITIVITY = once("table_imagenet_sensitivity", "imagenet_shuffled_layers")
+OF_IMAGENET_SPECTRA = once("table_imagenet_spectrum", "fig14_filter_spectra_imagenet")
 
 
 def on_imagenet(*names: str, rules: typing.Collection[str] = ("train", "sensitivity", "shuffled_sensitivity", "spectra")) -> Jobs:
@@ -407,7 +407,7 @@ ROWS = [
     Row({"checkpoint_minutes": 10}, NOTHING),
     Row({"sensitivity.batch_size": 7}, NOTHING),
     # All of it.
-    Row({"results": "results/elsewhere"}, SMOKE_WITHOUT_FIGURE_2 | once("figure_2")),
+    Row({"results": "results/elsewhere"}, SMOKE_WITHOUT_FIGURE_2 | once("fig02_pooling")),
     Row({"seed": 5}, SMOKE_WITHOUT_FIGURE_2),
     # The data set; the tasks of scale detection have their own.
     Row({"data.name": "fashionmnist"}, data_anew("fashionmnist")),
@@ -431,7 +431,7 @@ ROWS = [
     Row({"data.imagefolder.channels": 1}, NOTHING),  # of another data set
     # Which networks.
     Row({"architectures": ["fc2", "lenet", "vgg11_bn", "resnet18"]}, trained("resnet18")),
-    Row({"architectures": ["fc2", "vgg11_bn"]}, once(*COLLECTING - {"over_training_table", "figure_over_training"})),
+    Row({"architectures": ["fc2", "vgg11_bn"]}, once(*COLLECTING - {"table_over_training", "over_training"})),
     Row({"architectures": ["vgg11_bn", "lenet", "fc2"]}, NOTHING),
     Row({"noise": [0, 10, 0.5]}, {
         "noisy_test": {"datasets/mnist5k/test_noise0.5.h5"}, "probes": {"probes/mnist5k/noise0.5.h5"},
@@ -440,7 +440,7 @@ ROWS = [
     Row({"noise": [0]}, once(*COLLECTING)),
     Row({"noise": [10]}, of_networks("lenet", "vgg11_bn", noise=(10,), shuffled=(10,), rules=["shuffled_sensitivity"])
         | once(*COLLECTING)),
-    Row({"noise": [10, 0]}, once("figure_1")),  # which shows them in this order
+    Row({"noise": [10, 0]}, once("fig01_relative_sensitivity")),  # which shows them in this order
     Row({"seeds": 2}, trained(*ARCHITECTURES, seeds=(1,))),
     Row({"recipes.fc2.seeds": 2}, trained("fc2", seeds=(1,))),
     # Architectures of one's own.
@@ -449,8 +449,8 @@ ROWS = [
     Row({"own_architectures.plain.label": "another"}, once(*OWN_FIGURES), "own"),
     Row({"own_architectures.more.builder": "code/again.py:build"}, once(*OWN_FIGURES), "own"),
     Row({"own_architectures.plain.convolutional": False},
-        once(*OWN_FIGURES, *OWN_TABLES - {"network_table"}), "own"),
-    Row({"own_architectures.plain.skips": True}, once("figure_12", "figure_13"), "own"),
+        once(*OWN_FIGURES, *OWN_TABLES - {"table_networks"}), "own"),
+    Row({"own_architectures.plain.skips": True}, once("fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"), "own"),
     # Measuring.
     Row({"probes.images": 50}, NEW_PROBES),
     Row({"probes.displacement": 0.7}, NEW_PROBES),
@@ -460,11 +460,11 @@ ROWS = [
     Row({"probes.displacement": 0.7}, together(FOLDER_PROBES, once("imagenet_probes"), IMAGENET_MEASURED), "folder"),
     Row({"sensitivity.weights": "best"}, together(
         of_networks(*ARCHITECTURES, rules=["sensitivity", "shuffled_sensitivity", "spectra"]),
-        once(*COLLECTING - {"over_training_table"}), PAIR_REMEASURED, once("pair_network_table"),
+        once(*COLLECTING - {"table_over_training"}), PAIR_REMEASURED, once("table_scale_detection_networks"),
     )),
     Row({"sensitivity.weights": "best"}, together(
         FOLDER_MEASURED, of_networks("lenet", **ON_FOLDER, rules=["spectra"]),
-        once("network_table", "spectrum_table", "figure_4"),
+        once("table_networks", "table_spectrum", "fig04_filter_spectra"),
     ), "folder"),
     Row({"sensitivity.keep_activations": ["output"]}, together(
         of_networks(*ARCHITECTURES, rules=["sensitivity"]), once(*OF_SENSITIVITY), PAIR_REMEASURED,
@@ -481,9 +481,9 @@ ROWS = [
         on_imagenet("resnet18", "alexnet", rules=["shuffled_sensitivity"]), OF_IMAGENET_SENSITIVITY,
     ), "folder"),
     # Simple CNNs.
-    Row({"scale_detection.enabled": False}, once("claim_table")),
+    Row({"scale_detection.enabled": False}, once("table_claims")),
     Row({"scale_detection.simple.task2_strided": None},
-        once(*OF_ENSEMBLES, "sample_table", "figure_5")),
+        once(*OF_ENSEMBLES, "table_scale_detection_samples", "fig05_scale_detection_samples")),
     Row({"scale_detection.simple.fresh": {"size": 32, "scale": 8, "gap": 1, "pairs": 64, "depth": 3}}, ensembles("fresh/relu")),
     Row({f"{ONE_EXPERIMENT}.rule": "block", f"{ONE_EXPERIMENT}.gap": 0}, ITS_TASK),
     Row({f"{ONE_EXPERIMENT}.size": 64}, ITS_TASK),
@@ -522,7 +522,7 @@ ROWS = [
         "train": {"networks/pairs/vgg11/noise0/seed0.h5"}, "sensitivity": {"sensitivity/pairs/vgg11/noise0/seed0.h5"},
         **once(*OF_PAIRS),
     }),
-    Row({"scale_detection.images.architectures": []}, once("claim_table", "sample_table", "figure_5")),
+    Row({"scale_detection.images.architectures": []}, once("table_claims", "table_scale_detection_samples", "fig05_scale_detection_samples")),
     *(
         Row({f"scale_detection.images.{key}": 2}, {
             "train": {"networks/pairs/lenet/noise0/seed1.h5"}, "sensitivity": {"sensitivity/pairs/lenet/noise0/seed1.h5"},
@@ -549,9 +549,9 @@ ROWS = [
     Row({"correlation.learned_below": 0.8}, LEARNED_OR_NOT),
     Row({"correlation.confidence": 0.9}, INTERVALS),
     Row({"correlation.resamples": 300}, INTERVALS),
-    Row({"figures.dpi": 90}, once(*FIGURES, *SCALE_FIGURES, "figure_2")),
-    Row({"figures.font_size": 9}, once(*FIGURES, *SCALE_FIGURES, "figure_2")),
-    Row({"figures.example": 3}, once("figure_1")),
+    Row({"figures.dpi": 90}, once(*FIGURES, *SCALE_FIGURES, "fig02_pooling")),
+    Row({"figures.font_size": 9}, once(*FIGURES, *SCALE_FIGURES, "fig02_pooling")),
+    Row({"figures.example": 3}, once("fig01_relative_sensitivity")),
     *rows_of_trainings(),
 ]  # fmt: skip
 

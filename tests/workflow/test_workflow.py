@@ -30,7 +30,7 @@ def overlay(path, **changes):
 
 
 # What follows a training of lenet; the others keep no snapshots.
-OVER_TRAINING = {"sensitivity_over_training", "over_training_table", "figure_over_training"}
+OVER_TRAINING = {"sensitivity_over_training", "table_over_training", "over_training"}
 
 
 def test_all_that_is_promised_is_there(finished):
@@ -142,28 +142,28 @@ def test_without_scale_detection_none_of_it_is_made(tmp_path):
     jobs = planned(tmp_path, overlay(tmp_path / "c.yaml", scale_detection__enabled=False))
     made = {path for paths in jobs.values() for path in paths}
     assert not [path for path in made if "pairs" in path or "scale_detection" in path]
-    assert not {"train_ensemble", "homogeneous_sensitivity", "layer_table"} & set(jobs)
+    assert not {"train_ensemble", "homogeneous_sensitivity", "table_scale_detection_layers"} & set(jobs)
     assert len(jobs["train"]) == 6
 
 
 def test_more_architectures_than_figure_4_shows_get_two_more_figures(finished, tmp_path):
     more = ["fc2", "lenet", "vgg11_bn", "vgg11", "vgg13", "vgg16", "alexnet"]
-    assert not {"figure_12", "figure_13"} & set(planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
-    assert "figure_12" in (jobs := planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
-    assert "figure_13" not in jobs
-    assert {"figure_12", "figure_13"} <= set(planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
+    assert not {"fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"} & set(planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
+    assert "fig12_filter_spectra_vgg" in (jobs := planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
+    assert "fig13_filter_spectra_resnet" not in jobs
+    assert {"fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"} <= set(planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
 
 
 def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
-    spectra = {"imagenet_network", "spectra", "imagenet_spectrum_table", "figure_14"}
+    spectra = {"imagenet_network", "spectra", "table_imagenet_spectrum", "fig14_filter_spectra_imagenet"}
     jobs = planned(finished, overlay(tmp_path / "c.yaml", imagenet__networks=["resnet18"]))
     assert jobs["imagenet_network"] == {"networks/imagenet/resnet18/noise0/seed0.h5"}
     assert jobs["spectra"] == {"spectra/imagenet/resnet18/noise0/seed0.h5"}
     assert set(jobs) == spectra
     changes = {"imagenet__networks": ["resnet18"], "imagenet__images": "some"}
-    measured = {"imagenet_images", "imagenet_probes", "sensitivity", "shuffled_sensitivity", "imagenet_sensitivity_table"}
+    measured = {"imagenet_images", "imagenet_probes", "sensitivity", "shuffled_sensitivity", "table_imagenet_sensitivity"}
     jobs = planned(finished, overlay(tmp_path / "c.yaml", **changes))
-    assert set(jobs) == spectra | measured | {"figure_imagenet_shuffled_layers"}
+    assert set(jobs) == spectra | measured | {"imagenet_shuffled_layers"}
 
 
 @pytest.mark.parametrize(

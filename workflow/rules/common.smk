@@ -142,17 +142,38 @@ def growing(base, per_mb=0):
     return amount
 
 
+def experiment_of(wildcards):
+    """Section of the config of an experiment with simple CNNs."""
+    return CONFIG.scale_detection.experiments[wildcards.experiment]
+
+
 def ensemble_memory(wildcards):
-    """Memory of a training of simple CNNs in MB: their weights, as they are and as they are kept, in a checkpoint and in the file."""
-    experiment = CONFIG.scale_detection.experiments[wildcards.experiment]
+    """Memory in MB of training simple CNNs: their weights in memory, in the states that are kept, in a checkpoint, and in the file."""
+    experiment = experiment_of(wildcards)
     weights = SimpleDesign(**experiment.design(wildcards.activation)).parameter_count * experiment.seeds
     return 4000 + 12 * 4 * weights // 10**6
 
 
-# Snakemake compares the values of params without their names, so that two numbers which change places would go unnoticed: rules with
-# several numbers have them in one dict, `options`.
+def options(**values):
+    """All params of a rule as one dict, from values or functions of the wildcards.
+
+    Snakemake compares the values of params without their names, and would not notice that two numbers changed places.
+    """
+    if not any(map(callable, values.values())):
+        return {"options": values}
+
+    def of_wildcards(wildcards):
+        return {name: value(wildcards) if callable(value) else value for name, value in values.items()}
+
+    return {"options": of_wildcards}
+
+
+# Of bootstrap intervals.
+INTERVAL = {"confidence": CONFIG.correlation.confidence, "resamples": CONFIG.correlation.resamples, "seed": CONFIG.seed}
+
+
 def data_options():
-    """What a data set depends on. The same published files elsewhere are the same data set; what is the user's is not."""
+    """What a data set depends on. The same published files in another folder are the same data set; the user's own files are not."""
     data = CONFIG.data
     options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
     if data.name == IMAGE_FOLDER:
@@ -193,8 +214,8 @@ def trained_weights(wildcards):
     return "last" if wildcards.dataset == IMAGENET else CONFIG.sensitivity.weights
 
 
-def own_labels():
-    """Architectures of the user's in figures: their labels, and by their order and number the colours and marks of all."""
+def user_labels():
+    """Labels of the user's architectures in figures; their order and number set the colours and marks of all architectures."""
     return {name: own.label or name for name, own in CONFIG.own_architectures.items()}
 
 

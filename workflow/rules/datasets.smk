@@ -17,9 +17,8 @@ rule prepare_dataset:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        options=data_options(),
-        # Code of the user's by its text: touched, it is the same.
-        source=source_digest(CONFIG.data.function) if CONFIG.data.function else "",
+        # The user's code by its text: a file that was only touched is the same.
+        **options(**data_options(), source=source_digest(CONFIG.data.function) if CONFIG.data.function else ""),
     script:
         "../scripts/prepare_dataset.py"
 
@@ -40,7 +39,7 @@ rule noisy_test:
         mem_mb=growing(4000, per_mb=8),
         runtime=growing(10),
     params:
-        seed=CONFIG.seed,
+        **options(seed=CONFIG.seed),
     script:
         "../scripts/noisy_test.py"
 
@@ -63,7 +62,7 @@ rule probes:
         mem_mb=growing(4000, per_mb=8),
         runtime=growing(10),
     params:
-        options=dict(
+        **options(
             number=CONFIG.probes.images,
             displacement=CONFIG.probes.displacement,
             cutoff=CONFIG.probes.cutoff,

@@ -16,7 +16,7 @@ rule imagenet_images:
         mem_mb=growing(imagenet_memory),
         runtime=growing(60),
     params:
-        options=dict(
+        **options(
             folder=CONFIG.imagenet.images,
             number=CONFIG.imagenet.probes,
             resize=CONFIG.imagenet.resize,
@@ -43,7 +43,7 @@ rule imagenet_probes:
         mem_mb=growing(imagenet_memory),
         runtime=growing(30),
     params:
-        options=dict(
+        **options(
             displacement=CONFIG.probes.displacement,
             cutoff=CONFIG.probes.cutoff,
             interpolation=CONFIG.probes.interpolation,
@@ -70,6 +70,6 @@ rule imagenet_network:
         runtime=growing(60),
         gpu=lambda wildcards: gpus(wildcards) if HAS_IMAGENET_IMAGES else 0,
     params:
-        seed=CONFIG.seed,
+        **options(seed=CONFIG.seed),
     script:
         "../scripts/imagenet_network.py"

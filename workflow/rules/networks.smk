@@ -21,8 +21,6 @@ rule train:
         runtime=growing(240),
         gpu=gpus,
     params:
-        recipe=recipe_of,
-        source=lambda wildcards: architecture_source(wildcards.architecture),
-        seed=CONFIG.seed,
+        **options(recipe=recipe_of, source=lambda wildcards: architecture_source(wildcards.architecture), config_seed=CONFIG.seed),
     script:
         "../scripts/train.py"

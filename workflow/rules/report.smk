@@ -1,11 +1,11 @@
 # The HTML report: figures and tables with captions, and how each was made.
 
 
-rule report:
+rule report_page:
     input:
-        rules.all_figures.input,
-        rules.all_tables.input,
-        rules.claims.input,
+        FIGURE_FILES,
+        TABLE_FILES,
+        table("claims"),
     output:
         html=f"{RESULTS}/report.html",
     log:

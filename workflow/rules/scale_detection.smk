@@ -18,13 +18,14 @@ rule train_ensemble:
         runtime=growing(480),
         gpu=gpus,
     params:
-        task=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].task(),
-        design=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].design(wildcards.activation),
-        recipe=lambda wildcards: CONFIG.scale_detection.experiments[wildcards.experiment].recipe(wildcards.activation),
-        options=lambda wildcards: {
-            **{key: getattr(CONFIG.scale_detection.experiments[wildcards.experiment], key) for key in ("pairs", "seeds")},
-            "seed": CONFIG.seed,
-        },
+        **options(
+            task=lambda wildcards: experiment_of(wildcards).task(),
+            design=lambda wildcards: experiment_of(wildcards).design(wildcards.activation),
+            recipe=lambda wildcards: experiment_of(wildcards).recipe(wildcards.activation),
+            pairs=lambda wildcards: experiment_of(wildcards).pairs,
+            seeds=lambda wildcards: experiment_of(wildcards).seeds,
+            config_seed=CONFIG.seed,
+        ),
     script:
         "../scripts/train_ensemble.py"
 
@@ -46,8 +47,7 @@ rule ensemble_sensitivity:
         runtime=growing(60),
         gpu=gpus,
     params:
-        probes=CONFIG.scale_detection.probes,
-        seed=CONFIG.seed,
+        **options(probes=CONFIG.scale_detection.probes, seed=CONFIG.seed),
     script:
         "../scripts/ensemble_sensitivity.py"
 
@@ -66,7 +66,7 @@ rule homogeneous_sensitivity:
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        seed=CONFIG.seed,
+        **options(seed=CONFIG.seed),
     script:
         "../scripts/homogeneous_sensitivity.py"
 
@@ -85,7 +85,7 @@ rule pair_dataset:
         mem_mb=growing(4000),
         runtime=growing(10),
     params:
-        options=dict(
+        **options(
             task=CONFIG.scale_detection.images.task(),
             train=CONFIG.scale_detection.images.train_pairs,
             test=CONFIG.scale_detection.images.test_pairs,
@@ -111,7 +111,6 @@ rule pair_probes:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        number=CONFIG.scale_detection.probes,
-        seed=CONFIG.seed,
+        **options(number=CONFIG.scale_detection.probes, seed=CONFIG.seed),
     script:
         "../scripts/pair_probes.py"

@@ -19,8 +19,7 @@ rule sensitivity:
         runtime=growing(30),
         gpu=gpus,
     params:
-        weights=trained_weights,
-        keep_activations=CONFIG.sensitivity.keep_activations,
+        **options(weights=trained_weights, keep_activations=CONFIG.sensitivity.keep_activations),
     script:
         "../scripts/sensitivity.py"
 
@@ -43,10 +42,10 @@ rule shuffled_sensitivity:
         runtime=growing(60),
         gpu=gpus,
     params:
-        options=lambda wildcards: dict(
+        **options(
             shuffles=CONFIG.channel_shuffle.count,
             which=CONFIG.channel_shuffle.which,
-            weights=trained_weights(wildcards),
+            weights=trained_weights,
             seed=CONFIG.seed,
         ),
     script:

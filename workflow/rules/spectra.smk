@@ -17,6 +17,6 @@ rule spectra:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        weights=trained_weights,
+        **options(weights=trained_weights),
     script:
         "../scripts/spectra.py"

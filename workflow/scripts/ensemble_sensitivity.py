@@ -8,8 +8,8 @@ with job(snakemake), device(snakemake) as place:
     measure_saved_ensemble(
         snakemake.output.sensitivity,
         snakemake.input.network,
-        snakemake.params.probes,
-        snakemake.params.seed,
+        snakemake.params.options["probes"],
+        snakemake.params.options["seed"],
         snakemake.config["sensitivity"]["batch_size"],
         place,
     )

@@ -5,4 +5,4 @@ from relstab.stages.scale_detection import measure_homogeneous
 from job import job
 
 with job(snakemake):
-    measure_homogeneous(snakemake.output.sensitivity, snakemake.params.seed)
+    measure_homogeneous(snakemake.output.sensitivity, snakemake.params.options["seed"])

@@ -14,6 +14,6 @@ with job(snakemake), device(snakemake) if images else contextlib.nullcontext("cp
         snakemake.wildcards.architecture,
         snakemake.input.get("weights"),
         read_calibration_images(images) if images else None,
-        seed=snakemake.params.seed,
+        seed=snakemake.params.options["seed"],
         device=place,
     )

@@ -6,4 +6,4 @@ from job import job
 
 with job(snakemake):
     dataset = read_dataset(snakemake.input.dataset)
-    write_noisy_test(snakemake.output.noisy_test, dataset, float(snakemake.wildcards.noise), snakemake.params.seed)
+    write_noisy_test(snakemake.output.noisy_test, dataset, float(snakemake.wildcards.noise), snakemake.params.options["seed"])

@@ -1,8 +1,8 @@
 """Perturb test images: the probes of one noise level."""
 
-from relstab.probes import write_probes
+from relstab.stages.probes import perturb_test_images
 
 from job import job
 
 with job(snakemake):
-    write_probes(snakemake.output.probes, snakemake.input.test, **snakemake.params.options)
+    perturb_test_images(snakemake.output.probes, snakemake.input.test, **snakemake.params.options)

@@ -6,11 +6,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from relstab.files.hdf5 import whole_file
+from relstab.files.hdf5 import atomic_path
 
 from job import job
 
-with job(snakemake), tempfile.TemporaryDirectory() as folder, whole_file(snakemake.output.html) as temporary:
+with job(snakemake), tempfile.TemporaryDirectory() as folder, atomic_path(snakemake.output.html) as temporary:
     config = Path(folder) / "config.json"
     config.write_text(json.dumps(snakemake.config))
     snakefile = Path(snakemake.scriptdir).resolve().parents[1] / "Snakefile"

@@ -11,5 +11,5 @@ with job(snakemake), device(snakemake) as place:
         snakemake.input.probes,
         batch_size=snakemake.config["sensitivity"]["batch_size"],
         device=place,
-        **snakemake.params,
+        **snakemake.params.options,
     )

@@ -1,8 +1,8 @@
 """Analyse the filters of one network."""
 
-from relstab.filter_spectra import write_spectra
+from relstab.stages.spectra import analyse_filters
 
 from job import job
 
 with job(snakemake):
-    write_spectra(snakemake.output.spectra, snakemake.input.network, snakemake.params.weights)
+    analyse_filters(snakemake.output.spectra, snakemake.input.network, **snakemake.params.options)

@@ -12,10 +12,10 @@ with job(snakemake) as tell, device(snakemake) as place:
         snakemake.wildcards.architecture,
         read_dataset(snakemake.input.dataset),
         read_noisy_test(snakemake.input.test),
-        Training(**snakemake.params.recipe),
+        Training(**snakemake.params.options["recipe"]),
         float(snakemake.wildcards.noise),
         int(snakemake.wildcards.seed),
-        snakemake.params.seed,
+        snakemake.params.options["config_seed"],
         place,
         checkpoint_minutes=snakemake.config["checkpoint_minutes"],
     )

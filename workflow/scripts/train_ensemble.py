@@ -8,13 +8,14 @@ from relstab.stages.scale_detection import train_and_save_ensemble
 from job import device, job
 
 with job(snakemake) as tell, device(snakemake) as place:
+    options = snakemake.params.options
     trained = train_and_save_ensemble(
         snakemake.output.network,
         snakemake.wildcards.experiment,
-        ScaleTask(**snakemake.params.task),
-        SimpleDesign(**snakemake.params.design),
-        EnsembleRecipe(**snakemake.params.recipe),
-        *(snakemake.params.options[key] for key in ("pairs", "seeds", "seed")),
+        ScaleTask(**options["task"]),
+        SimpleDesign(**options["design"]),
+        EnsembleRecipe(**options["recipe"]),
+        *(options[key] for key in ("pairs", "seeds", "config_seed")),
         place,
         snakemake.config["checkpoint_minutes"],
     )

@@ -18,7 +18,9 @@ _FACTOR = 0.2
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
-    """Draw figure 8: a point for each network that learned, at the lowest noise level.
+    """Test error of the deep networks on images with two lit pixels against R_f of the output, filled when trained, open at
+    initialization (beside the error after training), one point per network that learned. Dashed line: 0.2 sqrt(R_f).
+    Bars are standard errors over the probes.
 
     Filled: R_f of the trained network. Open: R_f of the same network at its initialization, beside the error that it had when it
     was trained. Error bars are standard errors over the probes; the dashed line is eps = 0.2 sqrt(R).

@@ -19,7 +19,8 @@ _COLUMNS = 6
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
-    """Draw figure 9: a column for each architecture, D_k, G_k and R_k below each other, at the lowest noise level.
+    """D_k, G_k and R_k of the k-th layer, after its activation, of the deep networks on images with two lit pixels, trained
+    and at initialization; k = 0 is the input, the last point the output. Bands are the range over seeds.
 
     Lines are means over seeds, bands their range. Networks that did not learn are left out.
 

@@ -12,7 +12,9 @@ __all__ = ["draw"]
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
-    """Draw figure 10: a row for each noise level, a column for each sensitivity, a point for each network that learned.
+    """Test error against D_f, G_f and R_f of the output at each noise level of the data set, one point per network that
+    learned, with the correlation of the logarithms and its bootstrap interval. Bars are standard errors over the
+    probes.
 
     Error bars are standard errors over the probes.
 

@@ -36,7 +36,10 @@ _LINEAR_MODES = 25
 
 
 def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
-    """Draw figure 4 at the lowest noise level: a column for each architecture, or for six that are spread over all of them.
+    """Filters by frequency. Above: mean squared projection gamma of each layer's filters on the modes of the grid Laplacian,
+    in order of frequency; mode 1 is the homogeneous filter. Below: the same relative to initialization. Deeper layers
+    are lighter. Bands are the range over seeds. Of more than six architectures the figure shows six, evenly spread over
+    the list; figures 12 and 13 show all.
 
     Above, gamma_{k,l} of every layer, grey and dashed at initialization; below, trained relative to initialization. Lines are
     means over seeds in logarithm, bands their range; the deeper the layer, the lighter the line. Networks that did not learn are
@@ -51,7 +54,10 @@ def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
 
 
 def draw_all(networks: pd.DataFrame, spectrum: pd.DataFrame, skips: bool) -> Figure:
-    """Draw figure 12 or 13 as figure 4, with all architectures of one kind.
+    """Filters by frequency, of all convolutional architectures without skip connections (figure 12) or with them (figure 13).
+    Above: mean squared projection gamma of each layer's filters on the modes of the grid Laplacian, in order of
+    frequency; mode 1 is the homogeneous filter. Below: the same relative to initialization. Deeper layers are lighter.
+    Bands are the range over seeds.
 
     Args:
         networks, spectrum: the tables of these names.
@@ -64,7 +70,9 @@ def draw_all(networks: pd.DataFrame, spectrum: pd.DataFrame, skips: bool) -> Fig
 
 
 def draw_pretrained(spectrum: pd.DataFrame) -> Figure:
-    """Draw figure 14 as figure 4: networks of torchvision, pretrained and at initialization, in the order of the table.
+    """Filters of torchvision's networks, pretrained on ImageNet. Above: mean squared projection gamma of each layer's filters
+    on the modes of the grid Laplacian, in order of frequency; mode 1 is the homogeneous filter, and layers with larger
+    filters have more modes. Below: the same relative to initialization. Deeper layers are lighter.
 
     Args:
         spectrum: the table of ImageNet networks.

@@ -23,7 +23,8 @@ __all__ = ["draw"]
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
-    """Draw figure 11: a column for each architecture, D_k above and G_k below, at the lowest noise level.
+    """D_k (above) and G_k (below) of the k-th layer, after its activation, trained and at initialization. Bands are the range
+    over seeds. Of more than six architectures the figure shows six, evenly spread over the list.
 
     Of more than six architectures, six that are spread over all of them are shown. Lines are means over seeds, bands their range.
     Networks that did not learn are left out.

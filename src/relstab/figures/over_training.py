@@ -41,7 +41,8 @@ def _draw_sensitivity(ax: Axes, rows: pd.DataFrame, name: str) -> None:
 
 
 def draw(networks: pd.DataFrame, over_training: pd.DataFrame) -> Figure:
-    """Draw D, G, R and the test error against the epoch, a column for each architecture, at the lowest noise level.
+    """D, G and R of the layers during training, from initialization (epoch 0) to the last epoch, with the test error below, at
+    the lowest noise level. Lines are means over seeds; the band of the output is their range.
 
     Layers of the paper are coloured by their depth, from light to dark; the output is black. Lines are means over seeds, bands
     their range. Networks that did not learn are left out.

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from relstab.figures.pooling_illustration import pooling_sensitivities
+from relstab.figures.pooling_illustration import pooling_illustration, pooling_sensitivities
 from relstab.figures.style import WIDTH, note_empty
 
 __all__ = ["draw"]
@@ -77,15 +77,19 @@ def _draw_channel(figure: SubFigure, illustration: pd.DataFrame, numbers: pd.Dat
     figure.suptitle("channel pooling: a rotation", fontsize="medium")
 
 
-def draw(illustration: pd.DataFrame) -> Figure:
-    """Draw figure 2: left, layers of one filter, homogeneous or of high frequency; right, two oriented channels and their sum.
+def draw(illustration: pd.DataFrame | None = None) -> Figure:
+    """Two kinds of pooling, in computed numbers. Left: layers of a lit pixel, and of the same pixel moved by one, under a
+    homogeneous filter and under one of high frequency; D_k falls with the layer under the first only. Right: an edge
+    and its rotation, seen by two channels after ReLU, whose filters are rotations of each other; the average of each
+    channel over sites changes, the average of their sum does not.
 
     The numbers are computed from the values that are drawn: relative changes D of the layers on the left, of the averages over
     sites on the right.
 
     Args:
-        illustration: from :func:`relstab.figures.pooling_illustration.pooling_illustration`.
+        illustration: from :func:`relstab.figures.pooling_illustration.pooling_illustration`; computed where left out.
     """
+    illustration = pooling_illustration() if illustration is None else illustration
     numbers = pooling_sensitivities(illustration)
     figure = plt.figure(figsize=(WIDTH, 4.0))
     parts: Any = figure.subfigures(1, 2, width_ratios=[1.2, 1], wspace=0.04)

@@ -135,7 +135,11 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, exponents: pd.DataFrame, title: st
 
 
 def draw(layers: pd.DataFrame, exponents: pd.DataFrame) -> Figure:
-    """Draw figure 7: rows for Task 1, Task 2 and homogeneous filters, columns for stride 1 and for strides s = F.
+    """D_k and G_k of simple CNNs, averaged over channels, against the effective receptive field A_k: geometric means over
+    seeds; bars are the standard deviation of the logarithm over seeds; filled after weight decay, open before it.
+    Dashed lines: predicted power laws; thin lines: closed forms of homogeneous filters at this size; pale points:
+    layers that are not fitted. Titles: fitted exponents with bootstrap intervals over networks, and predicted ones.
+    Below: networks of homogeneous filters, which check the closed forms.
 
     Circles are D_k and squares G_k of representations averaged over channels, for rectified noise, of networks with ReLU:
     geometric means over seeds, with the standard deviation over seeds of the logarithm as error bars. Filled: after weight decay,

@@ -20,7 +20,10 @@ _COLUMNS = 3
 
 
 def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Figure:
-    """Draw G_k by layer for each experiment that has both activations; the last point, k = K + 1, is the output.
+    """G_k by layer of simple CNNs with ReLU and with tanh that learned the same task, at zero training loss and after weight
+    decay; the last point is the output. Bands are the range over seeds. Titles: ratio of G, of geometric means over
+    seeds, with its bootstrap interval over networks, at the output and at the deepest layer that sees no more than the
+    scale.
 
     Whole representations and Gaussian noise, at zero training loss and, where both activations have it, after weight decay. Lines
     are means over seeds, bands their range; networks that did not learn are left out. Titles have the ratio of G, of geometric

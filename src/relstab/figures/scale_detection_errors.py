@@ -12,7 +12,9 @@ __all__ = ["draw"]
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
-    """Draw figure 6: a panel for each sensitivity, a point for each trained network that learned, at the lowest noise level.
+    """Test error of the deep networks on images with two lit pixels against D_f, G_f and R_f of the output, one point per
+    network that learned, with the correlation of the logarithms and its bootstrap interval. Bars are standard errors
+    over the probes.
 
     Error bars are standard errors over the probes. Titles are correlations of the logarithms with their bootstrap intervals.
 

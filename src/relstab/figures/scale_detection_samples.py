@@ -92,7 +92,9 @@ def _draw_images(figure: SubFigure, rows: pd.DataFrame, rule: str, columns: int)
 
 
 def draw(samples: pd.DataFrame) -> Figure:
-    """Draw figure 5: for each task a few images, y = +1 above y = -1, with their two lit sites and where these move to.
+    """Images of the scale-detection tasks, with label y = +1 above and y = -1 below: two lit sites on a ring, drawn as a
+    strip, or on an image, and the sites to which a deformation moves them. The bar is the scale xi; dashed lines are
+    the borders of the blocks.
 
     The scale of Task 1 is a bar of length xi, the borders of the blocks of Task 2 are dashed.
 

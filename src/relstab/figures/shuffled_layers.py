@@ -30,7 +30,10 @@ _PRETRAINED_COLUMNS = 4
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
-    """Draw figure 3, a panel for each architecture whose channels were shuffled, at the lowest noise level that has shuffles.
+    """R_k of the k-th layer, after its activation; k = 0 is the input, the last point the output. Full lines: the network;
+    dashed lines: the same network with the channels between convolutions shuffled. Black: trained; grey: at
+    initialization. Bands are the range over seeds and shuffles. Of more than six architectures the figure shows six,
+    evenly spread over the list.
 
     Of more than six architectures, six that are spread over all of them are shown. Bands are the range over seeds and, where
     shuffled, over shuffles. Networks that did not learn are left out.
@@ -46,7 +49,9 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
 
 
 def draw_pretrained(sensitivity: pd.DataFrame) -> Figure:
-    """Draw R_k of torchvision's networks as figure 3, a panel for each, in the order of the table.
+    """R_k of the k-th layer, after its activation, of torchvision's networks on validation images; k = 0 is the input, the
+    last point the output. Full lines: the network; dashed lines: with the channels between convolutions shuffled, bands
+    are the range over shuffles. Black: pretrained; grey: at initialization.
 
     Args:
         sensitivity: the table of ImageNet networks.

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from relstab.architectures import ARCHITECTURES
-from relstab.files.hdf5 import whole_file
+from relstab.files.hdf5 import atomic_path
 
 __all__ = [
     "INITIAL",
@@ -179,7 +179,7 @@ def legend_of_architectures(names: list[str]) -> list[Line2D]:
 def save_figure(figure: Figure, paths: Iterable[str | Path], dpi: int) -> None:
     """Write a figure to each path, in the format of its suffix, whole or absent, and close it."""
     for path in paths:
-        with whole_file(path) as temporary:
+        with atomic_path(path) as temporary:
             # No date: the same drawing gives the same file.
             metadata = {"CreationDate": None} if Path(path).suffix == ".pdf" else {}
             figure.savefig(temporary, dpi=dpi, metadata=metadata)

@@ -1,18 +1,21 @@
-"""Keeping representations: images, their deformed and their noisy versions, layer by layer in HDF5, as they stream by."""
+"""Representations of the probes, layer by layer, in HDF5."""
 
+import contextlib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relstab.files.hdf5 import provenance, write_hdf5
 from relstab.probes import VERSIONS
 
-__all__ = ["ActivationStore"]
+__all__ = ["ActivationStore", "write_activations"]
 
-# Bytes of a chunk of narrow layers; of wider ones each image is a chunk. Images come in random order: small chunks are what is
+# Bytes per chunk of narrow layers; each image of a wider layer is one chunk. Images arrive in random order, and small chunks are
 # cheap to read, change and write again.
 _CHUNK = 4096
 
@@ -20,13 +23,13 @@ _CHUNK = 4096
 class ActivationStore:
     """Writes batches of representations into an HDF5 group, chunked by image and compressed.
 
-    Each layer becomes a group of its name, "NAME#2" for the second call of a module and so on, with attributes layer and kind and
-    the data sets "images", "deformed" and "noisy", [P, ...] in the shape in which the layer gives them, in the probes' order.
-    What several tensors make up is kept as one vector an image; bfloat16 and float16 are kept as float32.
+    Each layer becomes a group with its name ("NAME#2" for the second call of a module and so on), with attributes layer and kind
+    and the data sets "images", "deformed" and "noisy", [P, ...] in the shape that the layer returns and in the order of the
+    probes. A layer that returns several tensors is stored as one vector per image; bfloat16 and float16 are stored as float32.
 
     Args:
         group: open HDF5 group or file.
-        patterns: which layers, as shell patterns of their names: "*" all, "features.*", "output".
+        patterns: shell patterns of the names of the layers to keep: "*" for all, "features.*", "output".
     """
 
     def __init__(self, group: h5py.Group, patterns: Sequence[str]) -> None:
@@ -40,17 +43,19 @@ class ActivationStore:
 
     @property
     def unmatched(self) -> list[str]:
-        """Patterns that no layer so far has matched."""
-        kept = {layer for layer, _, _ in self._names}
-        return [pattern for pattern in self._patterns if not fnmatch.filter(kept, pattern)]
+        """Patterns that have matched no layer yet."""
+        layers = {layer for layer, _, _ in self._names}
+        return [pattern for pattern in self._patterns if not fnmatch.filter(layers, pattern)]
 
     def add(self, layer: str, kind: str, call: int, value: Tensor, rows: NDArray[np.int64]) -> None:
         """Write one batch.
 
         Args:
-            layer, kind, call: whose: name, class, and which of the module's calls in one forward pass, from 1.
+            layer: name of the module.
+            kind: its class.
+            call: number of the module's call within one forward pass, from 1.
             value: [3 B, ...]: B images, then their deformed, then their noisy versions.
-            rows: which of the probes these are, [B].
+            rows: positions of these images among the probes, [B].
         """
         key = (layer, kind, call)
         if key not in self._names:
@@ -81,4 +86,27 @@ class ActivationStore:
                 compression="gzip",
                 compression_opts=1,  # the next levels cost several times the time for a few percent of the bytes
                 shuffle=True,
+            )
+
+
+@contextlib.contextmanager
+def write_activations(path: str | Path, patterns: Sequence[str], layers: Sequence[str] | None) -> Iterator[ActivationStore]:
+    """New HDF5 file of representations, written atomically.
+
+    Args:
+        path: of the HDF5 file.
+        patterns: of the layers to keep, see :class:`ActivationStore`.
+        layers: names of the measured layers; None for all.
+
+    Raises:
+        ValueError: a pattern matched no measured layer; no file is left.
+    """
+    parameters = {"keep_layers": list(patterns), "layers": None if layers is None else list(layers)}
+    with write_hdf5(path, provenance(parameters)) as file:
+        store = ActivationStore(file, patterns)
+        yield store
+        if store.unmatched:
+            raise ValueError(
+                f"expected keep_layers to hold patterns of the names of measured layers, got {store.unmatched[0]!r}, which "
+                f"matches none"
             )

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and that say what made them."""
+"""Atomic files that carry their provenance."""
 
 import contextlib
 import functools
@@ -21,27 +21,27 @@ import relstab
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["git_commit", "open_hdf5", "provenance", "whole_file", "write_hdf5", "write_table"]
+__all__ = ["atomic_path", "git_commit", "open_hdf5", "provenance", "read_attributes", "write_hdf5", "write_table"]
 
-# Beside this file, where a run keeps a copy of the package outside a checkout: the commit that it is a copy of.
 COMMIT_FILE = "COMMIT"
+"""File at the top of the package in which a copy outside a checkout keeps the commit that it was copied from."""
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Path of a temporary file beside ``path``, which takes its place when the block ends well and is removed otherwise.
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Path of a temporary file beside ``path``, which replaces ``path`` when the block succeeds and is removed otherwise.
 
-    A reader of ``path`` sees a whole file or none, also when the writer is killed. What a killed writer of this machine left
-    behind is removed by the next one.
+    A reader of ``path`` sees a complete file or none, also when the writer is killed. The next writer on the same machine removes
+    the temporary file of a killed one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Host and process are in the name, so that what a killed writer left can be told from what a live one is writing.
-    mark = f".{path.stem}.partial-{socket.gethostname()}-"
-    for left_over in path.parent.glob(f"{mark}*{path.suffix}"):
-        if not psutil.pid_exists(int(left_over.name.removeprefix(mark).split("-")[0])):
-            left_over.unlink(missing_ok=True)
-    temporary = path.with_name(f"{mark}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    # The name holds host and process, which distinguishes the file of a killed writer from that of a live one.
+    prefix = f".{path.stem}.partial-{socket.gethostname()}-"
+    for leftover in path.parent.glob(f"{prefix}*{path.suffix}"):
+        if not psutil.pid_exists(int(leftover.name.removeprefix(prefix).split("-")[0])):
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
         # The bytes must be on disk before the name is, or a power cut can leave an empty file under it.
@@ -55,37 +55,39 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 @functools.lru_cache
 def git_commit() -> str:
     """Commit of the checkout that this package runs from, with -dirty where its code was edited; "unknown" elsewhere."""
-    here = Path(__file__).parents[1]
-    if (kept := here / COMMIT_FILE).exists():
-        return kept.read_text()
-    git = ["git", "-C", str(here)]
+    package = Path(__file__).parents[1]
+    if (copied_from := package / COMMIT_FILE).exists():
+        return copied_from.read_text()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        prefix = subprocess.run([*git, "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True)
-        if prefix.stdout.strip() != "src/relstab/":  # installed inside another project's checkout
+        if git("rev-parse", "--show-prefix") != "src/relstab/":  # installed inside another project's checkout
             return "unknown"
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        # Configs are no code: what they say is kept beside the commit, and where a cluster has its partitions is no matter.
-        code = [str(here.parents[1] / part) for part in ("src", "workflow", "Snakefile")]
-        command = [*git, "status", "--porcelain", "--untracked-files=no", "--", *code]
-        edited = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = git("rev-parse", "HEAD")
+        # Configs are not code: their values are kept beside the commit, and a cluster's partitions change no result.
+        code = [str(package.parents[1] / part) for part in ("src", "workflow", "Snakefile")]
+        edited = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return f"{commit}-dirty" if edited else commit
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: str = "cpu") -> dict[str, Any]:
-    """Attributes that every file carries: what made it, with which versions, where, from which seed.
+    """Attributes that every file carries: its parameters, versions, device and seed.
 
     Args:
-        parameters: all that the content depends on; kept as JSON.
-        seed: of the generators, if any.
-        device: where it was computed.
+        parameters: everything that the content depends on, stored as JSON.
+        seed: of the random generators, if any.
+        device: on which the content was computed.
     """
-    # Looked up, not imported: a table or a figure is drawn without torch, and asking for its version would cost its import.
     return {
         "parameters": json.dumps(parameters, sort_keys=True),
         "relstab_version": relstab.__version__,
         "git_commit": git_commit(),
+        # Read from the metadata, because tables and figures are made without importing torch.
         "torch_version": importlib.metadata.version("torch"),
         "python_version": sys.version.split()[0],
         "device": device,
@@ -95,18 +97,22 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
 
 @contextlib.contextmanager
 def write_hdf5(path: str | Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
-    """New HDF5 file at ``path`` with these attributes, whole or absent; see :func:`whole_file`."""
-    with whole_file(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    """New HDF5 file with these attributes, written atomically; see :func:`atomic_path`."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.attrs.update(attributes)
         yield file
 
 
 @contextlib.contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """HDF5 file opened to read, with one clear sentence where that fails.
+    """HDF5 file opened for reading.
 
-    Without HDF5's file locks, here and everywhere: files are whole before they have their names, and some network file systems
+    HDF5's file locks are off, here and everywhere: files are complete before they get their names, and some network file systems
     refuse to lock.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the file is not a readable HDF5 file.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first")
@@ -118,7 +124,13 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         yield file
 
 
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    """Attributes of an HDF5 file by name."""
+    with open_hdf5(path) as file:
+        return dict(file.attrs)
+
+
 def write_table(path: str | Path, table: "pd.DataFrame") -> None:
-    """Table as CSV, every float with all its digits, whole or absent."""
-    with whole_file(path) as temporary:
+    """Write a table as CSV, atomically and with all digits of every float."""
+    with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)

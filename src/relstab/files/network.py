@@ -6,15 +6,30 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from relstab.architectures import ARCHITECTURES, architecture_source, build_model
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+from relstab.filter_spectra import has_spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from relstab.config import Training
 
-__all__ = ["HISTORY", "KEYS", "NetworkKey", "State", "TrainedNetwork", "copy_state", "load_network", "save_network"]
+__all__ = [
+    "HISTORY",
+    "KEYS",
+    "NetworkKey",
+    "State",
+    "TrainedNetwork",
+    "copy_state",
+    "load_network",
+    "read_filters",
+    "read_history",
+    "save_network",
+]
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,22 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
                 file[f"{state}/{name}"] = tensor.numpy()
         for column in HISTORY:
             file[f"history/{column}"] = [row[column] for row in network.history]
+
+
+def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, NDArray[np.float32]]]:
+    """Key of a network, and the filters [out, in, F, F] of its convolutions with a spectrum, by layer in the network's order."""
+    with open_hdf5(path) as file:
+        weights = file[state]
+        # HDF5 lists names alphabetically; the network's order is an attribute.
+        names = [str(name) for name in file.attrs["parameters_in_order"] if str(name).endswith(".weight")]
+        filters = {name.removesuffix(".weight"): weights[name][:] for name in names if has_spectrum(weights[name].shape)}
+        return NetworkKey.from_attributes(file.attrs), filters
+
+
+def read_history(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+    """Attributes of a network's file, and the columns of its training history, one entry per epoch."""
+    with open_hdf5(path) as file:
+        return dict(file.attrs), {column: file[f"history/{column}"][:] for column in HISTORY}
 
 
 def _build(attributes: Mapping[str, Any]) -> "nn.Module":

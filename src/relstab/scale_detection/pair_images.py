@@ -57,7 +57,7 @@ def read_pairs(path: str | Path) -> tuple[ScaleTask, Pairs]:
 
 
 def write_pair_probes(path: str | Path, dataset: str | Path, number: int, noise: Noise = "gaussian", seed: int = 0) -> None:
-    """Perturb the first test pairs by moves of one site and matching noise, as probes of :func:`relstab.probes.read_probes`.
+    """Perturb the first test pairs by moves of one site and matching noise, and write them as probes.
 
     Args:
         path: of the HDF5 file.

@@ -22,8 +22,9 @@ from relstab.data.image_folder import ImageProblem, list_images, read_image
 from relstab.devices import choose_device
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.files.network import State, copy_state
+from relstab.files.probes import write_probes
 from relstab.nearest import nearest
-from relstab.probes import VERSIONS, make_probes
+from relstab.probes import make_probes
 from relstab.seeding import derive_seed, make_generator
 
 __all__ = [
@@ -326,7 +327,7 @@ def read_calibration_images(path: str | Path) -> Tensor:
 def write_imagenet_probes(
     path: str | Path, images: str | Path, displacement: float, cutoff: int, interpolation: str, seed: int = 0
 ) -> None:
-    """Perturb images and write the three versions to HDF5, as :func:`relstab.probes.write_probes` does.
+    """Perturb images and write the three versions to HDF5, as :func:`relstab.stages.probes.perturb_test_images` does.
 
     Args:
         path: of the HDF5 file.
@@ -338,6 +339,4 @@ def write_imagenet_probes(
         clean = _normalise(file["probes"][:])
     probes = make_probes(clean, displacement, cutoff, interpolation, make_generator("probes", IMAGENET, seed))
     parameters = {"images": len(clean), "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
-    with write_hdf5(path, {"name": IMAGENET, **provenance(parameters, seed)}) as file:
-        for version in VERSIONS:
-            file[version] = getattr(probes, version).numpy()
+    write_probes(path, probes, IMAGENET, parameters, seed)

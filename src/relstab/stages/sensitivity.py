@@ -1,53 +1,26 @@
-"""The stages that measure saved networks: D, G and R of every layer, as trained and with shuffled channels."""
+"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import h5py
-import numpy as np
 from torch import nn
 
 from relstab.channel_shuffle import shuffle_channels
 from relstab.devices import choose_device
-from relstab.files.activations import ActivationStore
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
-from relstab.files.network import load_network
-from relstab.layer_sums import LayerSums
-from relstab.probes import read_probes
+from relstab.files.hdf5 import read_attributes
+from relstab.files.network import NetworkKey, load_network, read_history
+from relstab.files.probes import read_probes
+from relstab.files.sensitivity import write_sensitivity
 from relstab.seeding import derive_seed
-from relstab.sensitivity import COLUMNS, accumulate_sums, sensitivity_rows
+from relstab.sensitivity import accumulate_sums
 
 __all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
 
 
-def _write_sums(group: h5py.Group, sums: list[LayerSums]) -> None:
-    """Table of one network, a data set a column, and per layer and image the sums that it was computed from."""
-    rows = sensitivity_rows(sums)
-    for column in COLUMNS:
-        values = [row[column] for row in rows]
-        group.create_dataset(column, data=values, dtype=h5py.string_dtype() if isinstance(values[0], str) else None)
-    for name in ("diffeo", "noise", "spread"):
-        group[f"sums/{name}"] = np.stack([getattr(layer, name) for layer in sums])
-
-
-def _identity(network: str | Path) -> dict[str, Any]:
-    with open_hdf5(network) as file:
-        identity = {key: file.attrs[key] for key in ("dataset", "architecture", "noise", "seed")}
-    return {key: value.item() if hasattr(value, "item") else value for key, value in identity.items()}
-
-
-def _attributes(network: str | Path, probes: str | Path, parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """What made a file of measurements: which network, its recipe, its probes, and how it was measured."""
-    with open_hdf5(network) as trained, open_hdf5(probes) as perturbed:
-        before = {"network_parameters": trained.attrs["parameters"], "probes_parameters": perturbed.attrs["parameters"]}
-    return {**_identity(network), **before, **provenance(parameters, device=str(choose_device(device)))}
-
-
-def _states(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
-    place = choose_device(device)
+def _models(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
     for state, saved in (("init", "init"), ("trained", weights)):
-        yield state, load_network(network, saved).to(place)
+        yield state, load_network(network, saved).to(choose_device(device))
 
 
 def measure_network(
@@ -62,26 +35,24 @@ def measure_network(
     """Measure a saved network at initialization and after training.
 
     Args:
-        path: of the HDF5 file to write: groups "init" and "trained", with the columns of the table of
-            :func:`relstab.measure_sensitivity`; under "sums", what they were computed from; under "activations", the
-            representations that are kept, see :class:`relstab.files.activations.ActivationStore`.
+        path: of the HDF5 file of sensitivities; its measurements are "init" and "trained".
         network: file of :func:`relstab.save_network`.
-        probes: file of :func:`relstab.probes.write_probes`.
+        probes: file of :func:`relstab.files.probes.write_probes`.
         weights: which weights are the trained ones, "last" or "best".
-        keep_activations: layers whose representations are kept, as shell patterns of their names; none by default.
+        keep_activations: shell patterns of the names of layers whose representations are kept.
         batch_size: images at a time, as in :func:`relstab.measure_sensitivity`.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
-    loaded = read_probes(probes)
+    images = read_probes(probes)
     parameters = {"weights": weights, "keep_activations": list(keep_activations)}
-    with write_hdf5(path, _attributes(network, probes, parameters, device)) as file:
-        for state, model in _states(network, weights, device):
-            print(f"{state}: {len(loaded)} probes")
-            group = file.create_group(state)
-            store = ActivationStore(group.create_group("activations"), keep_activations) if keep_activations else None
-            _write_sums(group, accumulate_sums(model, loaded, batch_size=batch_size, store=store))
+    with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
+        for state, model in _models(network, weights, device):
+            print(f"{state}: {len(images)} probes")
+            store = file.activation_store(state, keep_activations)
+            file.add(state, accumulate_sums(model, images, batch_size=batch_size, store=store))
             if store is not None and store.unmatched:
-                print(f"no layer is called {' or '.join(map(repr, store.unmatched))} (config.yaml: sensitivity.keep_activations)")
+                patterns = " or ".join(map(repr, store.unmatched))
+                print(f"no layer has a name that matches {patterns} (config.yaml: sensitivity.keep_activations)")
 
 
 def measure_over_training(
@@ -90,24 +61,20 @@ def measure_over_training(
     """Measure the snapshots of a saved network, with its weights at initialization and after the last epoch.
 
     Args:
-        path: of the HDF5 file to write: groups "0", "3", ..., "250", the epochs after which the weights were these; in each the
-            columns of the table, and test error and training loss as attributes (at epoch 0 there are none).
+        path: of the HDF5 file of sensitivities; its measurements are the epochs "0", "3", ..., "250".
         network, probes, batch_size, device: as in :func:`measure_network`.
     """
-    loaded = read_probes(probes)
-    place = choose_device(device)
-    with open_hdf5(network) as file:
-        epochs = [int(epoch) for epoch in file["history/epoch"][:]]
-        history = {column: file[f"history/{column}"][:] for column in ("test_error", "train_loss")}
-        snapshots = [int(epoch) for epoch in file.attrs["snapshots"]]
+    images = read_probes(probes)
+    attributes, history = read_history(network)
+    epochs = [int(epoch) for epoch in history["epoch"]]
+    snapshots = [int(epoch) for epoch in attributes["snapshots"]]
     states = {0: "init", **{epoch: f"epoch{epoch}" for epoch in snapshots}, epochs[-1]: "last"}
-    with write_hdf5(path, _attributes(network, probes, {"snapshots": snapshots}, device)) as file:
+    with write_sensitivity(path, network, probes, {"snapshots": snapshots}, str(choose_device(device))) as file:
         for epoch, state in states.items():
-            print(f"epoch {epoch}: {len(loaded)} probes")
-            group = file.create_group(str(epoch))
-            if epoch:
-                group.attrs.update({column: values[epochs.index(epoch)] for column, values in history.items()})
-            _write_sums(group, accumulate_sums(load_network(network, state).to(place), loaded, batch_size=batch_size))
+            print(f"epoch {epoch}: {len(images)} probes")
+            model = load_network(network, state).to(choose_device(device))
+            scores = {name: history[name][epochs.index(epoch)] for name in ("test_error", "train_loss")} if epoch else {}
+            file.add(str(epoch), accumulate_sums(model, images, batch_size=batch_size), scores)
 
 
 def measure_shuffled(
@@ -123,24 +90,24 @@ def measure_shuffled(
 ) -> None:
     """Measure a saved network with shuffled channels, ``shuffles`` times, at initialization and after training.
 
-    A shuffle is drawn from the run's seed, the network and the number of the shuffle alone: more shuffles leave the first ones as
-    they were.
+    A shuffle follows from the run's seed, the network and the number of the shuffle alone, so that more shuffles leave the first
+    ones as they are.
 
     Args:
-        path: of the HDF5 file to write: groups "init/0", "init/1", ..., "trained/0", ...
+        path: of the HDF5 file of sensitivities; its measurements are "init/0", "init/1", ..., "trained/0", ...
         network, probes, weights, batch_size, device: as in :func:`measure_network`.
         shuffles: how many.
         which: channels that are permuted, "input" or "both".
-        seed: of the whole run.
+        seed: of the run.
     """
     if which not in ("input", "both"):
-        raise ValueError(f"which is {which!r}: 'input' or 'both' is wanted")
-    loaded = read_probes(probes)
-    identity = _identity(network)
+        raise ValueError(f"expected which to be 'input' or 'both', got {which!r}")
+    images = read_probes(probes)
+    identity = NetworkKey.from_attributes(read_attributes(network)).identity
     parameters = {"weights": weights, "shuffles": shuffles, "which": which, "config_seed": seed}
-    with write_hdf5(path, _attributes(network, probes, parameters, device)) as file:
-        for state, model in _states(network, weights, device):
+    with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
+        for state, model in _models(network, weights, device):
             for number in range(shuffles):
-                print(f"{state}: shuffle {number + 1} of {shuffles}, {len(loaded)} probes")
-                shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity.values(), number))
-                _write_sums(file.create_group(f"{state}/{number}"), accumulate_sums(shuffled, loaded, batch_size=batch_size))
+                print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")
+                shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity, number))
+                file.add(f"{state}/{number}", accumulate_sums(shuffled, images, batch_size=batch_size))

@@ -1,142 +1,31 @@
-"""Tidy tables of all networks of a run, collected from the files of the stages.
+"""Tables of errors and sensitivities over networks: which networks count, and the correlations between the two.
 
-A table has a row for each thing that was measured and a column for each of its keys; figures are drawn from tables alone.
+Tables are tidy: one row per measurement, one column per key.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from relstab.correlation import bootstrap_log_correlation, log_correlation
-from relstab.files.hdf5 import open_hdf5
-from relstab.files.network import KEYS, NetworkKey
+from relstab.files.network import KEYS
 from relstab.seeding import derive_seed
 
 __all__ = [
     "KEYS",
     "correlation_table",
     "error_above_zero",
-    "network_table",
     "of_learned",
-    "over_training_table",
     "output_sensitivities",
     "read_tables",
-    "sensitivity_table",
-    "spectrum_table",
 ]
-
-Paths = Iterable[str | Path]
-
-
-def _keys(attributes: Any) -> dict[str, Any]:
-    return NetworkKey.from_attributes(attributes).as_dict()
 
 
 def read_tables(*paths: str | Path) -> list[pd.DataFrame]:
     """Tables as they were written: the number of a shuffle is text, because "none" is one."""
     return [pd.read_csv(path, dtype={"shuffle": str}) for path in paths]
-
-
-def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "last") -> pd.DataFrame:
-    """Test error, training loss and whether it learned, one row a network.
-
-    A network has learned when its test error is below ``learned_below`` times the error of guessing the largest class; the others
-    are kept here, flagged, and left out of the correlations.
-
-    Args:
-        networks: files of :func:`relstab.save_network`.
-        learned_below: share of chance error, in (0, 1].
-        weights: "last": errors and losses are those after the last epoch; "best": of the epoch of best test error.
-    """
-    rows = []
-    for path in networks:
-        with open_hdf5(path) as file:
-            errors = file["history/test_error"][:]
-            epoch = int(errors.argmin()) if weights == "best" else len(errors) - 1
-            error = float(errors[epoch])
-            rows.append(
-                {
-                    **_keys(file.attrs),
-                    "test_error": error,
-                    "train_loss": float(file["history/train_loss"][epoch]),
-                    "epochs": len(errors),
-                    "learned": error < learned_below * float(file.attrs["chance_error"]),
-                    "test_images": int(file.attrs["test_images"]),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _columns(group: Any) -> pd.DataFrame:
-    strings = {"layer", "kind"}
-    names = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
-    return pd.DataFrame({name: group[name].asstr()[:] if name in strings else group[name][:] for name in names})
-
-
-def sensitivity_table(measured: Paths, shuffled: Paths) -> pd.DataFrame:
-    """D, G and R with standard errors: one row for each layer, state and shuffle ("none" or its number) of each network.
-
-    Args:
-        measured: files of :func:`relstab.stages.sensitivity.measure_network`.
-        shuffled: files of :func:`relstab.stages.sensitivity.measure_shuffled`.
-    """
-    parts = []
-    for path in measured:
-        with open_hdf5(path) as file:
-            keys = _keys(file.attrs)
-            parts += [_columns(file[state]).assign(**keys, state=state, shuffle="none") for state in ("init", "trained")]
-    for path in shuffled:
-        with open_hdf5(path) as file:
-            keys = _keys(file.attrs)
-            for state in ("init", "trained"):
-                shuffles = sorted(file[state], key=int)
-                parts += [_columns(file[state][name]).assign(**keys, state=state, shuffle=name) for name in shuffles]
-    table = pd.concat(parts, ignore_index=True)
-    first = [*KEYS, "state", "shuffle"]
-    return table[[*first, *table.columns.drop(first)]]
-
-
-def spectrum_table(spectra: Paths) -> pd.DataFrame:
-    """Rows of gamma for every convolution, state and mode (from 1) of each network.
-
-    Args:
-        spectra: files of :func:`relstab.filter_spectra.write_spectra`.
-    """
-    columns = [*KEYS, "state", "layer", "index", "depth", "mode", "eigenvalue", "gamma"]
-    rows = []
-    for path in spectra:
-        with open_hdf5(path) as file:
-            values = list(_keys(file.attrs).values())
-            for state in ("init", "trained"):
-                for index, group in enumerate(file.get(state, {}).values(), start=1):
-                    head = [*values, state, str(group.attrs["layer"]), index, float(group.attrs["depth"])]
-                    pairs = zip(group["eigenvalue"][:], group["gamma"][:], strict=True)
-                    rows += [[*head, mode, *pair] for mode, pair in enumerate(pairs, start=1)]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def over_training_table(measured: Paths) -> pd.DataFrame:
-    """D, G and R with standard errors by epoch: one row for each snapshot and layer of each network.
-
-    Epoch 0 is the initialization, which has no test error or training loss.
-
-    Args:
-        measured: files of :func:`relstab.stages.sensitivity.measure_over_training`.
-    """
-    parts = []
-    for path in measured:
-        with open_hdf5(path) as file:
-            keys = _keys(file.attrs)
-            for epoch in sorted(file, key=int):
-                scores = {name: float(file[epoch].attrs.get(name, np.nan)) for name in ("test_error", "train_loss")}
-                parts.append(_columns(file[epoch]).assign(**keys, epoch=int(epoch), **scores))
-    table = pd.concat(parts, ignore_index=True)
-    first = [*KEYS, "epoch", "test_error", "train_loss"]
-    return table[[*first, *table.columns.drop(first)]]
 
 
 def of_learned(table: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
@@ -155,8 +44,8 @@ def output_sensitivities(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> p
     Networks that did not learn, or whose output is constant, so that it has no sensitivity, are left out.
 
     Args:
-        networks: from :func:`network_table`.
-        sensitivity: from :func:`sensitivity_table`.
+        networks: from :func:`relstab.stages.tables.network_table`.
+        sensitivity: from :func:`relstab.stages.tables.sensitivity_table`.
     """
     outputs = sensitivity[(sensitivity["layer"] == "output") & (sensitivity["shuffle"] == "none")]
     joined = outputs.merge(networks.assign(error=error_above_zero(networks)), on=KEYS, validate="many_to_one")

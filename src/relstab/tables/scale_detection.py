@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from relstab.files.ensemble import read_rows
 from relstab.scale_detection.exponents import fit_exponent, predicted_exponents
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, pair_theory, receptive_fields
 from relstab.scale_detection.tasks import ScaleTask
@@ -19,7 +17,7 @@ KEYS = ["experiment", "activation"]
 """Columns that tell ensembles apart."""
 
 
-def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.DataFrame:
+def layer_table(measured: Iterable[pd.DataFrame], homogeneous: pd.DataFrame) -> pd.DataFrame:
     """Rows of all simple CNNs, and of the homogeneous networks (state "homogeneous"), with the closed forms beside them.
 
     ``theory_D`` and ``theory_G`` are those of homogeneous filters at this size: for trained networks with rectified noise, see
@@ -27,12 +25,11 @@ def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.D
     has none.
 
     Args:
-        measured: files of :func:`relstab.stages.scale_detection.measure_saved_ensemble`.
-        homogeneous: file of :func:`relstab.stages.scale_detection.measure_homogeneous`.
+        measured: rows of each ensemble, from :func:`relstab.scale_detection.measurement.measure_ensemble`.
+        homogeneous: rows of the networks of homogeneous filters.
     """
     parts = []
-    for path in measured:
-        rows = read_rows(path)
+    for rows in measured:
         first = rows.iloc[0]
         task = ScaleTask(first["rule"], int(first["size"]), int(first["scale"]), float(first["gap"]))
         theory = pair_theory(task, int(first["filter_size"]), int(first["stride"]), int(first["depth"]))
@@ -43,7 +40,7 @@ def layer_table(measured: Iterable[str | Path], homogeneous: str | Path) -> pd.D
         rows = rows.assign(**{name: rows["k"].map(values) for name, values in by_layer.items()})
         rows.loc[rows["noise"] != "rectified", "theory_G"] = math.nan
         parts.append(rows)
-    check = read_rows(homogeneous).assign(
+    check = homogeneous.assign(
         activation="relu", state="homogeneous", seed=0, learning_rate=0.0, noise="rectified", representation="whole"
     )
     table = pd.concat([*parts, check], ignore_index=True)

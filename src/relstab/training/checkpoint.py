@@ -14,7 +14,7 @@ import h5py
 import torch
 from torch import Tensor
 
-from relstab.files.hdf5 import whole_file
+from relstab.files.hdf5 import atomic_path
 
 __all__ = ["Checkpoint", "Checkpoints", "digest", "discard"]
 
@@ -92,7 +92,7 @@ class Checkpoints:
                 # Sums over the content are checked on reading.
                 summed = {"fletcher32": True} if tensor.numel() and tensor.ndim else {}
                 file.create_dataset(f"tensors/{name}", data=tensor.detach().cpu().numpy(), **summed)
-        with whole_file(path) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_bytes(content.getbuffer())
         for old in sorted(self.folder.glob("step*.h5"))[:-_KEPT]:
             old.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from relstab.figures import (
     shuffled_layers,
 )
 from relstab.figures.style import log_axis, mark, save_figure, spread_out, style, wrapped
+from relstab.files.probes import read_images
 from relstab.tables.networks import correlation_table
 
 from helpers import synthetic
@@ -207,9 +208,11 @@ def test_a_sample_that_is_not_there_names_the_key(tmp_path):
     with h5py.File(tmp_path / "probes.h5", "w") as file:
         for name in ("images", "deformed", "noisy"):
             file[name] = np.zeros((4, 1, 8, 8), np.float32)
-    assert relative_sensitivity.read_sample(tmp_path / "probes.h5", 3, ["noisy"])["noisy"].shape == (1, 8, 8)
-    with pytest.raises(ValueError, match=r"example is 4 \(config.yaml: figures.example\), and .*probes.h5 has 4: 0 to 3"):
-        relative_sensitivity.read_sample(tmp_path / "probes.h5", 4)
+    assert read_images(tmp_path / "probes.h5", {0.0: tmp_path / "probes.h5"}, 3)["probe"]["noisy"].shape == (1, 8, 8)
+    with pytest.raises(
+        ValueError, match=r"expected an example from 0 to 3 for .*probes.h5, got 4 \(config.yaml: figures.example\)"
+    ):
+        read_images(tmp_path / "probes.h5", {}, 4)
 
 
 @pytest.mark.parametrize("limits", [(0.011, 0.018), (0.011, 0.05), (0.03, 2.0), (1e-4, 10)])

@@ -10,7 +10,7 @@ import h5py
 import pandas as pd
 import pytest
 
-from relstab.files.hdf5 import open_hdf5, provenance, whole_file, write_hdf5, write_table
+from relstab.files.hdf5 import atomic_path, open_hdf5, provenance, write_hdf5, write_table
 from relstab.seeding import derive_seed, make_generator
 
 from helpers import ROOT
@@ -20,7 +20,7 @@ def test_a_file_appears_whole_and_replaces_the_old_one(tmp_path):
     path = tmp_path / "new" / "table.csv"
     write_table(path, pd.DataFrame({"a": [0.1, 1 / 3]}))
     assert pd.read_csv(path)["a"].tolist() == [0.1, 1 / 3]
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("other")
         assert path.read_text() != "other"
     assert path.read_text() == "other"
@@ -68,9 +68,9 @@ with write_hdf5({str(path)!r}, {{}}) as file:
 
 def test_a_live_writer_is_left_alone(tmp_path):
     path = tmp_path / "a.txt"
-    with whole_file(path) as first:
+    with atomic_path(path) as first:
         first.write_text("first")
-        with whole_file(path) as second:
+        with atomic_path(path) as second:
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first"

@@ -11,7 +11,8 @@ from torch import nn
 
 import relstab
 from relstab.data.datasets import normalise, read_dataset
-from relstab.probes import Probes, read_probes
+from relstab.files.probes import read_probes
+from relstab.probes import Probes
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, ensemble_error, train_ensemble
 from relstab.scale_detection.measurement import ChannelAverages, measure_ensemble, measure_with_averages

@@ -24,8 +24,7 @@ import relstab
 from relstab.architectures.torchvision import torchvision
 from relstab.config import ConfigError, load_config
 from relstab.data.download import download
-from relstab.filter_spectra import write_spectra
-from relstab.probes import read_probes
+from relstab.files.probes import read_probes
 from relstab.stages import imagenet
 from relstab.stages.imagenet import (
     MEAN,
@@ -38,6 +37,7 @@ from relstab.stages.imagenet import (
     write_pretrained,
 )
 from relstab.stages.sensitivity import measure_network, measure_shuffled
+from relstab.stages.spectra import analyse_filters
 from relstab.tables.networks import sensitivity_table, spectrum_table
 
 from helpers import ROOT
@@ -299,7 +299,7 @@ def test_initialization_follows_from_the_seed_alone(resnet, tmp_path):
 
 
 def test_spectra_are_those_of_the_weights_of_the_file(resnet, network, tmp_path):
-    write_spectra(tmp_path / "spectra.h5", network)
+    analyse_filters(tmp_path / "spectra.h5", network)
     table = spectrum_table([tmp_path / "spectra.h5"])
     assert set(table["dataset"]) == {"imagenet"}
     assert set(table["architecture"]) == {"resnet18"}
@@ -321,7 +321,7 @@ def test_filters_that_are_not_square_have_no_spectrum(tmp_path):
         for state in ("init", "last"):
             for name, shape in (("row", (1, 7)), ("column", (7, 1)), ("square", (3, 3))):
                 file[f"{state}/{name}.weight"] = np.ones((2, 2, *shape), np.float32)
-    write_spectra(tmp_path / "spectra.h5", tmp_path / "a.h5")
+    analyse_filters(tmp_path / "spectra.h5", tmp_path / "a.h5")
     assert set(spectrum_table([tmp_path / "spectra.h5"])["layer"]) == {"square"}
 
 

@@ -1,0 +1,71 @@
+"""The file of the probes: images x, their deformed versions tau(x) and their noisy versions x + eta."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+
+if TYPE_CHECKING:
+    from relstab.probes import Probes
+
+__all__ = ["read_images", "read_probes", "write_probes"]
+
+Image = NDArray[np.float32]
+
+
+def write_probes(path: str | Path, probes: "Probes", dataset: str, parameters: Mapping[str, Any], seed: int) -> None:
+    """Write probes to HDF5: "images", "deformed" and "noisy", [P, C, n, n].
+
+    Args:
+        path: of the HDF5 file.
+        probes: from :func:`relstab.make_probes`.
+        dataset: name of the data set whose test images they are.
+        parameters: how they were made.
+        seed: of the run.
+    """
+    from relstab.probes import VERSIONS
+
+    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
+        for version in VERSIONS:
+            file[version] = getattr(probes, version).numpy()
+
+
+def read_probes(path: str | Path) -> "Probes":
+    """Probes out of a file of :func:`write_probes`."""
+    import torch
+
+    from relstab.probes import VERSIONS, Probes
+
+    with open_hdf5(path) as file:
+        return Probes(*(torch.from_numpy(file[version][:]) for version in VERSIONS))
+
+
+def _read_example(path: str | Path, example: int, versions: Sequence[str]) -> dict[str, Image]:
+    with open_hdf5(path) as file:
+        count = len(file["images"])
+        if example >= count:
+            raise ValueError(
+                f"expected an example from 0 to {count - 1} for {path}, got {example} (config.yaml: figures.example)"
+            )
+        return {version: file[version][example] for version in versions}
+
+
+def read_images(probes: str | Path, noisy: Mapping[float, str | Path], example: int) -> dict[str, dict[Any, Image]]:
+    """Images that figure 1 shows, [C, n, n].
+
+    Args:
+        probes: file of the probes.
+        noisy: files of noisy test images, by noise level.
+        example: which of the images, from 0.
+
+    Returns:
+        "probe": the image and its two perturbed versions, by the names of the versions; "noisy": a test image by noise level.
+    """
+    return {
+        "probe": _read_example(probes, example, ("images", "deformed", "noisy")),
+        "noisy": {noise: _read_example(path, example, ("images",))["images"] for noise, path in noisy.items()},
+    }

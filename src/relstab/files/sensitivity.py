@@ -1,0 +1,116 @@
+"""The file of sensitivities: D, G and R of every layer of one network, and the sums behind them.
+
+A measurement is a group with one data set per column of the table and, under "sums", the sums per layer and image. Its name says
+what was measured: "init" and "trained" for the network as it is, "init/0", "init/1", ..., "trained/0", ... for its shuffles, and
+"0", "3", ..., "250" for its snapshots after these epochs, with test error and training loss as attributes.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
+from relstab.files.network import KEYS, NetworkKey
+
+if TYPE_CHECKING:
+    from relstab.files.activations import ActivationStore
+    from relstab.layer_sums import LayerSums
+
+__all__ = ["COLUMNS", "SensitivityFile", "read_over_training", "read_sensitivity", "write_sensitivity"]
+
+# Not imported from relstab.sensitivity, which loads torch: tables are read without it.
+COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
+_TEXT = {"layer", "kind"}
+
+
+class SensitivityFile:
+    """An open file to which measurements are added."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+
+    def add(self, name: str, sums: Sequence["LayerSums"], attributes: Mapping[str, float] | None = None) -> None:
+        """Write one measurement.
+
+        Args:
+            name: of its group.
+            sums: from :func:`relstab.sensitivity.accumulate_sums`.
+            attributes: of the group.
+        """
+        from relstab.sensitivity import sensitivity_rows  # here, because it loads torch
+
+        group = self._file.require_group(name)
+        group.attrs.update(attributes or {})
+        rows = sensitivity_rows(sums)
+        for column in COLUMNS:
+            dtype = h5py.string_dtype() if column in _TEXT else None
+            group.create_dataset(column, data=[row[column] for row in rows], dtype=dtype)
+        for part in ("diffeo", "noise", "spread"):
+            group[f"sums/{part}"] = np.stack([getattr(layer, part) for layer in sums])
+
+    def activation_store(self, name: str, patterns: Sequence[str]) -> "ActivationStore | None":
+        """Store for the representations of one measurement, under "activations" in its group; None without patterns."""
+        from relstab.files.activations import ActivationStore  # here, because it loads torch
+
+        return ActivationStore(self._file.create_group(f"{name}/activations"), patterns) if patterns else None
+
+
+@contextlib.contextmanager
+def write_sensitivity(
+    path: str | Path, network: str | Path, probes: str | Path, parameters: Mapping[str, Any], device: str
+) -> Iterator[SensitivityFile]:
+    """New file of sensitivities, written atomically.
+
+    Its attributes are the key of the network, the parameters of the files of the network and the probes, and the provenance.
+
+    Args:
+        path: of the HDF5 file.
+        network, probes: files that the measurement is made from.
+        parameters: of the measurement.
+        device: on which it is made.
+    """
+    network_attributes = read_attributes(network)
+    attributes = {
+        **NetworkKey.from_attributes(network_attributes).as_dict(),
+        "network_parameters": network_attributes["parameters"],
+        "probes_parameters": read_attributes(probes)["parameters"],
+        **provenance(parameters, device=device),
+    }
+    with write_hdf5(path, attributes) as file:
+        yield SensitivityFile(file)
+
+
+def _rows(group: h5py.Group, keys: Mapping[str, Any]) -> pd.DataFrame:
+    """Table of one measurement, its keys first."""
+    columns = {name: group[name].asstr()[:] if name in _TEXT else group[name][:] for name in COLUMNS}
+    table = pd.DataFrame(columns).assign(**keys)
+    return table[[*keys, *COLUMNS]]
+
+
+def read_sensitivity(path: str | Path) -> pd.DataFrame:
+    """Rows of one network by state, and by shuffle where its channels were shuffled ("none" where they were not)."""
+    parts = []
+    with open_hdf5(path) as file:
+        key = NetworkKey.from_attributes(file.attrs).as_dict()
+        for state in ("init", "trained"):
+            group = file[state]
+            shuffled = "layer" not in group
+            measurements = {name: group[name] for name in sorted(group, key=int)} if shuffled else {"none": group}
+            parts += [_rows(rows, {**key, "state": state, "shuffle": name}) for name, rows in measurements.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "state", "shuffle", *COLUMNS])
+
+
+def read_over_training(path: str | Path) -> pd.DataFrame:
+    """Rows of one network by epoch; epoch 0 is the initialization, whose test error and training loss are NaN."""
+    with open_hdf5(path) as file:
+        key = NetworkKey.from_attributes(file.attrs).as_dict()
+        parts = []
+        for epoch in sorted(file, key=int):
+            scores = {name: float(file[epoch].attrs.get(name, np.nan)) for name in ("test_error", "train_loss")}
+            parts.append(_rows(file[epoch], {**key, "epoch": int(epoch), **scores}))
+    return pd.concat(parts, ignore_index=True)

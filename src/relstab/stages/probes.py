@@ -1,0 +1,43 @@
+"""The stage of the probes: test images in, their perturbed versions out."""
+
+from pathlib import Path
+
+from relstab.data.datasets import read_noisy_test
+from relstab.files.hdf5 import open_hdf5
+from relstab.files.probes import write_probes
+from relstab.probes import make_probes
+from relstab.seeding import make_generator
+
+__all__ = ["perturb_test_images"]
+
+
+def perturb_test_images(
+    path: str | Path,
+    noisy_test: str | Path,
+    number: int,
+    displacement: float,
+    cutoff: int,
+    interpolation: str,
+    seed: int = 0,
+) -> None:
+    """Perturb the first test images of a data set and write the three versions to HDF5.
+
+    All noise levels have the same images and the same perturbations, so that levels differ by their noise alone.
+
+    Args:
+        path: of the HDF5 file of probes.
+        noisy_test: file of :func:`relstab.data.datasets.write_noisy_test`.
+        number: P, the number of probes.
+        displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
+        seed: of the run.
+    """
+    images, _ = read_noisy_test(noisy_test)
+    if number > len(images):
+        raise ValueError(
+            f"expected at most {len(images)} probes, the size of the test set, got {number} (config.yaml: probes.images)"
+        )
+    with open_hdf5(noisy_test) as file:
+        dataset = str(file.attrs["name"])
+    probes = make_probes(images[:number], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
+    parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
+    write_probes(path, probes, dataset, parameters, seed)

@@ -1,0 +1,18 @@
+"""Draw one figure, PDF and PNG."""
+
+from relstab.figures import FIGURES
+from relstab.figures.style import save_figure, style
+from relstab.files.probes import read_images
+from relstab.tables.networks import read_tables
+
+from job import job
+
+with job(snakemake):
+    entry, options = FIGURES[snakemake.wildcards.figure], snakemake.params.options
+    tables = read_tables(*(snakemake.input[argument] for argument in entry.tables))
+    arguments = dict(zip(entry.tables, tables, strict=True)) | options["draw"]
+    if "images" in entry.needs:
+        noisy = dict(zip(options["noise"], snakemake.input.noisy, strict=True))
+        arguments |= read_images(snakemake.input.probes, noisy, options["example"])
+    with style(options["font_size"]):
+        save_figure(entry.draw(**arguments), snakemake.output, options["dpi"])
