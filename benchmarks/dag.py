@@ -37,9 +37,9 @@ import yaml
 from snakemake.utils import update_config
 
 import relstab
+from relstab.architectures.torchvision_networks import build_torchvision
 from relstab.config import IMAGENET, Config, load_config
 from relstab.scale_detection.design import PAIRS, EnsembleRecipe, SimpleDesign
-from relstab.stages.imagenet import build_torchvision
 
 ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "configs" / "paper.yaml"

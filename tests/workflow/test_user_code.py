@@ -18,7 +18,7 @@ from relstab.architectures.user_code import load_function
 from relstab.config import ConfigError, Training, load_config
 from relstab.data.datasets import Dataset, prepare_dataset, read_dataset
 from relstab.figures.style import label_of, mark
-from relstab.training.train import train_and_save
+from relstab.stages.networks import train_and_save
 
 from helpers import ROOT, command, run
 

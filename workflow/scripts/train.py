@@ -2,7 +2,7 @@
 
 from relstab.config import Training
 from relstab.data.datasets import read_dataset, read_noisy_test
-from relstab.training.train import train_and_save
+from relstab.stages.networks import train_and_save
 
 from job import device, job
 

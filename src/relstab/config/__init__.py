@@ -16,6 +16,7 @@ from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName, ow
 from relstab.architectures.user_code import check_reference
 from relstab.data.datasets import DATASETS, IMAGE_FOLDER
 from relstab.data.image_shape import Fit, Shape
+from relstab.files.network import IMAGENET
 from relstab.nearest import nearest
 from relstab.scale_detection.design import PAIRS, EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.homogeneous import HOMOGENEOUS
@@ -23,8 +24,6 @@ from relstab.scale_detection.tasks import ScaleTask, check_split
 
 __all__ = ["Config", "ConfigError", "IMAGENET", "Recipe", "Training", "json_schema", "load_config"]
 
-IMAGENET = "imagenet"
-"""Data set of torchvision's pretrained networks in files and tables."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -1,4 +1,4 @@
-"""A trained network as it is kept: weights at initialization, on the way, at best and at the end, with the training history."""
+"""The file of a network: its weights at initialization, at snapshots, at best and at the end, and its training history."""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +14,14 @@ from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.filter_spectra import has_spectrum
 
 if TYPE_CHECKING:
+    import h5py
     from torch import Tensor, nn
 
     from relstab.config import Training
 
 __all__ = [
     "HISTORY",
+    "IMAGENET",
     "KEYS",
     "NetworkKey",
     "State",
@@ -29,18 +31,22 @@ __all__ = [
     "read_filters",
     "read_history",
     "save_network",
+    "save_pretrained",
 ]
+
+IMAGENET = "imagenet"
+"""Data set of torchvision's pretrained networks in files and tables."""
 
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """Which network of a run: the key columns of every table, the identity in every file, the name of every file.
+    """Identity of one network of a run: key columns of tables, attributes of files, and names of files.
 
     Attributes:
         dataset: name of its data set.
         architecture: its name in :data:`relstab.ARCHITECTURES` or in torchvision.
         noise: sigma, the norm of the noise on its training images.
-        seed: which of the networks of this architecture and noise level, from 0.
+        seed: number of the network among those of its architecture and noise level, from 0.
     """
 
     dataset: str
@@ -66,7 +72,7 @@ class NetworkKey:
 
     @property
     def identity(self) -> tuple[str, str, float, int]:
-        """What random numbers of this network follow from, beside the run's seed (:func:`relstab.seeding.derive_seed`)."""
+        """Parts of :func:`relstab.seeding.derive_seed` for random numbers of this network, besides the seed of the run."""
         return self.dataset, self.architecture, self.noise, self.seed
 
     def __str__(self) -> str:
@@ -77,7 +83,7 @@ KEYS = [column.name for column in fields(NetworkKey)]
 """Key columns of tables over networks."""
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "test_error")
-"""Columns of the training history: the epoch from 1, its last rate, mean loss over its batches, test error after it."""
+"""Columns of the training history: the epoch from 1, its last learning rate, mean loss over its batches, test error after it."""
 
 State = dict[str, "Tensor"]
 
@@ -92,14 +98,14 @@ class TrainedNetwork:
         key: which network it is.
         image_shape: channels, rows and columns of its images.
         classes: number of its outputs.
-        recipe: with which it was trained.
+        recipe: of its training.
         chance_error: error of guessing the largest class of the test set.
-        test_images: how many the test errors are over.
-        precision: in which products and convolutions were computed in training, "float32" or "bfloat16".
+        test_images: number of images behind the test errors.
+        precision: of products and convolutions in training, "float32" or "bfloat16".
         states: parameters and buffers: "init", at initialization (with the running statistics of batch norm estimated on training
             images); "best", at the epoch of best test error; "last", after the last epoch; "epoch3", a snapshot after epoch 3.
-        history: one row an epoch, with the columns of :data:`HISTORY`.
-        checkpoints: folder of its checkpoints, of no use once the network is saved; None where it had none.
+        history: one row per epoch, with the columns of :data:`HISTORY`.
+        checkpoints: folder of its checkpoints, which can go once the network is saved; None without checkpoints.
     """
 
     key: NetworkKey
@@ -115,24 +121,30 @@ class TrainedNetwork:
 
     @property
     def snapshots(self) -> list[int]:
-        """Epochs, in order, after which the weights were kept; the last epoch is not among them."""
+        """Epochs after which the weights were kept, in increasing order, without the last epoch."""
         return sorted(int(state.removeprefix("epoch")) for state in self.states if state.startswith("epoch"))
 
 
 def copy_state(model: "nn.Module") -> State:
-    """Parameters and buffers of a network as they are now, on the CPU."""
+    """Copy of the parameters and buffers of a network, on the CPU."""
     import torch
 
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
 
 
+def _write_states(file: "h5py.File", states: Mapping[str, State]) -> None:
+    for state, tensors in states.items():
+        for name, tensor in tensors.items():
+            file[f"{state}/{name}"] = tensor.numpy()
+
+
 def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0, device: str = "cpu") -> None:
-    """Write a trained network to HDF5: one group of arrays a state, the history, and what made it.
+    """Write a trained network to HDF5: one group of arrays per state, the history, and the provenance.
 
     Args:
         path: of the HDF5 file.
         network: from :func:`relstab.train_network`.
-        config_seed: seed of the whole run.
+        config_seed: of the whole run.
         device: on which it was trained.
     """
     own = architecture_source(network.key.architecture)
@@ -147,11 +159,43 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         "parameters_in_order": list(network.states["last"]),
     }
     with write_hdf5(path, attributes) as file:
-        for state, tensors in network.states.items():
-            for name, tensor in tensors.items():
-                file[f"{state}/{name}"] = tensor.numpy()
+        _write_states(file, network.states)
         for column in HISTORY:
             file[f"history/{column}"] = [row[column] for row in network.history]
+
+
+def save_pretrained(
+    path: str | Path,
+    key: NetworkKey,
+    states: Mapping[str, State],
+    arguments: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    device: str,
+) -> None:
+    """Write a pretrained network of torchvision to HDF5, for :func:`load_network`.
+
+    Args:
+        path: of the HDF5 file.
+        key: which network it is; its architecture is the name in torchvision's registry.
+        states: "init" and "last"; the file also holds "last" under the name "best".
+        arguments: of :func:`relstab.architectures.torchvision_networks.build_torchvision`.
+        parameters: everything that the states depend on besides the name and the arguments.
+        device: on which they were computed.
+    """
+    from relstab.architectures.torchvision import torchvision
+
+    attributes = {
+        **provenance(parameters, device=device),
+        **key.as_dict(),
+        "snapshots": [],
+        "builder": "torchvision",
+        "builder_arguments": json.dumps(arguments),
+        "torchvision_version": torchvision.__version__,
+        "parameters_in_order": list(states["last"]),
+    }
+    with write_hdf5(path, attributes) as file:
+        _write_states(file, states)
+        file["best"] = file["last"]  # a second name of the same arrays, not a copy
 
 
 def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, NDArray[np.float32]]]:
@@ -171,19 +215,19 @@ def read_history(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[np
 
 
 def _build(attributes: Mapping[str, Any]) -> "nn.Module":
-    """Network of a file, with weights of no meaning."""
+    """Network of a file, with its weights not yet read."""
     name = str(attributes["architecture"])
     if attributes.get("builder") == "torchvision":
-        # Here, because it takes a second to import, and few networks need it.
-        from relstab.stages.imagenet import build_torchvision
+        # Imported here, because it takes a second and few networks need it.
+        from relstab.architectures.torchvision_networks import build_torchvision
 
         return build_torchvision(name, json.loads(attributes["builder_arguments"]))
     channels, rows, cols = (int(n) for n in attributes["image_shape"])
     own = json.loads(attributes["parameters"]).get("own")
     if own and name in ARCHITECTURES and architecture_source(name).get("source") != own["source"]:
         raise ValueError(
-            f"{name} was trained with another text of its builder's file than {ARCHITECTURES[name].builder or 'relstab'} has: "
-            f"train it anew, or put the file back as it was"
+            f"the file of the builder of {name}, {ARCHITECTURES[name].builder or 'relstab'}, has changed since the network was "
+            f"trained: train it again, or restore the file"
         )
     return build_model(
         name,
@@ -196,7 +240,7 @@ def _build(attributes: Mapping[str, Any]) -> "nn.Module":
 
 
 def load_network(path: str | Path, state: str = "last") -> "nn.Module":
-    """Network out of a file of :func:`save_network` or :func:`write_pretrained`, on the CPU, in evaluation mode.
+    """Network of a file of :func:`save_network` or :func:`save_pretrained`, on the CPU, in evaluation mode.
 
     Args:
         path: of the HDF5 file.
@@ -208,9 +252,9 @@ def load_network(path: str | Path, state: str = "last") -> "nn.Module":
         attributes = file.attrs
         states = ["init", "best", "last", *(f"epoch{epoch}" for epoch in attributes["snapshots"])]
         if state not in states:
-            raise ValueError(f"state is {state!r}: {path} holds {', '.join(map(repr, states))}")
+            raise ValueError(f"expected one of the states {', '.join(map(repr, states))} of {path}, got {state!r}")
         model = _build(attributes)
-        # The dict of the network itself, which knows the versions of its layers: some do not load without.
+        # The state dict of the network itself holds the versions of its layers; some do not load without them.
         weights = model.state_dict()
         for name in weights:
             weights[name] = torch.as_tensor(file[f"{state}/{name}"][()])

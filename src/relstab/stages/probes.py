@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from relstab.data.datasets import read_noisy_test
-from relstab.files.hdf5 import open_hdf5
+from relstab.files.hdf5 import read_attributes
 from relstab.files.probes import write_probes
 from relstab.probes import make_probes
 from relstab.seeding import make_generator
@@ -36,8 +36,7 @@ def perturb_test_images(
         raise ValueError(
             f"expected at most {len(images)} probes, the size of the test set, got {number} (config.yaml: probes.images)"
         )
-    with open_hdf5(noisy_test) as file:
-        dataset = str(file.attrs["name"])
+    dataset = str(read_attributes(noisy_test)["name"])
     probes = make_probes(images[:number], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
     write_probes(path, probes, dataset, parameters, seed)

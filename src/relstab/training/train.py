@@ -20,18 +20,18 @@ from relstab.architectures import architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.data.datasets import Dataset, normalise
 from relstab.devices import choose_device, choose_precision, repeatable
-from relstab.files.network import NetworkKey, TrainedNetwork, copy_state, save_network
+from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
 from relstab.noise import add_noise
 from relstab.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
-from relstab.training.checkpoint import Checkpoints, digest, discard
+from relstab.training.checkpoint import Checkpoints, digest
 from relstab.training.checkpointer import Keeper
 from relstab.training.run import TrainingRun
 
 if TYPE_CHECKING:
     from relstab.config import Training
 
-__all__ = ["train_and_save", "train_network"]
+__all__ = ["train_network"]
 
 # Images on which the statistics of batch norm are estimated at initialization.
 _CALIBRATION_IMAGES = 1000
@@ -165,32 +165,6 @@ def train_network(
             with keeper.listening():
                 keeper.resume()
                 _train(run, keeper.look)
-    return network
-
-
-def train_and_save(
-    path: str | Path,
-    architecture: str,
-    dataset: Dataset,
-    test: tuple[Tensor, Tensor],
-    recipe: "Training",
-    sigma: float,
-    seed: int,
-    config_seed: int = 0,
-    device: str | torch.device = "auto",
-    checkpoint_minutes: float = 3.0,
-) -> TrainedNetwork:
-    """:func:`train_network` into a file, with its checkpoints beside it until the file is there.
-
-    Args:
-        path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``.
-        architecture, dataset, test, recipe, sigma, seed, config_seed, device, checkpoint_minutes: as there.
-    """
-    checkpoints = Path(path).with_suffix(".checkpoints")
-    place = choose_device(str(device))
-    network = train_network(architecture, dataset, test, recipe, sigma, seed, config_seed, place, checkpoints, checkpoint_minutes)
-    save_network(path, network, config_seed, str(place))
-    discard(network.checkpoints)
     return network
 
 

@@ -20,8 +20,8 @@ import torch
 import relstab
 from relstab.config import Training
 from relstab.data.datasets import normalise, prepare_dataset, read_dataset
+from relstab.stages.networks import train_and_save
 from relstab.training.checkpoint import Checkpoint, Checkpoints
-from relstab.training.train import train_and_save
 
 # Dropout and momentum; batch norm, a diffeomorphism and snapshots; Adam. Each takes about a second and a half.
 RECIPES = {

@@ -1,0 +1,47 @@
+"""The stage of the networks: train one, with checkpoints beside its file until it is saved."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relstab.devices import choose_device
+from relstab.files.network import TrainedNetwork, save_network
+from relstab.training.checkpoint import discard
+from relstab.training.train import train_network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from relstab.config import Training
+    from relstab.data.datasets import Dataset
+
+__all__ = ["train_and_save"]
+
+
+def train_and_save(
+    path: str | Path,
+    architecture: str,
+    dataset: "Dataset",
+    test: "tuple[Tensor, Tensor]",
+    recipe: "Training",
+    sigma: float,
+    seed: int,
+    config_seed: int = 0,
+    device: "str | torch.device" = "auto",
+    checkpoint_minutes: float = 3.0,
+) -> TrainedNetwork:
+    """Train a network with :func:`relstab.train_network` and write it to HDF5.
+
+    Args:
+        path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``, until the file is saved.
+        architecture, dataset, test, recipe, sigma, seed, config_seed, device, checkpoint_minutes: of
+            :func:`relstab.train_network`.
+    """
+    checkpoints = Path(path).with_suffix(".checkpoints")
+    chosen = choose_device(str(device))
+    network = train_network(
+        architecture, dataset, test, recipe, sigma, seed, config_seed, chosen, checkpoints, checkpoint_minutes
+    )
+    save_network(path, network, config_seed, str(chosen))
+    discard(network.checkpoints)
+    return network
