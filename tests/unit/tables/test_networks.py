@@ -1,6 +1,5 @@
 import math
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,37 +10,11 @@ from relstab.tables.claims import _verdict, claim_table
 from relstab.tables.networks import (
     correlation_table,
     error_above_zero,
-    network_table,
     output_sensitivities,
-    over_training_table,
     read_tables,
-    sensitivity_table,
 )
 
 from helpers import synthetic
-
-
-def network_file(path, architecture="lenet", noise=0.0, seed=0, errors=(0.5, 0.2, 0.3)):
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"dataset": "some", "architecture": architecture, "noise": noise, "seed": seed})
-        file.attrs.update({"chance_error": 0.9, "test_images": 100})
-        file["history/test_error"] = errors
-        file["history/train_loss"] = [2.0, 1.0, 0.5]
-    return path
-
-
-def test_networks_are_judged_by_their_last_or_best_epoch(tmp_path):
-    path = network_file(tmp_path / "a.h5")
-    bad = network_file(tmp_path / "b.h5", "vgg11", errors=(0.9, 0.9, 0.85))
-    last, best = network_table([path, bad]), network_table([path, bad], weights="best")
-    assert last["test_error"].tolist() == [0.3, 0.85]
-    assert best["test_error"].tolist() == [0.2, 0.85]
-    assert best["train_loss"].tolist() == [1.0, 0.5]
-    assert last["learned"].tolist() == [True, False]  # 0.85 is above 0.9 * 0.9
-    assert network_table([bad], learned_below=1.0)["learned"].tolist() == [True]
-    assert list(last.columns[:8]) == [
-        "dataset", "architecture", "noise", "seed", "test_error", "train_loss", "epochs", "learned",
-    ]  # fmt: skip
 
 
 def test_correlations_are_those_of_the_outputs():
@@ -129,41 +102,6 @@ def test_tables_survive_the_disk(tmp_path):
     pd.testing.assert_frame_equal(again[0], networks)
     pd.testing.assert_frame_equal(again[1], sensitivity, check_dtype=False)
     assert set(again[1]["shuffle"]) == {"none", "0", "1"}
-
-
-def test_files_of_sums_become_one_table(tmp_path):
-    columns = {"layer": ["input", "output"], "kind": ["input", "output"], "index": [0, 1], "depth": [0.0, 1.0]}
-    numbers = {name: [1.0, 2.0] for name in ("D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator")}
-    for name, groups in (("plain", ["init", "trained"]), ("mixed", [f"{s}/{i}" for s in ("init", "trained") for i in range(11)])):
-        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file.attrs.update({"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 0})
-            for group in groups:
-                for column, values in (columns | numbers).items():
-                    file[f"{group}/{column}"] = values
-    table = sensitivity_table([tmp_path / "plain.h5"], [tmp_path / "mixed.h5"])
-    assert table.groupby("state")["shuffle"].unique()["trained"].tolist() == ["none", *map(str, range(11))]
-    assert len(table) == 2 * 2 * 12
-    assert table.columns.tolist() == [
-        "dataset", "architecture", "noise", "seed", "state", "shuffle", "layer", "kind", "index", "depth",
-        "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator",
-    ]  # fmt: skip
-
-
-def test_epochs_become_one_table_in_their_order(tmp_path):
-    columns = {"layer": ["input", "output"], "kind": ["input", "output"], "index": [0, 1], "depth": [0.0, 1.0]}
-    names = ("D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator")
-    with h5py.File(tmp_path / "s.h5", "w") as file:
-        file.attrs.update({"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 3})
-        for epoch in (0, 2, 10):
-            for column, values in (columns | {name: [1.0, 1.0 + epoch] for name in names}).items():
-                file[f"{epoch}/{column}"] = values
-            if epoch:
-                file[str(epoch)].attrs.update({"test_error": 1 / epoch, "train_loss": 2 / epoch})
-    table = over_training_table([tmp_path / "s.h5"])
-    assert table["epoch"].tolist() == [0, 0, 2, 2, 10, 10]
-    assert table.query("layer == 'output'")["D"].tolist() == [1.0, 3.0, 11.0]
-    np.testing.assert_array_equal(table.query("layer == 'output'")["test_error"], [np.nan, 0.5, 0.1])
-    assert set(table["seed"]) == {3}
 
 
 def verdicts(*tables):

@@ -106,7 +106,7 @@ def test_a_network_learns_and_is_what_it_says(digits, test_images, tmp_path):
         assert list(file["history"]) == sorted(HISTORY)
         assert file.attrs["architecture"] == "lenet"
         assert '"learning_rate": 0.02' in file.attrs["parameters"]
-    with pytest.raises(ValueError, match=r"state is 'middle': .*net.h5 holds 'init', 'best', 'last'"):
+    with pytest.raises(ValueError, match=r"expected one of the states 'init', 'best', 'last' of .*net.h5, got 'middle'"):
         relstab.load_network(tmp_path / "net.h5", "middle")
 
 
