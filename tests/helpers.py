@@ -65,8 +65,8 @@ def jobs_in(text, results=RESULTS):
         if rule == "all":
             continue
         output = re.search(rf"^{indent}    output: ([^,\n]+)", block, flags=re.MULTILINE)
-        # One rule draws all figures: each goes by its file name.
-        name = Path(output[1]).stem if rule == "figure" else rule
+        # One rule draws all figures: each is called by its file name, up to its number.
+        name = re.sub(r"(fig\d\d)_.*", r"\1", Path(output[1]).stem) if rule == "figure" else rule
         jobs.setdefault(name, set()).add(str(Path(output[1]).relative_to(results)))
     assert jobs, text
     return jobs

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 import relstab
 from relstab.config import Config, json_schema, load_config
+from relstab.figures import FIGURES
 
 from helpers import ROOT
 
@@ -97,26 +98,11 @@ def test_the_readme_names_what_is_there():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (ROOT / target).exists(), target
-    code = re.search(r"## Layout\n\n```\n(.*?)```", text, re.DOTALL)[1]
-    for name in re.findall(r"^([\w./]+)", code, re.MULTILINE):
+    layout = re.search(r"## Layout\n\n```\n(.*?)```", text, re.DOTALL)[1]
+    for name in re.findall(r"^([\w./]+)", layout, re.MULTILINE):
         assert (ROOT / name).exists(), name
+    rooms = {path.name for path in (ROOT / "src/relstab").glob("*/") if path.name != "__pycache__"}
+    assert set(re.findall(r"(\w+)/", "".join(re.findall(r"^  (\w.*?)   ", layout, re.MULTILINE)))) == rooms
     for name in re.findall(r"relstab\.(\w+)\(", text):
         assert name in relstab.__all__, name
-    figures = set(re.findall(r"`(fig\d\d_\w+)`", text))
-    assert figures == set(re.findall(r'"(fig\d\d_\w+)"', (ROOT / "workflow/rules/figures.smk").read_text()))
-
-
-def test_every_rule_has_its_script_and_every_script_its_rule():
-    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    named = set(re.findall(r'"\.\./scripts/(\w+\.py)"', rules))
-    assert named == {path.name for path in (ROOT / "workflow/scripts").glob("*.py")} - {"job.py"}
-    captions = set(re.findall(r'"\.\./report/(\w+\.rst)"', rules))
-    assert captions == {path.name for path in (ROOT / "workflow/report").glob("*.rst")} - {"workflow.rst"}
-
-
-def test_every_rule_has_all_that_a_rule_has():
-    for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            if "script:" in rule:
-                for directive in ("output:", "log:", "benchmark:", "threads:", "resources:", "conda:"):
-                    assert directive in rule, f"{path.name}: rule {rule.split(':')[0]} has no {directive}"
+    assert set(re.findall(r"`((?:fig\d\d|imagenet|over|relu)_\w+)`", text)) == set(FIGURES)

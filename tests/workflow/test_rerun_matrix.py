@@ -29,21 +29,21 @@ from relstab.config import Config, Training
 
 from helpers import ENSEMBLES, ROOT, SMOKE, jobs_in, planned
 
-FIGURES = {"fig01_relative_sensitivity", "fig03_shuffled_layers", "fig04_filter_spectra", "fig10_error_scatter", "fig11_layer_sensitivities", "over_training"}
+FIGURES = {"fig01", "fig03", "fig04", "fig10", "fig11", "over_training"}
 ALL_TABLES = {"table_networks", "table_sensitivity", "table_spectrum", "table_correlation", "table_claims", "table_over_training"}
 COLLECTING = FIGURES | ALL_TABLES
 # What follows a training of simple CNNs, and of a deep network on images with two lit pixels; claims follow both.
-OF_ENSEMBLES = {"table_scale_detection_layers", "table_scale_detection", "fig07_pooling_scaling", "relu_tanh", "table_claims"}
+OF_ENSEMBLES = {"table_scale_detection_layers", "table_scale_detection", "fig07", "relu_tanh", "table_claims"}
 OF_PAIRS = {
     "table_scale_detection_networks",
     "table_scale_detection_sensitivity",
     "table_scale_detection_correlation",
-    "fig06_scale_detection_errors",
-    "fig08_deep_scale_detection",
-    "fig09_deep_scale_detection_layers",
+    "fig06",
+    "fig08",
+    "fig09",
     "table_claims",
 }
-SCALE_FIGURES = {"fig05_scale_detection_samples", "fig06_scale_detection_errors", "fig07_pooling_scaling", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers", "relu_tanh"}
+SCALE_FIGURES = {"fig05", "fig06", "fig07", "fig08", "fig09", "relu_tanh"}
 PAIR_NETWORK = "networks/pairs/lenet/noise0/seed0.h5"
 PAIR_SENSITIVITY = "sensitivity/pairs/lenet/noise0/seed0.h5"
 
@@ -247,7 +247,7 @@ def data_anew(dataset: str = "mnist5k", noise: tuple[float, ...] = (0, 10)) -> J
 
 
 # What follows from sensitivities that were measured anew, on the data set.
-OF_SENSITIVITY = {"table_sensitivity", "table_correlation", "table_claims", "fig01_relative_sensitivity", "fig03_shuffled_layers", "fig10_error_scatter", "fig11_layer_sensitivities"}
+OF_SENSITIVITY = {"table_sensitivity", "table_correlation", "table_claims", "fig01", "fig03", "fig10", "fig11"}
 NEW_PROBES = {
     "probes": {"probes/mnist5k/noise0.h5", "probes/mnist5k/noise10.h5"},
     **of_networks(*ARCHITECTURES, rules=MEASURED),
@@ -256,11 +256,11 @@ NEW_PROBES = {
 NEW_SHUFFLES = of_networks("lenet", "vgg11_bn", rules=["shuffled_sensitivity"]) | once(*OF_SENSITIVITY)
 # The networks' table says which have learned; spectra, sensitivities and their tables do not depend on it.
 LEARNED_OR_NOT = once("table_networks", "table_correlation", "table_claims", *FIGURES) | once(
-    "table_scale_detection_networks", "table_scale_detection_correlation", "fig06_scale_detection_errors", "fig08_deep_scale_detection", "fig09_deep_scale_detection_layers"
+    "table_scale_detection_networks", "table_scale_detection_correlation", "fig06", "fig08", "fig09"
 )
 INTERVALS = once(
-    "table_correlation", "table_claims", "fig01_relative_sensitivity", "fig10_error_scatter",
-    "table_scale_detection", "fig07_pooling_scaling", "relu_tanh", "table_scale_detection_correlation", "fig06_scale_detection_errors",
+    "table_correlation", "table_claims", "fig01", "fig10",
+    "table_scale_detection", "fig07", "relu_tanh", "table_scale_detection_correlation", "fig06",
 )  # fmt: skip
 PAIR_TRAINED = {"train": {PAIR_NETWORK}, "sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS)}
 PAIR_REMEASURED = {"sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS - {"table_scale_detection_networks"})}
@@ -366,7 +366,7 @@ RELU_ONLY = ensembles("task1_stride1/relu")
 ITS_TASK = BOTH_ACTIVATIONS | once("table_scale_detection_samples", "fig05_scale_detection_samples")
 
 # Of the folder with two architectures of one's own: all figures and tables of its networks.
-OWN_FIGURES = {"fig01_relative_sensitivity", "fig03_shuffled_layers", "fig04_filter_spectra", "fig10_error_scatter", "fig11_layer_sensitivities", "fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"}
+OWN_FIGURES = {"fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13"}
 OWN_TABLES = ALL_TABLES - {"table_over_training"}
 ON_GRATINGS: dict[str, Any] = {"dataset": "gratings", "noise": (0,), "followed": ()}
 GRATINGS_ANEW = {
@@ -450,7 +450,7 @@ ROWS = [
     Row({"own_architectures.more.builder": "code/again.py:build"}, once(*OWN_FIGURES), "own"),
     Row({"own_architectures.plain.convolutional": False},
         once(*OWN_FIGURES, *OWN_TABLES - {"table_networks"}), "own"),
-    Row({"own_architectures.plain.skips": True}, once("fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"), "own"),
+    Row({"own_architectures.plain.skips": True}, once("fig12", "fig13_filter_spectra_resnet"), "own"),
     # Measuring.
     Row({"probes.images": 50}, NEW_PROBES),
     Row({"probes.displacement": 0.7}, NEW_PROBES),

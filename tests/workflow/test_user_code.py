@@ -162,7 +162,9 @@ def test_a_checkpoint_of_another_text_is_not_used(tmp_path):
     train_and_save(tmp_path / "a.h5", "net", data, test, Training(epochs=1, crop_padding=0), 0, 0, device="cpu")
     assert relstab.load_network(tmp_path / "a.h5")[0].weight.shape == (32, 1, 5, 5)
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"the file of the builder of net, .*net.py:build, has changed since the network was trained"):
+    with pytest.raises(
+        ValueError, match=r"the file of the builder of net, .*net.py:build, has changed since the network was trained"
+    ):
         relstab.load_network(tmp_path / "a.h5")
     del ARCHITECTURES["net"]
     with pytest.raises(ValueError, match="architecture 'net' is unknown"):

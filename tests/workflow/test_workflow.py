@@ -148,14 +148,14 @@ def test_without_scale_detection_none_of_it_is_made(tmp_path):
 
 def test_more_architectures_than_figure_4_shows_get_two_more_figures(finished, tmp_path):
     more = ["fc2", "lenet", "vgg11_bn", "vgg11", "vgg13", "vgg16", "alexnet"]
-    assert not {"fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"} & set(planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
-    assert "fig12_filter_spectra_vgg" in (jobs := planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
-    assert "fig13_filter_spectra_resnet" not in jobs
-    assert {"fig12_filter_spectra_vgg", "fig13_filter_spectra_resnet"} <= set(planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
+    assert not {"fig12", "fig13"} & set(planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
+    assert "fig12" in (jobs := planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
+    assert "fig13" not in jobs
+    assert {"fig12", "fig13"} <= set(planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
 
 
 def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
-    spectra = {"imagenet_network", "spectra", "table_imagenet_spectrum", "fig14_filter_spectra_imagenet"}
+    spectra = {"imagenet_network", "spectra", "table_imagenet_spectrum", "fig14"}
     jobs = planned(finished, overlay(tmp_path / "c.yaml", imagenet__networks=["resnet18"]))
     assert jobs["imagenet_network"] == {"networks/imagenet/resnet18/noise0/seed0.h5"}
     assert jobs["spectra"] == {"spectra/imagenet/resnet18/noise0/seed0.h5"}
@@ -189,7 +189,7 @@ def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
     config = overlay(tmp_path / "c.yaml", data__test_images=None, probes__images=1001)
     done = run(tmp_path, "all", "--cores", "2", "--until", "probes", config=config, check=False)
     assert done.returncode != 0
-    sentence = "1001 probes are wanted (config.yaml: probes.images), and the test set has 1000 images"
+    sentence = "expected at most 1000 probes, the size of the test set, got 1001 (config.yaml: probes.images)"
     assert f"relstab: probes (dataset mnist5k, noise 0): {sentence}" in done.stdout + done.stderr
     assert not list((tmp_path / RESULTS / "probes").rglob("*.h5"))
     log = next((tmp_path / RESULTS / "logs/probes").rglob("noise0.log"))

@@ -8,8 +8,6 @@ from job import job
 
 with job(snakemake):
     options = snakemake.params.options
-    inputs = {
-        name: read_tables(files)[0] if str(files).endswith(".csv") else files for name, files in snakemake.input.items()
-    }
+    inputs = {name: read_tables(files)[0] if str(files).endswith(".csv") else files for name, files in snakemake.input.items()}
     make_table = getattr(tables, options["function"])
     write_table(snakemake.output.table, make_table(**inputs, **options["arguments"]))

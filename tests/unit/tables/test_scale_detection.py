@@ -22,8 +22,9 @@ from relstab.stages.scale_detection import (
     measure_saved_ensemble,
     train_and_save_ensemble,
 )
+from relstab.stages.tables import layer_table
 from relstab.tables.claims import claim_table
-from relstab.tables.scale_detection import exponent_table, layer_table, pooling_layers
+from relstab.tables.scale_detection import exponent_table, pooling_layers
 
 from helpers import synthetic
 
