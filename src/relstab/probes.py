@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from relstab.data.datasets import read_noisy_test
 from relstab.diffeomorphism import deform_for
+from relstab.files.dataset import read_dataset_name, read_noisy_test
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.noise import image_norms, isotropic_noise
 from relstab.seeding import make_generator
@@ -82,7 +82,7 @@ def write_probes(
 
     Args:
         path: of the HDF5 file.
-        noisy_test: file of :func:`relstab.data.datasets.write_noisy_test`.
+        noisy_test: file of :func:`relstab.stages.datasets.write_noisy_test`.
         number: P, how many images.
         displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
         seed: of the whole run.
@@ -90,8 +90,7 @@ def write_probes(
     images, _ = read_noisy_test(noisy_test)
     if number > len(images):
         raise ValueError(f"{number} probes are wanted (config.yaml: probes.images), and the test set has {len(images)} images")
-    with open_hdf5(noisy_test) as file:
-        dataset = str(file.attrs["name"])
+    dataset = read_dataset_name(noisy_test)
     probes = make_probes(images[:number], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
     with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:

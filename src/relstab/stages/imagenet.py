@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from relstab.architectures.torchvision import torchvision
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.config import IMAGENET
-from relstab.data.download import download, file_digest
+from relstab.data.download import download
 from relstab.data.image_folder import ImageProblem, list_images, read_image
 from relstab.devices import choose_device
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
@@ -98,7 +99,7 @@ def hub_weights(name: str) -> Path:
             f"wanted (config.yaml: imagenet.weights.{name})"
         )
     if path.exists():
-        found = file_digest(path, "sha256")
+        found = pooch.file_hash(str(path), "sha256")
         if not found.startswith(match[1]):
             raise ValueError(
                 f"{path} is not the file that torchvision published: its sha256 begins {found[: len(match[1])]}, and {match[1]} "
@@ -233,7 +234,7 @@ def write_pretrained(
     count = 0 if calibration_images is None else len(calibration_images)
     parameters = {
         "weights": source.name,
-        "weights_sha256": file_digest(source, "sha256"),
+        "weights_sha256": pooch.file_hash(str(source), "sha256"),
         "config_seed": seed,
         "calibration_images": count,
     }

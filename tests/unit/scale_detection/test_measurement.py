@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import relstab
-from relstab.data.datasets import normalise, read_dataset
+from relstab.files.dataset import normalise, read_dataset
 from relstab.probes import Probes, read_probes
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, ensemble_error, train_ensemble
