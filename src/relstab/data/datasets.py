@@ -22,9 +22,7 @@ def balanced_choice(labels: Labels, count: int, rng: np.random.Generator) -> NDA
     """Indices of ``count`` images in random order, with equal numbers per class (up to one)."""
     classes = np.unique(labels)
     if count > len(labels):
-        raise ValueError(
-            f"expected at most {len(labels)} images, all of the part, got data.train_images or test_images = {count}"
-        )
+        raise ValueError(f"data.train_images or test_images (config.yaml): expected at most {len(labels)} images, got {count}")
     chosen = []
     for position, label in enumerate(classes):
         share = count // len(classes) + (position < count % len(classes))

@@ -23,8 +23,8 @@ def check_digest(path: Path, algorithm: str, digest: str) -> None:
     actual = pooch.file_hash(str(path), alg=algorithm)
     if not actual.startswith(digest.lower()):
         raise ValueError(
-            f"{path}: expected {algorithm} {digest}, got {actual} ({path.stat().st_size:,} bytes): delete the file, or replace it "
-            f"with a whole copy"
+            f"{path}: expected {algorithm} {digest}, got {actual} ({path.stat().st_size:,} bytes): delete the file, or "
+            f"replace it with a whole copy"
         )
 
 

@@ -60,7 +60,7 @@ class ImageProblem(ValueError):  # noqa: N818  # becomes a Problem
 
 
 class Problem(NamedTuple):
-    """A file or folder that cannot be used: its path under the root, and the reason, which completes a sentence that starts with it."""
+    """A file or folder that cannot be used: its path under the root, and the reason, a predicate of it."""
 
     path: str
     reason: str

@@ -158,7 +158,7 @@ def _unpack_idx(path: Path, sha256: str, target: Path) -> None:
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
         raise ValueError(
-            f"{path} ({size}, {len(content):,} decompressed): expected sha256 {sha256} of the decompressed file, got {actual}: {mend}"
+            f"{path} ({size}, {len(content):,} decompressed): expected decompressed sha256 {sha256}, got {actual}: {mend}"
         )
     target.write_bytes(content)
 

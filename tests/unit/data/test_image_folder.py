@@ -265,7 +265,7 @@ def test_classes_that_differ_or_are_empty(folder, tmp_path):
 def test_a_class_of_which_no_image_can_be_used_stops_it(folder, tmp_path):
     for file in (folder / "test" / "bee").iterdir():
         file.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"test/bee of .* has no image that can be used .*delete that class in both parts"):
+    with pytest.raises(ValueError, match=r"test/bee of .* has no image that can be used .*delete the class in both parts"):
         prepared(tmp_path, folder, problems="skip")
 
 
