@@ -1,12 +1,11 @@
-"""Preparing a folder of images, beside decoding them alone on the same cores.
+"""Time of preparing a folder of images, compared with decoding alone in as many processes.
 
-- decoding: every file opened, decoded to RGB and made an array, which is thrown away, in as many processes;
-- preparing: `relstab.data.datasets.prepare_dataset` from the listing of the folder to the finished file: checks, order, labels,
-  statistics, HDF5 on the disk.
+- decoding: open every file, decode it to RGB, convert it to an array and discard it;
+- preparing: `relstab.stages.datasets.prepare_dataset`: list the folder, check, shuffle and decode the images, compute their
+  statistics, and write the HDF5 file.
 
-Both take turns in one process, after one turn that is not counted (it starts the processes and has the files read from the
-disk); times are medians, the ratio is that of times in one turn. Without a folder, 60,000 JPEG images of 32 x 32 random smooth
-colours are made first.
+The two alternate in one process after a warm-up turn, which starts the processes and caches the files. Times are medians; the
+ratio is the median over the turns. Without a folder, the benchmark makes 60,000 JPEG images of 32 x 32 pixels.
 
     python benchmarks/image_folder.py [FOLDER] [--workers 2] [--turns 5]
 """
@@ -24,8 +23,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
-from relstab.data.datasets import prepare_dataset
 from relstab.data.image_folder import list_folder
+from relstab.stages.datasets import prepare_dataset
 
 CHUNK = 341
 

@@ -23,8 +23,9 @@ from scipy import stats
 
 import relstab
 from relstab.config import Config, load_config
-from relstab.data.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
+from relstab.files.dataset import read_dataset, read_noisy_test
 from relstab.files.hdf5 import open_hdf5
+from relstab.stages.datasets import prepare_dataset, write_noisy_test
 from relstab.stages.probes import perturb_test_images
 from relstab.stages.sensitivity import measure_network
 
@@ -85,8 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare_dataset(folder / "dataset.h5", config.data.name)
-        dataset = read_dataset(folder / "dataset.h5")
-        write_noisy_test(folder / "test.h5", dataset, 0.0, config.seed)
+        write_noisy_test(folder / "test.h5", folder / "dataset.h5", 0.0, config.seed)
         options = config.probes
         perturb_test_images(
             folder / "probes.h5", folder / "test.h5", options.images, options.displacement, options.cutoff, options.interpolation

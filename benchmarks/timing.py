@@ -11,7 +11,7 @@ import torch
 
 import relstab
 from relstab.config import Training
-from relstab.data.datasets import Dataset
+from relstab.files.dataset import Dataset
 from relstab.training import train as training
 from relstab.training.run import TrainingRun
 

@@ -17,20 +17,14 @@ ROOMS = [
 
 # A snapshot of the code holds the commit and the digests of user code: constants of two rooms, no science.
 SNAPSHOT = {("relstab.runs.snapshot", "relstab.files.hdf5"), ("relstab.runs.snapshot", "relstab.architectures.user_code")}
-_DATASET = "the file of data sets moves to files/dataset.py"
 _ENSEMBLE = "the file of ensembles builds the classes of a room above"
 PENDING = {
     ("relstab.sensitivity", "relstab.files.activations"): "measure_sensitivity(keep_activations=path) opens the file itself",
     ("relstab.files.ensemble", "relstab.scale_detection.design"): _ENSEMBLE,
     ("relstab.files.ensemble", "relstab.scale_detection.ensemble_training"): _ENSEMBLE,
     ("relstab.files.ensemble", "relstab.scale_detection.tasks"): _ENSEMBLE,
-    ("relstab.training.run", "relstab.data.datasets"): _DATASET,
-    ("relstab.training.train", "relstab.data.datasets"): _DATASET,
-    ("relstab.data.image_folder_dataset", "relstab.data.datasets"): _DATASET,
 }
 OPENS_PENDING = {
-    "relstab.data.datasets": "moves to files/dataset.py",
-    "relstab.data.image_folder_dataset": "moves to files/dataset.py",
     "relstab.scale_detection.pair_images": "moves to files/ and stages/",
     "relstab.stages.scale_detection": "moves to files/ensemble.py",
 }

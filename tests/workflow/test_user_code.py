@@ -16,8 +16,9 @@ import relstab
 from relstab.architectures import ARCHITECTURES, architecture_source, build_model, own_architectures
 from relstab.architectures.user_code import load_function
 from relstab.config import ConfigError, Training, load_config
-from relstab.data.datasets import Dataset, prepare_dataset, read_dataset
 from relstab.figures.style import label_of, mark
+from relstab.files.dataset import Dataset, read_dataset
+from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
 
 from helpers import ROOT, command, run
@@ -107,7 +108,8 @@ def test_a_job_says_what_is_wrong_with_the_code(example, tmp_path):
     done = run(folder, "all", "--cores", "1", config=folder / "own.yaml", check=False)
     assert done.returncode != 0
     assert (
-        "relstab: prepare_dataset (dataset gratings): data set 'gratings': its function gave ['train']; {'train'" in done.stderr
+        "relstab: prepare_dataset (dataset gratings): data set 'gratings': expected its function to return {'train': (images, "
+        "labels), 'test': (images, labels)}, got ['train']" in done.stderr
     )
 
 
@@ -202,22 +204,25 @@ def test_images_come_in_random_order_and_the_file_says_from_which_code(tmp_path)
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 5", "its function gave int"),
-        (f"{GOOD}; return {{'train': (images.astype(float), labels), 'test': (images, labels)}}", "its train images are float64"),
+        ("return 5", "got int"),
+        (
+            f"{GOOD}; return {{'train': (images.astype(float), labels), 'test': (images, labels)}}",
+            "train images .*, got float64",
+        ),
         (
             f"{GOOD}; return {{'train': (images, labels), 'test': (images[:, 0], labels)}}",
-            r"its test images are uint8 of shape \(4, 3, 3\)",
+            r"test images .*, got uint8 of shape \(4, 3, 3\)",
         ),
-        (f"{GOOD}; return {{'train': (images, labels[:3]), 'test': (images, labels)}}", "its train labels are"),
-        (f"{GOOD}; return {{'train': images, 'test': images}}", "its function gave no pair for 'train'"),
+        (f"{GOOD}; return {{'train': (images, labels[:3]), 'test': (images, labels)}}", "one train label, a whole number from 0"),
+        (f"{GOOD}; return {{'train': images, 'test': images}}", "a pair .* for 'train', got ndarray"),
         (f"{GOOD}; return {{'train': (images, 10**11 * labels), 'test': (images, labels)}}", "numbered from 0 without a gap"),
         (f"{GOOD}; return {{'train': (images, 0 * labels), 'test': (images, 0 * labels)}}", "two classes or more"),
-        (f"{GOOD}; return {{'train': (images, labels - 1), 'test': (images, labels)}}", "its train labels are"),
-        (f"{GOOD}; return {{'train': (images, labels), 'test': (images, labels + 1)}}", "label 2 is in its test part only"),
-        (f"{GOOD}; return {{'train': (images, labels), 'test': (images[:, :, :2, :2], labels)}}", "different shapes"),
+        (f"{GOOD}; return {{'train': (images, labels - 1), 'test': (images, labels)}}", "one train label, a whole number from 0"),
+        (f"{GOOD}; return {{'train': (images, labels), 'test': (images, labels + 1)}}", "got label 2 in the test part only"),
+        (f"{GOOD}; return {{'train': (images, labels), 'test': (images[:, :, :2, :2], labels)}}", "images of one shape"),
         (
             f"{GOOD}; images[:] = 7; return {{'train': (images, labels), 'test': (images, labels)}}",
-            "all training pixels are the same",
+            "training pixels of more than one value in each channel",
         ),
     ],
 )
@@ -284,7 +289,7 @@ def test_files_as_people_write_them(tmp_path, monkeypatch):
         ({"data": {"name": "imagefolder", "root": "x", "imagefolder": {"fit": "crop"}}}, "data.imagefolder.size is null"),
         (
             {"data": {"name": "imagefolder", "root": "x", "imagefolder": {"size": 8, "resize_to": 9}}},
-            "data.imagefolder.resize_to is 9",
+            "data.imagefolder.resize_to: expected at least size = 8, with fit 'crop', got 9",
         ),
         ({"data": {"std": [0.5, 0]}}, r"data.std is \[0.5, 0"),
     ],

@@ -1,9 +1,9 @@
 """Write the test images of one noise level."""
 
-from relstab.data.datasets import read_dataset, write_noisy_test
+from relstab.stages.datasets import write_noisy_test
 
 from job import job
 
 with job(snakemake):
-    dataset = read_dataset(snakemake.input.dataset)
-    write_noisy_test(snakemake.output.noisy_test, dataset, float(snakemake.wildcards.noise), snakemake.params.options["seed"])
+    sigma = float(snakemake.wildcards.noise)
+    write_noisy_test(snakemake.output.noisy_test, snakemake.input.dataset, sigma, snakemake.params.options["seed"])

@@ -1,7 +1,8 @@
 """Find, download, decode or make a data set, check it, and write it to HDF5."""
 
-from relstab.data.datasets import IMAGE_FOLDER, prepare_dataset
+from relstab.data.datasets import IMAGE_FOLDER
 from relstab.data.published import PUBLISHED
+from relstab.stages.datasets import prepare_dataset
 
 from job import job
 

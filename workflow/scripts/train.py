@@ -1,7 +1,7 @@
 """Train one network."""
 
 from relstab.config import Training
-from relstab.data.datasets import read_dataset, read_noisy_test
+from relstab.files.dataset import read_dataset, read_noisy_test
 from relstab.stages.networks import train_and_save
 
 from job import device, job

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from relstab.files.dataset import read_dataset_name
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
 from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
@@ -21,7 +22,7 @@ def _images(task: ScaleTask, pairs: Pairs) -> NDArray[np.uint8]:
 
 
 def write_pair_dataset(path: str | Path, name: str, task: ScaleTask, train: int, test: int, seed: int = 0) -> None:
-    """Write a balanced choice of pairs as a data set of :func:`relstab.data.datasets.read_dataset`.
+    """Write a balanced choice of pairs as a data set of :func:`relstab.files.dataset.read_dataset`.
 
     Lit pixels are 255, label 1 is y = +1 and label 0 is y = -1. The mean is 0 and the standard deviation such that normalised
     images have ``task.height`` in their lit pixels. The lit sites are kept beside the images.
@@ -72,8 +73,7 @@ def write_pair_probes(path: str | Path, dataset: str | Path, number: int, noise:
             f"{number} probes are wanted (config.yaml: scale_detection.probes), and {len(pairs)} test pairs are there "
             f"(scale_detection.images.test_pairs)"
         )
-    with open_hdf5(dataset) as file:
-        name = str(file.attrs["name"])
+    name = read_dataset_name(dataset)
     probes = make_pair_probes(task, pairs.sites[:number], noise, make_generator("pair probes", name, seed))
     with write_hdf5(path, {"name": name, **provenance({"images": number, "noise": noise}, seed)}) as file:
         for version in ("images", "deformed", "noisy"):

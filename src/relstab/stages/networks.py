@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from relstab.config import Training
-    from relstab.data.datasets import Dataset
+    from relstab.files.dataset import Dataset
 
 __all__ = ["train_and_save"]
 

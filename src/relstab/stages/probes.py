@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from relstab.data.datasets import read_noisy_test
+from relstab.files.dataset import read_noisy_test
 from relstab.files.hdf5 import read_attributes
 from relstab.files.probes import write_probes
 from relstab.probes import make_probes
@@ -26,7 +26,7 @@ def perturb_test_images(
 
     Args:
         path: of the HDF5 file of probes.
-        noisy_test: file of :func:`relstab.data.datasets.write_noisy_test`.
+        noisy_test: file of :func:`relstab.stages.datasets.write_noisy_test`.
         number: P, the number of probes.
         displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
         seed: of the run.

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from relstab.architectures import architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
-from relstab.data.datasets import Dataset, normalise
 from relstab.devices import choose_device, choose_precision, repeatable
+from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
 from relstab.noise import add_noise
 from relstab.seeding import derive_seed, make_generator

@@ -10,8 +10,9 @@ from relstab.architectures.parts import ACTIVATIONS
 from relstab.architectures.torchvision import torchvision
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.config import load_config
-from relstab.data.datasets import prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
 from relstab.data.published import SYSTEM_FASHION_MNIST
+from relstab.files.dataset import read_dataset, read_noisy_test
+from relstab.stages.datasets import prepare_dataset, write_noisy_test
 
 from helpers import ROOT
 
@@ -164,7 +165,7 @@ def two_thousand(tmp_path_factory):
     name = "fashionmnist" if SYSTEM_FASHION_MNIST.exists() else "mnist5k"
     prepare_dataset(folder / "dataset.h5", name, train_images=2000, test_images=1000)
     dataset = read_dataset(folder / "dataset.h5")
-    write_noisy_test(folder / "test.h5", dataset, 0.0)
+    write_noisy_test(folder / "test.h5", folder / "dataset.h5", 0.0)
     return dataset, read_noisy_test(folder / "test.h5")
 
 

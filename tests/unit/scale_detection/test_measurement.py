@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import relstab
-from relstab.data.datasets import normalise, read_dataset
+from relstab.files.dataset import normalise, read_dataset
 from relstab.files.probes import read_probes
 from relstab.probes import Probes
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters

@@ -19,7 +19,8 @@ import torch
 
 import relstab
 from relstab.config import Training
-from relstab.data.datasets import normalise, prepare_dataset, read_dataset
+from relstab.files.dataset import normalise, read_dataset
+from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
 from relstab.training.checkpoint import Checkpoint, Checkpoints
 

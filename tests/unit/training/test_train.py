@@ -9,8 +9,9 @@ import torch
 
 import relstab
 from relstab.config import Training
-from relstab.data.datasets import normalisation, normalise, prepare_dataset, read_dataset
+from relstab.files.dataset import normalisation, normalise, read_dataset
 from relstab.files.network import HISTORY
+from relstab.stages.datasets import prepare_dataset
 from relstab.training.augmentation import crop_and_flip
 from relstab.training.learning_rate import learning_rate
 from relstab.training.run import TrainingRun, classification_error, snapshot_epochs
