@@ -42,7 +42,7 @@ def test_layers_are_chosen_by_patterns(tmp_path):
 
 
 def test_a_pattern_without_a_layer_is_refused_and_leaves_no_file(tmp_path):
-    with pytest.raises(ValueError, match=r"keep_layers holds 'features.\*', which matches no measured layer"):
+    with pytest.raises(ValueError, match=r"names of measured layers, got 'features.\*', which matches none"):
         relstab.measure_sensitivity(
             network(), random_probes(), keep_activations=tmp_path / "kept.h5", keep_layers=["output", "features.*"]
         )
