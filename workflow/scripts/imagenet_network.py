@@ -1,4 +1,4 @@
-"""Keep one of torchvision's networks as one that was trained here is kept."""
+"""Write one of torchvision's networks in the format of the networks that are trained here."""
 
 import contextlib
 
@@ -7,13 +7,13 @@ from relstab.stages.imagenet import read_calibration_images, write_pretrained
 from job import device, job
 
 images = snakemake.input.get("images")
-# Without images nothing goes through the network, and no GPU is needed.
-with job(snakemake), device(snakemake) if images else contextlib.nullcontext("cpu") as place:
+# Without images nothing goes through the network, so that no GPU is needed.
+with job(snakemake), device(snakemake) if images else contextlib.nullcontext("cpu") as chosen:
     write_pretrained(
         snakemake.output.network,
         snakemake.wildcards.architecture,
         snakemake.input.get("weights"),
         read_calibration_images(images) if images else None,
         seed=snakemake.params.options["seed"],
-        device=place,
+        device=chosen,
     )

@@ -16,7 +16,7 @@ from relstab.seeding import derive_seed, make_generator
 from helpers import ROOT
 
 
-def test_a_file_appears_whole_and_replaces_the_old_one(tmp_path):
+def test_a_new_file_replaces_the_old_one_atomically(tmp_path):
     path = tmp_path / "new" / "table.csv"
     write_table(path, pd.DataFrame({"a": [0.1, 1 / 3]}))
     assert pd.read_csv(path)["a"].tolist() == [0.1, 1 / 3]
@@ -44,7 +44,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["data.h5"]
 
 
-def test_a_killed_writer_leaves_no_file_and_its_remains_go_with_the_next(tmp_path):
+def test_a_killed_writer_leaves_no_file_and_the_next_removes_its_temporary_file(tmp_path):
     path = tmp_path / "data.h5"
     code = f"""
 import time
@@ -97,7 +97,7 @@ for value in range(200):
     assert len(seen) > 3
 
 
-def test_what_is_no_file_says_so(tmp_path):
+def test_missing_and_unreadable_files_have_messages_that_say_how_to_mend_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the stage that makes it first"), open_hdf5(tmp_path / "none.h5"):
         pass
     (tmp_path / "bad.h5").write_text("no HDF5")
@@ -105,12 +105,12 @@ def test_what_is_no_file_says_so(tmp_path):
         pass
 
 
-def test_every_file_says_what_made_it(tmp_path):
-    with write_hdf5(tmp_path / "a.h5", provenance({"rate": 0.1}, seed=4, device="cpu")):
+def test_every_file_carries_its_provenance(tmp_path):
+    with write_hdf5(tmp_path / "a.h5", provenance({"learning_rate": 0.1}, seed=4, device="cpu")):
         pass
     with h5py.File(tmp_path / "a.h5") as file:
         attributes = dict(file.attrs)
-    assert json.loads(attributes["parameters"]) == {"rate": 0.1}
+    assert json.loads(attributes["parameters"]) == {"learning_rate": 0.1}
     assert attributes["seed"] == 4
     assert set(attributes) == {
         "parameters", "relstab_version", "git_commit", "torch_version", "python_version", "device", "seed",
@@ -129,16 +129,13 @@ def test_seeds_follow_from_identities_alone():
     }
     assert seed not in others
     assert len(others) == 5
-    # Written down: a change of this number would change every result.
-    assert derive_seed("training", 0, "lenet", 10, 1) == SEED
+    # A constant: a change of this number would change every result.
+    assert seed == 3792674391316653898
     assert make_generator("a", 1).initial_seed() == derive_seed("a", 1)
 
 
-SEED = 3792674391316653898
-
-
 def test_the_commit_says_whether_code_was_edited(tmp_path):
-    """Configs are no code, a cluster's partitions least of all."""
+    """A config is not code, and neither is the list of a cluster's partitions."""
     checkout = tmp_path / "checkout"
     subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
     git = ["git", "-C", checkout]
@@ -148,18 +145,18 @@ def test_the_commit_says_whether_code_was_edited(tmp_path):
     subprocess.run([*git, *who, "commit", "--quiet", "--all", "--allow-empty", "--message", "code"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
 
-    def said():
+    def reported_commit():
         ask = "from relstab.files.hdf5 import git_commit; print(git_commit())"
         environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
         return subprocess.run(
             [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    assert said() == head
+    assert reported_commit() == head
     for config in ("config.yaml", "slurm/config.yaml"):
         with (checkout / config).open("a") as file:
             file.write("# edited\n")
-    assert said() == head
+    assert reported_commit() == head
     with (checkout / "workflow/scripts/train.py").open("a") as file:
         file.write("# edited\n")
-    assert said() == f"{head}-dirty"
+    assert reported_commit() == f"{head}-dirty"

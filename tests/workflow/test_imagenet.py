@@ -1,0 +1,66 @@
+"""The workflow over torchvision's networks: from files of weights and a folder of images to its two figures."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from PIL import Image
+
+from relstab.architectures.torchvision_networks import build_torchvision
+
+from helpers import ROOT, run
+
+
+def test_the_workflow_draws_both_figures_from_files_alone(tmp_path):
+    for name in ("resnet18", "squeezenet1_1"):
+        torch.save(build_torchvision(name, seed=11).state_dict(), tmp_path / f"{name}.pth")
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        pixels = rng.integers(0, 256, (7, 9, 3), np.uint8)
+        Image.fromarray(pixels).resize((90, 70), Image.Resampling.BICUBIC).save(tmp_path / f"images/{number}.png")
+    section = {
+        "networks": ["resnet18", "squeezenet1_1"],
+        "weights": {"resnet18": "resnet18.pth", "squeezenet1_1": "squeezenet1_1.pth"},
+        "images": "images", "probes": 6, "resize": 70, "crop": 64,
+    }  # fmt: skip
+    raw = yaml.safe_load((ROOT / "configs/smoke.yaml").read_text()) | {"imagenet": section, "results": "out", "device": "cpu"}
+    raw["channel_shuffle"] = {"count": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    targets = [f"out/figures/{name}.png" for name in ("fig14_filter_spectra_imagenet", "imagenet_shuffled_layers")]
+    done = run(tmp_path, *targets, "--cores", "2", config=config)
+    for target in targets:
+        assert (tmp_path / target).stat().st_size > 10_000
+        assert (tmp_path / target).with_suffix(".pdf").exists()
+    assert not (tmp_path / "out/networks/mnist5k").exists()  # the run's own networks are not trained for it
+    sensitivity = pd.read_csv(tmp_path / "out/tables/imagenet_sensitivity.csv", dtype={"shuffle": str})
+    assert set(sensitivity["architecture"]) == {"resnet18", "squeezenet1_1"}
+    assert set(sensitivity["shuffle"]) == {"none", "0"}
+    spectrum = pd.read_csv(tmp_path / "out/tables/imagenet_spectrum.csv")
+    assert set(spectrum["state"]) == {"init", "trained"}
+
+    # A run of everything has nothing of it left to do.
+    done = run(tmp_path, "all", "-n", "--cores", "2", config=config)
+    assert "imagenet_network" not in done.stdout + done.stderr
+    # A new file of weights makes its network again, and no other.
+    os.utime(tmp_path / "squeezenet1_1.pth")
+    done = run(tmp_path, *targets, "-n", "--cores", "2", config=config)
+    assert (done.stdout + done.stderr).count("rule imagenet_network:") == 1
+    assert "rule imagenet_probes:" not in done.stdout + done.stderr
+
+
+def test_a_network_that_is_unknown_or_has_no_weights_ends_its_job_with_one_sentence(tmp_path):
+    raw = yaml.safe_load((ROOT / "configs/smoke.yaml").read_text()) | {"results": "out", "device": "cpu"}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**raw, "imagenet": {"networks": ["resnet81"]}}))
+    done = run(tmp_path, "out/figures/fig14_filter_spectra_imagenet.png", "--cores", "1", config=config, check=False)
+    assert done.returncode != 0
+    sentence = "relstab: imagenet_network (architecture resnet81): expected a name in torchvision.models.list_models"
+    assert sentence in done.stdout + done.stderr
+    config.write_text(yaml.safe_dump({**raw, "imagenet": {"networks": ["resnet18"], "weights": {"resnet18": "nowhere.pth"}}}))
+    done = run(tmp_path, "out/figures/fig14_filter_spectra_imagenet.png", "--cores", "1", config=config, check=False)
+    assert done.returncode != 0
+    assert "nowhere.pth" in done.stdout + done.stderr
