@@ -1,0 +1,40 @@
+"""Sections ``sensitivity`` and ``channel_shuffle``: what is measured of each network."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from relstab.config.section import Count, NotNegative, Section, distinct
+
+__all__ = ["ChannelShuffle", "Sensitivity"]
+
+
+class Sensitivity(Section):
+    """D, G and R of every layer."""
+
+    weights: Literal["last", "best"] = Field(
+        "last", description="Trained weights: those of the last epoch, or of the epoch of best test error."
+    )
+    batch_size: Count | None = Field(
+        None,
+        description="Images per batch, each in three versions; null: as many as keep the activations of the widest layer below "
+        "12 MiB on a CPU, 256 MiB on a GPU.",
+    )
+    keep_activations: list[str] = Field(
+        [],
+        description='Layers whose representations are kept beside D, G and R, as shell patterns of their names: ["*"] (all), '
+        '[output], ["features.*"]. They take much disk space.',
+    )
+
+
+class ChannelShuffle(Section):
+    """R with the channels between convolutions shuffled."""
+
+    count: Count = Field(5, description="Shuffles of each network.")
+    which: Literal["input", "both"] = Field(
+        "input", description="Channels to permute: those that a convolution reads (input), or also those that it writes (both)."
+    )
+    noise: Annotated[list[NotNegative], AfterValidator(distinct)] | None = Field(
+        None,
+        description="Noise levels whose networks are shuffled, a part of noise above; null: the lowest; []: no shuffles.",
+    )
