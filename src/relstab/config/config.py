@@ -1,9 +1,8 @@
 """The whole config: the keys of a run, the sections, and what they must agree on."""
 
-import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from relstab.architectures import ARCHITECTURES
 from relstab.config.architectures import OwnArchitectures
@@ -13,61 +12,50 @@ from relstab.config.figures import Figures
 from relstab.config.imagenet import ImageNet
 from relstab.config.probes import Probing
 from relstab.config.scale_detection import PairImages, ScaleDetection
-from relstab.config.section import Count, NoBraces, NotNegative, Positive, Section, WrongKeys, distinct, one_of
+from relstab.config.section import Count, Distinct, NoBraces, NotNegative, Positive, key, one_of, refuse
 from relstab.config.sensitivity import ChannelShuffle, Sensitivity
-from relstab.config.training import Recipe, Training, seeds_of, training_of
-
-__all__ = ["Config"]
+from relstab.config.training import Recipe, TrainedNetworks, Training
 
 
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
-    return name
-
-
-class Config(Section):
+class Config(TrainedNetworks):
     """Everything that a run depends on, at the scale of a laptop."""
 
-    results: NoBraces = Field("results", description="Folder for all that the run makes.")
-    seed: Annotated[int, Field(ge=0)] = Field(
+    results: NoBraces = key("results", "Folder for all that the run makes.")
+    seed: Annotated[int, Field(ge=0)] = key(
         0,
-        description="Seed of the run, from which all random numbers follow (with the stage, data set, architecture, noise and seed of "
+        "Seed of the run, from which all random numbers follow (with the stage, data set, architecture, noise and seed of "
         "each job).",
     )
-    device: Annotated[str, AfterValidator(_device)] = Field(
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = key(
         "auto",
-        description="Where networks run: auto (cuda where there is a GPU), cpu, cuda, or one device, cuda:1. With several GPUs, jobs "
+        "Where networks run: auto (cuda where there is a GPU), cpu, cuda, or one device, cuda:1. With several GPUs, jobs "
         "that run at the same time take different ones. A change of this key or of the next three makes no result again.",
     )
-    jobs_per_gpu: Count = Field(1, description="Jobs that share a GPU: more than one where a network alone cannot fill it.")
-    threads: Count = Field(
+    jobs_per_gpu: Count = key(1, "Jobs that share a GPU: more than one where a network alone cannot fill it.")
+    threads: Count = key(
         1,
-        description="CPU threads of a job that runs a network. Two jobs of one thread each are faster than two jobs of two threads "
+        "CPU threads of a job that runs a network. Two jobs of one thread each are faster than two jobs of two threads "
         "after one another; more threads pay off where there are fewer networks than cores. Another number trains networks that "
         "differ as much as those of another seed.",
     )
-    checkpoint_minutes: Positive = Field(
+    checkpoint_minutes: Positive = key(
         3,
-        description="Minutes between the checkpoints of a training run. A run that was killed continues from its last checkpoint. A "
+        "Minutes between the checkpoints of a training run. A run that was killed continues from its last checkpoint. A "
         "SIGTERM or Ctrl-C saves one first.",
     )
     data: Data = Field(default_factory=Data)
-    own_architectures: OwnArchitectures = Field(
-        default={}, description="User architectures, by a name of your choice; see configs/own.yaml."
+    own_architectures: OwnArchitectures = key({}, "User architectures, by a name of your choice; see configs/own.yaml.")
+    architectures: Annotated[Distinct[str], Field(min_length=1)] = key(
+        ["fc2", "fc4", "lenet", "vgg11", "vgg11_bn", "resnet18"], f"Networks to train, of yours and {', '.join(ARCHITECTURES)}."
     )
-    architectures: Annotated[list[str], Field(min_length=1), AfterValidator(distinct)] = Field(
-        ["fc2", "fc4", "lenet", "vgg11", "vgg11_bn", "resnet18"],
-        description=f"Networks to train, of yours and {', '.join(ARCHITECTURES)}.",
-    )
-    noise: Annotated[list[NotNegative], Field(min_length=1), AfterValidator(distinct)] = Field(
+    noise: Annotated[Distinct[NotNegative], Field(min_length=1)] = key(
         [0, 10, 30],
-        description="Norms sigma of the Gaussian noise on training and test images, after normalisation. An image of mnist5k has "
+        "Norms sigma of the Gaussian noise on training and test images, after normalisation. An image of mnist5k has "
         "norm 28, and the noise of its probes about 9.",
     )
-    seeds: Count = Field(2, description="Networks of each architecture at each noise level.")
+    seeds: Count = key(2, "Networks of each architecture at each noise level.")
     training: Training = Field(default_factory=Training)
-    recipes: dict[str, Recipe] = Field(
+    recipes: dict[str, Recipe] = key(
         {
             "fc2": {"epochs": 25, "batch_size": 128},
             "fc4": {"epochs": 25, "batch_size": 128},
@@ -76,8 +64,8 @@ class Config(Section):
             "vgg11_bn": {"width": 0.25},
             "resnet18": {"width": 0.125, "epochs": 11},
         },
+        "By architecture: keys of training that differ, and seeds, another number of networks.",
         validate_default=True,
-        description="By architecture: keys of training that differ, and seeds, another number of networks.",
     )
     probes: Probing = Field(default_factory=Probing)
     sensitivity: Sensitivity = Field(default_factory=Sensitivity)
@@ -93,28 +81,29 @@ class Config(Section):
         images = self.scale_detection.images
         wrong |= self._wrong_networks(images, self.scale_detection.architectures, "scale_detection.images.")
         missing = [noise for noise in self.shuffled_noise if noise not in self.noise]
+        levels = ", ".join(f"{noise:g}" for noise in self.noise)
         if missing:
-            wrong["channel_shuffle.noise"] = f"expected levels of noise, {self.noise}, got {missing[0]:g}"
+            wrong["channel_shuffle.noise"] = f"expected levels of noise ({levels}), got {missing[0]:g}"
         if self.figures.example >= self.probes.images:
-            wrong["figures.example"] = f"expected a number below probes.images, {self.probes.images}, got {self.figures.example}"
+            wrong["figures.example"] = f"expected a number below probes.images ({self.probes.images}), got {self.figures.example}"
         if self.data.test_images is not None and self.probes.images > self.data.test_images:
-            wrong["probes.images"] = f"expected at most data.test_images, {self.data.test_images}, got {self.probes.images}"
-        WrongKeys.raise_if(wrong)
+            wrong["probes.images"] = f"expected at most data.test_images ({self.data.test_images}), got {self.probes.images}"
+        refuse(wrong)
         return self
 
     def _wrong_networks(self, section: "Config | PairImages", trained: list[str], prefix: str) -> dict[str, str]:
-        """Sentences for architectures that do not exist, and for those that cannot have the pooling that the config gives them."""
+        """Sentences for architectures that do not exist, and for those that have no pooling to replace."""
         known = {**ARCHITECTURES, **self.own_architectures}
-        wrong = {}
-        for key, names in (("architectures", section.architectures), ("recipes", section.recipes)):
-            wrong.update({f"{prefix}{key}": one_of(name, known) for name in names if name not in known})
+        named = {f"architectures.{index}": name for index, name in enumerate(section.architectures)}
+        named |= {f"recipes.{name}": name for name in section.recipes}
+        wrong = {f"{prefix}{where}": one_of(name, known) for where, name in named.items() if name not in known}
         for name in trained:
             pooling = section.training_of(name).pooling
             if pooling not in (None, "none") and name in ARCHITECTURES and ARCHITECTURES[name].pooling == "none":
                 in_recipe = section.recipes.get(name, Recipe()).model_dump(exclude_none=True)
-                key = f"recipes.{name}.pooling" if "pooling" in in_recipe else "training.pooling"
+                where = f"recipes.{name}.pooling" if "pooling" in in_recipe else "training.pooling"
                 wrong.setdefault(
-                    f"{prefix}{key}",
+                    f"{prefix}{where}",
                     f"expected 'none' for {name}, which has no pooling to replace, got {pooling!r}: set "
                     f"{prefix}recipes.{name}.pooling to none",
                 )
@@ -124,11 +113,3 @@ class Config(Section):
     def shuffled_noise(self) -> list[float]:
         """Noise levels whose networks are measured with shuffled channels."""
         return [min(self.noise)] if self.channel_shuffle.noise is None else self.channel_shuffle.noise
-
-    def training_of(self, architecture: str) -> Training:
-        """How one architecture is trained, see :func:`relstab.config.training.training_of`."""
-        return training_of(architecture, self.training, self.recipes)
-
-    def seeds_of(self, architecture: str) -> list[int]:
-        """Seeds of the networks of one architecture, from 0."""
-        return seeds_of(architecture, self.seeds, self.recipes)

@@ -11,8 +11,6 @@ from relstab.config.config import Config
 from relstab.config.section import Section, section_in
 from relstab.config.training import Recipe
 
-__all__ = ["FILES", "config_yaml", "json_schema"]
-
 WIDTH = 130
 
 HEAD = f"""\
@@ -37,8 +35,7 @@ def json_schema() -> str:
 
 def _keys(section: type[Section], indent: str) -> Iterator[str]:
     """Lines of a section. One that extends another section shows what it changes."""
-    shown = section.model_fields if section.__base__ is Section else get_annotations(section)
-    for name in shown:
+    for name in get_annotations(section):
         field = section.model_fields[name]
         inner = section_in(field.annotation)
         if not indent:

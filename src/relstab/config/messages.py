@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from relstab.config.section import Section, WrongKeys, section_in
+from relstab.config.section import Section, WrongKeysError, section_in
 from relstab.nearest import nearest
 
 __all__ = ["ConfigError", "sentences"]
@@ -21,14 +21,21 @@ _EXPECTED = {
     "dict_type": "a section of keys with values",
     "model_type": "a section of keys with values",
     "model_attributes_type": "a section of keys with values",
-    "too_short": "a list of at least {min_length}",
-    "too_long": "a list of at most {max_length}",
+    "too_short": "a list with at least {min_length} entry",
+    "too_long": "a list with at most {max_length} entries",
     "finite_number": "a finite number",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "a number of at least {ge}",
-    "less_than": "a number below {lt}",
-    "less_than_equal": "a number of at most {le}",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
     "literal_error": "{expected}",
+    "string_pattern_mismatch": "{pattern}",
+}
+# Every pattern in the models.
+_PATTERNS = {
+    r"^\w+$": "a name of letters, digits and underscores",
+    r"^[^{}]+$": "a path without braces, which mark wildcards in file names",
+    r"^(auto|cpu|cuda(:\d+)?)$": "'auto', 'cpu', 'cuda' or 'cuda:N'",
 }
 
 
@@ -47,7 +54,7 @@ def sentences(error: ValidationError, root: type[Section], source: str) -> Itera
     for part in error.errors():
         location = [step for step in part["loc"] if step != "[key]"]
         cause = part.get("ctx", {}).get("error")
-        wrong = cause.sentences if isinstance(cause, WrongKeys) else {"": _sentence(part, location, root)}
+        wrong = cause.sentences if isinstance(cause, WrongKeysError) else {"": _sentence(part, location, root)}
         for key, sentence in wrong.items():
             where = re.sub(r"\.(\d+)$", r"[\1]", ".".join([*map(str, location), *filter(None, [key])]))
             # A hint in brackets at the end takes in where the key is.
@@ -65,6 +72,7 @@ def _sentence(part: Mapping[str, Any], location: list[int | str], root: type[Sec
         keys = list(_section_at(location, root).model_fields)
         return f"expected one of the keys {', '.join(keys)}, got {location[-1]!r}{nearest(str(location[-1]), keys)}"
     expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else str(part["msg"])
+    expected = _PATTERNS.get(expected, expected)
     hint = nearest(str(value), re.findall(r"'([^']+)'", expected)) if kind == "literal_error" else ""
     if kind in ("float_type", "int_type") and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value, re.I):
         hint = " (YAML reads this as text: write 5.0e-4, with a point and a sign)"

@@ -1,4 +1,4 @@
-"""What the sections of the config share: strict models, bounds that several keys have, and the way from a type to its section."""
+"""What all sections of the config share."""
 
 import dataclasses
 from typing import Annotated, Any, TypeVar, get_args
@@ -7,22 +7,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from relstab.nearest import nearest
 
-__all__ = [
-    "AtLeastTwo",
-    "Count",
-    "Name",
-    "NoBraces",
-    "NotNegative",
-    "Positive",
-    "Section",
-    "WrongKeys",
-    "arguments_of",
-    "distinct",
-    "one_of",
-    "section_in",
-]
-
 T = TypeVar("T")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Name = Annotated[str, Field(pattern=r"^\w+$")]
+NoBraces = Annotated[str, Field(pattern=r"^[^{}]+$")]
 
 
 class Section(BaseModel):
@@ -30,17 +22,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class WrongKeys(ValueError):  # noqa: N818
-    """Keys that disagree with each other or name what does not exist: by key, relative to the section that raises, one sentence."""
+def key(default: Any, description: str, **options: Any) -> Any:
+    """A key of a section; its description is the comment in config.yaml."""
+    return Field(default, description=description, **options)
+
+
+class WrongKeysError(ValueError):
+    """Keys that cannot be with others: one sentence by key, seen from the section that raises."""
 
     def __init__(self, sentences: dict[str, str]) -> None:
         super().__init__("; ".join(sentences.values()))
         self.sentences = sentences
 
-    @classmethod
-    def raise_if(cls, sentences: dict[str, str]) -> None:
-        if sentences:
-            raise cls(sentences)
+
+def refuse(sentences: dict[str, str]) -> None:
+    """Raise an error if any key is wrong."""
+    if sentences:
+        raise WrongKeysError(sentences)
 
 
 def one_of(name: str, known: Any) -> str:
@@ -48,31 +46,14 @@ def one_of(name: str, known: Any) -> str:
     return f"expected one of {', '.join(known)}, got {name!r}{nearest(name, known)}"
 
 
-def distinct(values: list[T]) -> list[T]:
+def _distinct(values: list[T]) -> list[T]:
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"expected distinct values, got {value!r} more than once")
     return values
 
 
-def _name(name: str) -> str:
-    if not all(character.isalnum() or character == "_" for character in name) or not name:
-        raise ValueError(f"expected a name of letters, digits and underscores, got {name!r}")
-    return name
-
-
-def _no_braces(path: str) -> str:
-    if not path or "{" in path or "}" in path:
-        raise ValueError(f"expected a path without braces, which mark wildcards in file names, got {path!r}")
-    return path
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-AtLeastTwo = Annotated[int, Field(ge=2)]
-Name = Annotated[str, AfterValidator(_name)]
-NoBraces = Annotated[str, AfterValidator(_no_braces)]
+Distinct = Annotated[list[T], AfterValidator(_distinct)]
 
 
 def arguments_of(described: type, section: Section) -> dict[str, Any]:
