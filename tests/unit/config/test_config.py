@@ -10,23 +10,33 @@ from relstab.config import ConfigError, load_config
 from helpers import ROOT
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
+PAPER = yaml.safe_load((ROOT / "configs/paper.yaml").read_text())
+BUILDER = f"{ROOT}/configs/own/two_layers.py:build"
 
 
 def changed(path, value):
     raw = copy.deepcopy(BASE)
     *sections, key = path.split(".")
-    place = raw
-    for section in sections:
-        place = place.setdefault(section, {})
-    place[key] = value
+    section = raw
+    for name in sections:
+        section = section.setdefault(name, {})
+    section[key] = value
     return raw
 
 
-def test_the_default_config_is_valid():
-    config = load_config(BASE)
-    assert len(config.architectures) >= 5
-    assert len(config.noise) >= 3
-    assert config.seeds >= 2
+def merge(base, overlay):
+    """Sections key by key, as Snakemake merges config files."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_a_valid_overlay(path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the files that own.yaml names are seen from there
+    overlay = yaml.safe_load(path.read_text())
+    assert load_config(merge(BASE, overlay)).results == overlay["results"] != BASE["results"]
 
 
 SIMPLE = "scale_detection.simple"
@@ -124,25 +134,42 @@ def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
     assert re.fullmatch(".*".join(parts), str(caught.value)), caught.value
 
 
-def test_every_wrong_key_has_its_sentence():
-    raw = changed("noise", [])
-    raw["seeds"] = "two"
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        # Of one key alone, of the same section together, of two sections.
+        ({"noise": []}, {"seeds": "two"}),
+        ({"architectures": ["vgg"]}, {"recipes": {"vgg11_nb": {}}}),
+        ({"imagenet": {"crop": 500}}, {"data": {"name": "minst"}}),
+    ],
+)
+def test_every_wrong_key_has_its_sentence(one, two):
     with pytest.raises(ConfigError) as caught:
-        load_config(raw)
+        load_config(one | two)
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_recipes_say_what_is_otherwise():
+def test_checking_registers_nothing():
+    """Only ``own_architectures`` registers; a config knows its own without it."""
+    before = dict(ARCHITECTURES)
+    raw = {"architectures": ["mine"], "own_architectures": {"mine": {"builder": BUILDER}}, "recipes": {"mine": {"epochs": 3}}}
+    config = load_config(raw)
+    assert config.training_of("mine") == config.training.model_copy(update={"epochs": 3})
+    assert before == ARCHITECTURES
+    with pytest.raises(ConfigError, match=r"expected one of fc2, .*, got 'mine'"):
+        load_config({"architectures": ["mine"]})
+
+
+def test_an_architectures_needs_win_over_training_and_recipes_over_both():
     config = load_config(BASE)
     vgg = config.training_of("vgg11")
     assert vgg.width == BASE["recipes"]["vgg11"]["width"]
     assert vgg.batch_size == BASE["training"]["batch_size"]
-    # What an architecture needs to learn stands between the two.
     assert (vgg.learning_rate, vgg.initialization, vgg.warmup_epochs) == (0.02, "he", 2)
     assert load_config(changed("training.learning_rate", 0.3)).training_of("vgg11").learning_rate == 0.02
     assert load_config(changed("training.learning_rate", 0.3)).training_of("resnet18").learning_rate == 0.3
     assert load_config(changed("recipes.vgg11.learning_rate", 0.3)).training_of("vgg11").learning_rate == 0.3
-    # A rate that was found with sgd is none for adam, and the other way round.
+    # A learning rate that was found with sgd does not hold for adam, and the other way round.
     adam = changed("training.optimizer", "adam")
     adam["training"]["learning_rate"] = 2e-3
     assert load_config(adam).training_of("vgg11").learning_rate == 2e-3
@@ -156,21 +183,13 @@ def test_recipes_say_what_is_otherwise():
     assert config.seeds_of("lenet") == [0, 1]
 
 
-def test_the_lowest_noise_level_is_shuffled_unless_the_config_says_otherwise():
+def test_the_lowest_noise_level_is_shuffled_by_default():
     assert load_config(changed("noise", [3, 0.5])).shuffled_noise == [0.5]
     assert load_config(changed("channel_shuffle.noise", [])).shuffled_noise == []
     assert load_config(changed("channel_shuffle.noise", [0, 30])).shuffled_noise == [0, 30]
 
 
-def merge(base, overlay):
-    """Sections key by key, as Snakemake merges config files."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
-    return merged
-
-
-def test_an_experiment_can_be_left_out_and_all_of_scale_detection_be_switched_off():
+def test_experiments_can_be_left_out_and_scale_detection_switched_off():
     config = load_config(changed("scale_detection.simple.task1_strided", None))
     assert "task1_strided" not in config.scale_detection.experiments
     assert "task2_strided" in config.scale_detection.experiments
@@ -190,7 +209,7 @@ def test_deep_networks_on_pairs_have_their_own_recipe():
 
 def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
     """L = 128, xi = 32, H = 1000, ten seeds, 1,024 pairs in batches of 8; F = s = 2 and K = 7 with strides."""
-    config = load_config(merge(BASE, yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())))
+    config = load_config(merge(BASE, PAPER))
     for name, experiment in config.scale_detection.experiments.items():
         assert (experiment.size, experiment.scale, experiment.channels) == (128, 32, 1000), name
         assert (experiment.seeds, experiment.pairs, experiment.batch_size) == (10, 1024, 8), name
@@ -205,15 +224,8 @@ def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
 
 
 def test_the_papers_config_holds_its_recipe():
-    """SGD, momentum 0.9, rate 0.1, weight decay 5e-4, cosine over 0.8 of 250 epochs, batches of 128; four seeds, ten of fc."""
-    overlay = yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())
-    merged = copy.deepcopy(BASE)
-    for key, value in overlay.items():
-        if isinstance(value, dict):
-            merged[key] = merge(merged[key], value)
-        else:
-            merged[key] = value
-    config = load_config(merged, "config.yaml with paper.yaml")
+    """SGD, momentum 0.9, learning rate 0.1, weight decay 5e-4, cosine over 0.8 of 250 epochs, batches of 128; 4 seeds, fc 10."""
+    config = load_config(merge(BASE, PAPER))
     assert config.noise == [0, 0.01, 0.1, 1, 10, 30, 100]
     assert set(config.architectures) == set(ARCHITECTURES)
     for name in config.architectures:
