@@ -26,7 +26,7 @@ from snakemake.utils import update_config
 from torch.utils.flop_counter import FlopCounterMode
 
 import relstab
-from relstab.architectures import ARCHITECTURES
+from relstab.architectures import ARCHITECTURES, own_architectures
 from relstab.config import Config, Training, load_config
 from relstab.scale_detection import ensemble_training
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
@@ -57,7 +57,9 @@ class EnoughError(Exception):
 def config_of(file: str) -> Config:
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(raw, yaml.safe_load(Path(file).read_text()))
-    return load_config(raw, file)
+    config = load_config(raw, file)
+    own_architectures(config.model_dump()["own_architectures"])
+    return config
 
 
 def operations(name: str, recipe: Training, shape: tuple[int, int, int], classes: int) -> float:

@@ -1,4 +1,4 @@
-"""A data set of one's own: gratings of four orientations, at random phases and spacings."""
+"""A user data set: gratings of four orientations, at random phases and spacings."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ def gratings(root: Path | None, seed: int) -> dict[str, tuple[np.ndarray, np.nda
     """Images and labels of both parts.
 
     Args:
-        root: the folder in ``data.root``, for data sets that are read from files; this one is not.
-        seed: of the run, for what is random.
+        root: the folder in ``data.root``, for data sets that are read from files; this one is computed.
+        seed: the seed of the run, for random numbers.
 
     Returns:
-        by part, "train" and "test": images, uint8 [N, channels, n, n], and labels, whole numbers from 0 on, [N].
+        by part, "train" and "test": images, uint8 [N, channels, n, n], and labels, whole numbers from 0, [N].
     """
     rng = np.random.default_rng(seed)
     rows, cols = np.mgrid[:SIZE, :SIZE]

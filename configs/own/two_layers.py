@@ -1,4 +1,4 @@
-"""An architecture of one's own: two convolutions, an average over space, and a linear read-out."""
+"""A user architecture: two convolutions, an average over space, and a linear read-out."""
 
 from torch import nn
 
@@ -6,8 +6,8 @@ from torch import nn
 def build(image_shape: tuple[int, int, int], classes: int, width: float = 1.0) -> nn.Module:
     """Network for images of ``image_shape``: channels, rows and columns.
 
-    ``width`` may be left out, and so may ``activation`` and ``pooling``, which this one does not take: the config can then not
-    ask for them. Each activation is a module of its own, so that it is a layer that relstab measures.
+    A builder may also take ``activation`` and ``pooling``, and need not take ``width``; the config can only set what it takes.
+    Each activation is a module, so that relstab measures it as a layer.
     """
     channels = round(32 * width)
     return nn.Sequential(

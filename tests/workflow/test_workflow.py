@@ -169,7 +169,7 @@ def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"probes__cutof": 4}, "probes.cutof: there is no such key"),
+        ({"probes__cutof": 4}, "expected one of the keys images, displacement, cutoff, interpolation, got 'cutof'"),
         ({"architectures": ["lenett"]}, "(nearest: 'lenet')"),
         ({"noise": [-1]}, "noise[0]: -1 is given; a number of at least 0"),
         ({"seeds": "two"}, "seeds: 'two' is given; a whole number is wanted"),

@@ -22,7 +22,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
-from relstab.architectures import ARCHITECTURES, architecture_source
+from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
 from relstab.config import IMAGENET, ConfigError, Training, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.runs.snapshot import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
@@ -46,6 +46,7 @@ GIVEN = copy.deepcopy(config)
 CONFIG = checked_config()
 # Scripts read from here what changes where they run, but not what they make; a key that was left out has its default.
 config.update(CONFIG.model_dump())
+own_architectures(config["own_architectures"])
 RESULTS = CONFIG.results
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"

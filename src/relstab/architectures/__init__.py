@@ -26,6 +26,7 @@ __all__ = [
     "PoolingName",
     "architecture_source",
     "build_model",
+    "describe_own",
     "own_architectures",
 ]
 
@@ -116,6 +117,11 @@ def own_architectures(entries: Mapping[str, Mapping[str, Any]]) -> None:
             number of classes that returns a module, and may take ``width``, ``activation`` and ``pooling``; and ``label`` (by
             default the name), ``convolutional`` (True) and ``skips`` (False).
     """
+    ARCHITECTURES.update(describe_own(entries))
+
+
+def describe_own(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Architecture]:
+    """Check the arguments of :func:`own_architectures` and describe them, without registering them."""
     checked = {}
     for name, entry in entries.items():
         known = ARCHITECTURES.get(name)
@@ -130,7 +136,7 @@ def own_architectures(entries: Mapping[str, Mapping[str, Any]]) -> None:
             skips=entry.get("skips", False),
             builder=entry["builder"],
         )
-    ARCHITECTURES.update(checked)
+    return checked
 
 
 def architecture_source(name: str) -> dict[str, str]:

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import yaml
@@ -9,141 +10,166 @@ from relstab.config import ConfigError, load_config
 from helpers import ROOT
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
+PAPER = yaml.safe_load((ROOT / "configs/paper.yaml").read_text())
+BUILDER = f"{ROOT}/configs/own/two_layers.py:build"
 
 
 def changed(path, value):
     raw = copy.deepcopy(BASE)
     *sections, key = path.split(".")
-    place = raw
-    for section in sections:
-        place = place.setdefault(section, {})
-    place[key] = value
+    section = raw
+    for name in sections:
+        section = section.setdefault(name, {})
+    section[key] = value
     return raw
 
 
-def test_the_default_config_is_valid():
-    config = load_config(BASE)
-    assert len(config.architectures) >= 5
-    assert len(config.noise) >= 3
-    assert config.seeds >= 2
+def merge(base, overlay):
+    """Sections key by key, as Snakemake merges config files."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_a_valid_overlay(path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the files that own.yaml names are seen from there
+    overlay = yaml.safe_load(path.read_text())
+    assert load_config(merge(BASE, overlay)).results == overlay["results"] != BASE["results"]
+
+
+SIMPLE = "scale_detection.simple"
 
 
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("probe", {}, "probe: there is no such key; one of results, seed,"),
-        ("probe", {}, "(nearest: 'probes')"),
-        ("probes.cutof", 4, "probes.cutof: there is no such key; one of images, displacement, cutoff,"),
-        ("probes.cutof", 4, "(nearest: 'cutoff')"),
-        ("recipes.lenet.learning_rte", 0.1, "(nearest: 'learning_rate')"),
-        ("recipes.lennet", {}, "recipes: 'lennet' is unknown; one of fc2,"),
-        ("architectures", ["vgg11bn"], "architectures: 'vgg11bn' is unknown; one of fc2, fc4, fc6, lenet, alexnet,"),
-        ("architectures", ["vgg11bn"], "(nearest: 'vgg11_bn')"),
-        ("architectures", [], "architectures: [] is given; a list with at least one entry is wanted"),
-        ("architectures", ["lenet", "lenet"], "architectures: 'lenet' stands there more than once"),
-        ("data.name", "cifar", "data.name: 'cifar' is unknown; one of mnist5k, mnist, fashionmnist, cifar10, cifar100, svhn,"),
-        ("data.name", "cifar", "(nearest: 'cifar10')"),
-        ("noise", [-1, 2], "noise[0]: -1 is given; a number of at least 0"),
-        ("noise", [], "noise: [] is given; a list with at least one entry"),
-        ("noise", 3, "noise: 3 is given; a list is wanted"),
-        ("noise", [float("nan")], "noise[0]: nan is given; a finite number is wanted"),
-        ("seeds", 0, "seeds: 0 is given; a number of at least 1"),
-        ("seeds", 2.5, "seeds: 2.5 is given; a whole number is wanted"),
-        ("training.learning_rate", "fast", "training.learning_rate: 'fast' is given; a number is wanted"),
-        ("training.weight_decay", "5e-4", "(YAML reads this as a text: write 5.0e-4"),
-        ("training.optimizer", "agd", "training.optimizer: 'agd' is given; 'sgd' or 'adam' is wanted (nearest: 'sgd')"),
-        ("training.flip", "yes", "training.flip: 'yes' is given; true or false is wanted"),
-        ("training.epochs", None, "training.epochs: None is given; a whole number is wanted"),
-        ("recipes.lenet.width", 0, "recipes.lenet.width: 0 is given; a number above 0"),
-        ("recipes.lenet", 3, "recipes.lenet: 3 is given; a section of keys with values is wanted"),
-        ("probes", None, "probes: None is given; a section of keys with values is wanted"),
-        ("device", "gpu", "device: 'gpu' is given; 'auto', 'cpu', 'cuda' or 'cuda:N' is wanted"),
-        ("channel_shuffle.noise", [5], "channel_shuffle.noise holds 5, which is not among the noise levels"),
-        ("channel_shuffle.noise", [0, 0.0], "channel_shuffle.noise: 0.0 stands there more than once"),
-        ("figures.example", 500, "figures.example is 500 and probes.images is 500"),
-        ("data.test_images", 100, "probes.images is 500 and data.test_images is 100"),
-        ("training.activation", "sin", "training.activation: 'sin' is given; 'relu', 'tanh', 'gelu' or 'abs' is wanted"),
-        ("training.precision", "float16", "'auto', 'float32' or 'bfloat16' is wanted (nearest:"),
-        ("training.pooling", "average", "pooling of fc2 is 'average' (training.pooling or recipes.fc2.pooling), and it has no"),
-        ("recipes.resnet18.pooling", "max", "pooling of resnet18 is 'max'"),
-        ("training.snapshots", -1, "training.snapshots: -1 is given; a number of at least 0"),
-        ("jobs_per_gpu", 0, "jobs_per_gpu: 0 is given; a number of at least 1"),
-        ("checkpoint_minutes", 0, "checkpoint_minutes: 0 is given; a number above 0"),
-        ("results", "out/{x}", "results: 'out/{x}' is given; a folder without braces"),
-        ("correlation.confidence", 95, "correlation.confidence: 95 is given; a number below 1"),
+        ("probe", {}, "expected one of the keys results, seed, .*, got 'probe' (nearest: 'probes'; FILE: probe)"),
         (
-            "scale_detection.simple.task1_strided.scale",
-            65,
-            "task1_strided: scale is 65 and size is 128: from 1 to half",
+            "probes.cutof",
+            4,
+            "expected one of the keys images, displacement, .*, got 'cutof' (nearest: 'cutoff'; FILE: PATH)",
         ),
+        ("recipes.lenet.learning_rte", 0.1, "expected one of the keys .* (nearest: 'learning_rate'; FILE: PATH)"),
+        ("recipes.lennet", {}, "expected one of fc2, .*, got 'lennet' (nearest: 'lenet'; FILE: PATH)"),
+        ("architectures", ["fc2", "vgg11bn"], "expected one of fc2, .*, got 'vgg11bn' (nearest: 'vgg11_bn'; FILE: PATH[1])"),
+        ("architectures", [], "expected a list with at least 1 entry, got [] (FILE: PATH)"),
+        ("architectures", ["lenet", "lenet"], "expected distinct values, got 'lenet' more than once (FILE: PATH)"),
+        ("data.name", "cifar", "expected one of mnist5k, .*, got 'cifar' (nearest: 'cifar10'; FILE: PATH)"),
+        ("noise", [-1, 2], "expected a number of at least 0, got -1 (FILE: PATH[0])"),
+        ("noise", [], "expected a list with at least 1 entry, got [] (FILE: PATH)"),
+        ("noise", 3, "expected a list, got 3 (FILE: PATH)"),
+        ("noise", [float("nan")], "expected a finite number, got nan (FILE: PATH[0])"),
+        ("seeds", 0, "expected a number of at least 1, got 0 (FILE: PATH)"),
+        ("seeds", 2.5, "expected a whole number, got 2.5 (FILE: PATH)"),
+        ("training.learning_rate", "fast", "expected a number, got 'fast' (FILE: PATH)"),
         (
-            "scale_detection.simple.task1_strided.gap",
-            32,
-            "gap is 32 and scale is 32: a gap from 0 to below the scale",
+            "training.weight_decay",
+            "5e-4",
+            "expected a number, got '5e-4' (YAML reads this as text: write 5.0e-4, .*; FILE: PATH)",
         ),
-        ("scale_detection.simple.task2_strided.gap", 1, "task2_strided: gap is 1 and rule is 'block'"),
-        ("scale_detection.simple.task2_strided.scale", 30, "task2_strided: scale is 30 and size is 128: blocks that fill"),
+        ("training.optimizer", "agd", "expected 'sgd' or 'adam', got 'agd' (nearest: 'sgd'; FILE: PATH)"),
+        ("training.flip", "yes", "expected true or false, got 'yes' (FILE: PATH)"),
+        ("training.epochs", None, "expected a whole number, got null (FILE: PATH)"),
+        ("recipes.lenet.width", 0, "expected a number above 0, got 0 (FILE: PATH)"),
+        ("recipes.lenet", 3, "expected a section of keys with values, got 3 (FILE: PATH)"),
+        ("probes", None, "expected a section of keys with values, got null (FILE: PATH)"),
+        ("device", "gpu", "expected 'auto', 'cpu', 'cuda' or 'cuda:N', got 'gpu' (FILE: PATH)"),
+        ("channel_shuffle.noise", [5], "expected levels of noise (0, 10, 30), got 5 (FILE: PATH)"),
+        ("channel_shuffle.noise", [0, 0.0], "expected distinct values, got 0.0 more than once (FILE: PATH)"),
+        ("figures.example", 500, "expected a number below probes.images (500), got 500 (FILE: PATH)"),
+        ("data.test_images", 100, "expected at most data.test_images (100), got 500 (FILE: probes.images)"),
+        ("training.activation", "sin", "expected 'relu', 'tanh', 'gelu' or 'abs', got 'sin' (FILE: PATH)"),
+        ("training.precision", "float16", "expected 'auto', 'float32' or 'bfloat16', got 'float16' (nearest: .*; FILE: PATH)"),
         (
-            "scale_detection.simple.task2_strided.channels",
-            0,
-            "task2_strided.channels: 0 is given; a number of at least 1",
-        ),
-        ("scale_detection.simple.task2_strided.depth", -1, "task2_strided.depth: -1 is given; a number of at least 1 is wanted"),
-        ("scale_detection.simple.task2_strided.stride", 3, "task2_strided: stride is 3 and filter_size is 2"),
-        ("scale_detection.simple.task2_strided.pairs", 99, "task2_strided: train is 99: an even number of pairs"),
-        ("scale_detection.simple.task2_strided.pairs", 4096, "task2_strided: 4096 training pairs and some test pairs are wanted"),
-        ("scale_detection.simple.task2_strided.pears", 8, "(nearest: 'pairs')"),
-        ("scale_detection.simple.task2_strided.activations", ["tanhh"], "(nearest: 'tanh')"),
-        ("scale_detection.simple.task2_strided.filter_size", 1, "task2_strided.filter_size: 1 is given; a number of at least 2"),
-        ("scale_detection.simple.task2_strided.weight_decay", 200, "task2_strided: weight_decay is 200.0 and learning_rate 0.01"),
-        (
-            "scale_detection.simple.task1_stride1.filter_size",
-            131,
-            "task1_stride1: depth is 8, and on a size of 64 layer 1 sees 64 sites",
-        ),
-        ("scale_detection.simple.homogeneous_strided", {}, "'homogeneous_strided' is the name of a network of homogeneous"),
-        (
-            "scale_detection.images.training.pooling",
+            "training.pooling",
             "average",
-            "pooling of resnet18 is 'average' (scale_detection.images.training",
+            "expected 'none' for fc2, .*, got 'average': set recipes.fc2.pooling to none (FILE: PATH)",
         ),
-        ("scale_detection.images.training.snapshots", 3, "scale_detection.images: snapshots of lenet are 3"),
-        ("scale_detection.simple.a-b", {}, "'a-b' is no name of an experiment"),
-        ("scale_detection.images.scale", 15, "scale_detection.images: scale is 15 and size is 28: from 1 to half the image, 14"),
-        ("scale_detection.images.architectures", ["lennet"], "'lennet' is unknown"),
-        ("scale_detection.images.recipes.lenet.epoch", 3, "(nearest: 'epochs')"),
-        ("scale_detection.images.train_pairs", 7, "scale_detection.images: train is 7: an even number of pairs"),
-        ("scale_detection.probes", 3000, "scale_detection.probes is 3000 and scale_detection.images.test_pairs is 2000"),
+        ("recipes.resnet18.pooling", "max", "expected 'none' for resnet18, .* (FILE: PATH)"),
+        ("training.snapshots", -1, "expected a number of at least 0, got -1 (FILE: PATH)"),
+        ("jobs_per_gpu", 0, "expected a number of at least 1, got 0 (FILE: PATH)"),
+        ("checkpoint_minutes", 0, "expected a number above 0, got 0 (FILE: PATH)"),
+        ("results", "out/{x}", "expected a path without braces, .*, got 'out/{x}' (FILE: PATH)"),
+        ("results", "", "expected a path .*, got '' (FILE: PATH)"),
+        ("correlation.confidence", 95, "expected a number below 1, got 95 (FILE: PATH)"),
+        # The sentences of these are those of the classes that check them.
+        (f"{SIMPLE}.task1_strided.scale", 65, ".*scale.*FILE: SECTION)"),
+        (f"{SIMPLE}.task1_strided.gap", 32, ".*gap.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.gap", 1, ".*gap.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.scale", 30, ".*scale.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.channels", 0, ".*channels.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.depth", -1, ".*depth.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.stride", 3, ".*stride.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.pairs", 99, ".*99.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.pairs", 4096, ".*4096.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.weight_decay", 200, ".*weight_decay.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.learning_rate", float("nan"), ".*learning_rate.*FILE: SECTION)"),
+        (f"{SIMPLE}.task1_stride1.filter_size", 131, ".*131.*FILE: SECTION)"),
+        ("scale_detection.images.scale", 15, ".*scale.*FILE: SECTION)"),
+        ("scale_detection.images.train_pairs", 7, ".*7.*FILE: SECTION)"),
+        (f"{SIMPLE}.task2_strided.pears", 8, "expected one of the keys .* (nearest: 'pairs'; FILE: PATH)"),
+        (f"{SIMPLE}.task2_strided.activations", ["tanhh"], "expected .*, got 'tanhh' (nearest: 'tanh'; FILE: PATH[0])"),
+        (f"{SIMPLE}.task2_strided.filter_size", 1, "expected a number of at least 2, got 1 (FILE: PATH)"),
+        (f"{SIMPLE}.homogeneous_strided", {}, "expected a name that no network of homogeneous filters has .* (FILE: PATH)"),
+        (f"{SIMPLE}.a-b", {}, "expected a name of letters, digits and underscores, got 'a-b' (FILE: PATH)"),
+        ("scale_detection.images.training.pooling", "average", "expected 'none' for resnet18, .* (FILE: PATH)"),
+        ("scale_detection.images.training.snapshots", 3, "expected 0 snapshots of lenet, .* (FILE: scale_detection.images)"),
+        (
+            "scale_detection.images.architectures",
+            ["lennet"],
+            "expected one of .*, got 'lennet' (nearest: 'lenet'; FILE: PATH[0])",
+        ),
+        ("scale_detection.images.recipes.lenet.epoch", 3, "expected .* (nearest: 'epochs'; FILE: PATH)"),
+        ("scale_detection.probes", 3000, "expected at most scale_detection.images.test_pairs (2000), got 3000 (FILE: PATH)"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
+    """PATH is the wrong key, SECTION the one that holds it, FILE the config, and ".*" any text."""
     with pytest.raises(ConfigError) as caught:
-        load_config(changed(path, value), "config.yaml")
-    message = str(caught.value)
-    assert message.startswith("config.yaml: ")
-    assert "\n" not in message
-    assert sentence in message
+        load_config(changed(path, value), "mine.yaml")
+    sentence = sentence.replace("FILE", "mine.yaml").replace("PATH", path).replace("SECTION", path.rpartition(".")[0])
+    parts = map(re.escape, sentence.split(".*"))
+    assert re.fullmatch(".*".join(parts), str(caught.value)), caught.value
 
 
-def test_every_wrong_key_has_its_sentence():
-    raw = changed("noise", [])
-    raw["seeds"] = "two"
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        # Of one key alone, of the same section together, of two sections.
+        ({"noise": []}, {"seeds": "two"}),
+        ({"architectures": ["vgg"]}, {"recipes": {"vgg11_nb": {}}}),
+        ({"imagenet": {"crop": 500}}, {"data": {"name": "minst"}}),
+    ],
+)
+def test_every_wrong_key_has_its_sentence(one, two):
     with pytest.raises(ConfigError) as caught:
-        load_config(raw)
+        load_config(one | two)
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_recipes_say_what_is_otherwise():
+def test_checking_registers_nothing():
+    """Only ``own_architectures`` registers; a config knows its own without it."""
+    before = dict(ARCHITECTURES)
+    raw = {"architectures": ["mine"], "own_architectures": {"mine": {"builder": BUILDER}}, "recipes": {"mine": {"epochs": 3}}}
+    config = load_config(raw)
+    assert config.training_of("mine") == config.training.model_copy(update={"epochs": 3})
+    assert before == ARCHITECTURES
+    with pytest.raises(ConfigError, match=r"expected one of fc2, .*, got 'mine'"):
+        load_config({"architectures": ["mine"]})
+
+
+def test_an_architectures_needs_win_over_training_and_recipes_over_both():
     config = load_config(BASE)
     vgg = config.training_of("vgg11")
     assert vgg.width == BASE["recipes"]["vgg11"]["width"]
     assert vgg.batch_size == BASE["training"]["batch_size"]
-    # What an architecture needs to learn stands between the two.
     assert (vgg.learning_rate, vgg.initialization, vgg.warmup_epochs) == (0.02, "he", 2)
     assert load_config(changed("training.learning_rate", 0.3)).training_of("vgg11").learning_rate == 0.02
     assert load_config(changed("training.learning_rate", 0.3)).training_of("resnet18").learning_rate == 0.3
     assert load_config(changed("recipes.vgg11.learning_rate", 0.3)).training_of("vgg11").learning_rate == 0.3
-    # A rate that was found with sgd is none for adam, and the other way round.
+    # A learning rate that was found with sgd does not hold for adam, and the other way round.
     adam = changed("training.optimizer", "adam")
     adam["training"]["learning_rate"] = 2e-3
     assert load_config(adam).training_of("vgg11").learning_rate == 2e-3
@@ -157,21 +183,13 @@ def test_recipes_say_what_is_otherwise():
     assert config.seeds_of("lenet") == [0, 1]
 
 
-def test_the_lowest_noise_level_is_shuffled_unless_the_config_says_otherwise():
+def test_the_lowest_noise_level_is_shuffled_by_default():
     assert load_config(changed("noise", [3, 0.5])).shuffled_noise == [0.5]
     assert load_config(changed("channel_shuffle.noise", [])).shuffled_noise == []
     assert load_config(changed("channel_shuffle.noise", [0, 30])).shuffled_noise == [0, 30]
 
 
-def merge(base, overlay):
-    """Sections key by key, as Snakemake merges config files."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
-    return merged
-
-
-def test_an_experiment_can_be_left_out_and_all_of_scale_detection_be_switched_off():
+def test_experiments_can_be_left_out_and_scale_detection_switched_off():
     config = load_config(changed("scale_detection.simple.task1_strided", None))
     assert "task1_strided" not in config.scale_detection.experiments
     assert "task2_strided" in config.scale_detection.experiments
@@ -191,7 +209,7 @@ def test_deep_networks_on_pairs_have_their_own_recipe():
 
 def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
     """L = 128, xi = 32, H = 1000, ten seeds, 1,024 pairs in batches of 8; F = s = 2 and K = 7 with strides."""
-    config = load_config(merge(BASE, yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())))
+    config = load_config(merge(BASE, PAPER))
     for name, experiment in config.scale_detection.experiments.items():
         assert (experiment.size, experiment.scale, experiment.channels) == (128, 32, 1000), name
         assert (experiment.seeds, experiment.pairs, experiment.batch_size) == (10, 1024, 8), name
@@ -206,15 +224,8 @@ def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
 
 
 def test_the_papers_config_holds_its_recipe():
-    """SGD, momentum 0.9, rate 0.1, weight decay 5e-4, cosine over 0.8 of 250 epochs, batches of 128; four seeds, ten of fc."""
-    overlay = yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())
-    merged = copy.deepcopy(BASE)
-    for key, value in overlay.items():
-        if isinstance(value, dict):
-            merged[key] = merge(merged[key], value)
-        else:
-            merged[key] = value
-    config = load_config(merged, "config.yaml with paper.yaml")
+    """SGD, momentum 0.9, learning rate 0.1, weight decay 5e-4, cosine over 0.8 of 250 epochs, batches of 128; 4 seeds, fc 10."""
+    config = load_config(merge(BASE, PAPER))
     assert config.noise == [0, 0.01, 0.1, 1, 10, 30, 100]
     assert set(config.architectures) == set(ARCHITECTURES)
     for name in config.architectures:

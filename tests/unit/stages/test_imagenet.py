@@ -383,13 +383,16 @@ def test_the_published_files_have_digests_in_their_names():
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
-        ({"networks": ["resnet18", "resnet18"]}, "imagenet.networks: 'resnet18' stands there more than once"),
-        ({"networks": ["res/net"]}, "'res/net' is no name of a network of torchvision"),
-        ({"networks": ["vgg11"], "weights": {"vgg13": "a.pth"}}, "weights are given for 'vgg13', .* one of vgg11 is wanted"),
-        ({"networks": ["vgg11"], "weights": {"vgg11": "{a}.pth"}}, "a file without braces"),
-        ({"resize": 200}, "crop is 224 and resize is 200: no more than resize is wanted"),
-        ({"probes": 1}, "imagenet.probes: 1 is given; a number of at least 2 is wanted"),
-        ({"network": []}, "imagenet.network: there is no such key; .*nearest: 'networks'"),
+        (
+            {"networks": ["resnet18", "resnet18"]},
+            "expected distinct values, got 'resnet18' more than once",
+        ),
+        ({"networks": ["res/net"]}, r"expected a name of letters, .*, got 'res/net' \(config.yaml: imagenet.networks\[0\]"),
+        ({"networks": ["vgg11"], "weights": {"vgg13": "a.pth"}}, "expected one of vgg11, got 'vgg13' .*imagenet.weights.vgg13"),
+        ({"networks": ["vgg11"], "weights": {"vgg11": "{a}.pth"}}, "expected a path without braces"),
+        ({"resize": 200}, "expected at most imagenet.resize .200., got 224 .config.yaml: imagenet.crop."),
+        ({"probes": 1}, "expected a number of at least 2, got 1 .config.yaml: imagenet.probes."),
+        ({"network": []}, "expected one of the keys networks, .*nearest: 'networks'; config.yaml: imagenet.network."),
     ],
 )
 def test_a_wrong_key_gets_one_sentence(section, sentence):

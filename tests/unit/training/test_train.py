@@ -30,7 +30,7 @@ def test_images(digits):
     return normalise(torch.from_numpy(digits.images["test"]), digits), torch.from_numpy(digits.labels["test"])
 
 
-QUICK = Training(epochs=2, batch_size=50, learning_rate=0.02, crop_padding=2, flip=False, width=0.25)
+QUICK = Training(epochs=2, batch_size=50, learning_rate=0.02, schedule_fraction=0.8, crop_padding=2, width=0.25)
 
 
 def test_the_cosine_falls_to_zero_over_its_share_of_the_epochs():

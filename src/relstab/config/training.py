@@ -1,0 +1,107 @@
+"""Sections ``training`` and ``recipes``: how networks are trained."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
+from relstab.config.section import AtLeastTwo, Count, NotNegative, Positive, Section, key
+
+Loss = Literal["cross_entropy", "hinge"]
+
+
+class Training(Section):
+    """How networks are trained. What an architecture needs to learn (src/relstab/architectures/__init__.py) wins over this, and
+    recipes below win over both. That is Adam, a learning rate of 0.001 and no weight decay for fc2, fc4 and fc6; a learning
+    rate of 0.02 for lenet; that rate, He's initialization and a warm-up of 2 epochs for alexnet and for vgg11 to vgg19 without
+    batch norm; a warm-up of 2 epochs for vgg16_bn and vgg19_bn.
+    """
+
+    epochs: Count = key(13, "Passes over the training images.")
+    loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
+    batch_size: Count = key(64, "Images per step.")
+    optimizer: Literal["sgd", "adam"] = key("sgd", "sgd (with momentum) or adam.")
+    learning_rate: Positive = key(0.05, "Learning rate at the start of the schedule.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = key(0.9, "Momentum of sgd.")
+    weight_decay: NotNegative = key(5e-4, "L2 penalty on parameters with more than one dimension.")
+    schedule: Literal["cosine", "constant"] = key("cosine", "cosine (the learning rate falls to 0) or constant.")
+    schedule_fraction: Annotated[float, Field(gt=0, le=1)] = key(
+        1.0, "Share of the epochs over which the cosine falls to 0; the learning rate is 0 for the rest."
+    )
+    warmup_epochs: NotNegative = key(
+        0, "Epochs at the start over which the learning rate rises linearly from 0; at most half of the schedule."
+    )
+    initialization: Literal["default", "he"] = key(
+        "default", "default (torch's own), or he: normal weights of variance 2 / fan-in, biases 0."
+    )
+    width: Positive = key(1.0, "Multiplier of the number of channels or hidden units of every layer.")
+    activation: ActivationName | None = key(
+        None, "Activation of all layers: relu, tanh, gelu, abs; null: the architecture's own."
+    )
+    pooling: PoolingName | None = key(
+        None, "max, average, or none for convolutions of stride 2 instead; null: the architecture's own."
+    )
+    crop_padding: Annotated[int, Field(ge=0)] = key(0, "Pixels of zero padding for random crops; 0: no crops.")
+    flip: bool = key(False, "Whether to flip images horizontally at random (not for digits).")
+    diffeo_displacement: NotNegative = key(
+        0.0, "Typical displacement, in pixels, of a random diffeomorphism of each training image, drawn at every epoch; 0: none."
+    )
+    diffeo_cutoff: AtLeastTwo = key(3, "Largest mode number of these diffeomorphisms.")
+    precision: Literal["auto", "float32", "bfloat16"] = key(
+        "auto",
+        "Precision of products and convolutions in training: float32, bfloat16, or auto, which is bfloat16 where the "
+        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX). Weights, errors and sensitivities are in float32.",
+    )
+    compile: bool = key(False, "Whether torch.compile compiles the network first: half a minute per job, for long training runs.")
+    snapshots: Annotated[int, Field(ge=0)] = key(
+        0,
+        "Log-spaced epochs at which weights are kept, to measure D, G and R over training, which adds a figure; 0: "
+        "none. A change trains the networks again.",
+    )
+
+
+class PairTraining(Training):
+    """As training above, all of whose keys can be set here."""
+
+    epochs: Count = key(15, "Passes over the training pairs.")
+    loss: Loss = key("hinge", "hinge (one output, whose sign is the class) or cross_entropy.")
+    batch_size: Count = key(32, "Pairs per step.")
+    learning_rate: Positive = key(0.05, "0.02 for lenet, as above.")
+
+
+class _RecipeBase(Section):
+    seeds: Count | None = key(None, "Networks of this architecture at each noise level; null: as many as the others.")
+
+
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    """The same key with the same bounds, which may be left out."""
+    bounded: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    meaning = str(field.description).replace("; null: the architecture's own", "")
+    return (bounded | None, key(None, f"{meaning} Left out or null: as in training."))
+
+
+Recipe: type[_RecipeBase] = create_model(
+    "Recipe",
+    __base__=_RecipeBase,
+    __doc__="What one architecture does differently from training.",
+    **{name: _optional(field) for name, field in Training.model_fields.items()},
+)  # type: ignore[call-overload]  # the keys are fields, not options
+
+
+class TrainedNetworks(Section):
+    """A section with the keys ``seeds``, ``training`` and ``recipes``."""
+
+    def training_of(self: Any, architecture: str) -> Training:
+        """How one architecture is trained: ``training``, with what it needs to learn, with what ``recipes`` changes."""
+        changed = self.recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
+        needed = dict(ARCHITECTURES[architecture].recipe) if architecture in ARCHITECTURES else {}
+        training: Training = self.training
+        optimizer = (training.model_dump() | needed | changed)["optimizer"]
+        if optimizer != needed.get("optimizer", "sgd"):
+            needed.pop("learning_rate", None)  # a learning rate holds for its optimizer
+        return training.model_copy(update=needed | changed)
+
+    def seeds_of(self: Any, architecture: str) -> list[int]:
+        """Seeds of the networks of one architecture, from 0."""
+        return list(range(self.recipes.get(architecture, Recipe()).seeds or self.seeds))
