@@ -522,7 +522,7 @@ ROWS = [
         "train": {"networks/pairs/vgg11/noise0/seed0.h5"}, "sensitivity": {"sensitivity/pairs/vgg11/noise0/seed0.h5"},
         **once(*OF_PAIRS),
     }),
-    Row({"scale_detection.images.architectures": []}, once("table_claims", "table_scale_detection_samples", "fig05_scale_detection_samples")),
+    Row({"scale_detection.images.architectures": []}, once("table_claims", "table_scale_detection_samples", "fig05")),
     *(
         Row({f"scale_detection.images.{key}": 2}, {
             "train": {"networks/pairs/lenet/noise0/seed1.h5"}, "sensitivity": {"sensitivity/pairs/lenet/noise0/seed1.h5"},
