@@ -265,7 +265,7 @@ INTERVALS = once(
 PAIR_TRAINED = {"train": {PAIR_NETWORK}, "sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS)}
 PAIR_REMEASURED = {"sensitivity": {PAIR_SENSITIVITY}, **once(*OF_PAIRS - {"table_scale_detection_networks"})}
 OTHER_PAIRS = {**once("pair_dataset", "pair_probes"), "noisy_test": {"datasets/pairs/test_noise0.h5"}, **PAIR_TRAINED}
-OTHER_TASK = OTHER_PAIRS | once("table_scale_detection_samples", "fig05_scale_detection_samples")
+OTHER_TASK = OTHER_PAIRS | once("table_scale_detection_samples", "fig05")
 
 
 def together(*parts: Jobs) -> Jobs:
@@ -363,7 +363,7 @@ def rows_of_trainings() -> Iterator[Row]:
 ONE_EXPERIMENT = "scale_detection.simple.task1_stride1"
 BOTH_ACTIVATIONS = ensembles("task1_stride1/relu", "task1_stride1/tanh")
 RELU_ONLY = ensembles("task1_stride1/relu")
-ITS_TASK = BOTH_ACTIVATIONS | once("table_scale_detection_samples", "fig05_scale_detection_samples")
+ITS_TASK = BOTH_ACTIVATIONS | once("table_scale_detection_samples", "fig05")
 
 # Of the folder with two architectures of one's own: all figures and tables of its networks.
 OWN_FIGURES = {"fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13"}
@@ -381,7 +381,7 @@ FOLDER_ANEW = {
     **of_networks("lenet", **ON_FOLDER),
 }
 OF_IMAGENET_SENSITIVITY = once("table_imagenet_sensitivity", "imagenet_shuffled_layers")
-OF_IMAGENET_SPECTRA = once("table_imagenet_spectrum", "fig14_filter_spectra_imagenet")
+OF_IMAGENET_SPECTRA = once("table_imagenet_spectrum", "fig14")
 
 
 def on_imagenet(*names: str, rules: typing.Collection[str] = ("train", "sensitivity", "shuffled_sensitivity", "spectra")) -> Jobs:
@@ -407,7 +407,7 @@ ROWS = [
     Row({"checkpoint_minutes": 10}, NOTHING),
     Row({"sensitivity.batch_size": 7}, NOTHING),
     # All of it.
-    Row({"results": "results/elsewhere"}, SMOKE_WITHOUT_FIGURE_2 | once("fig02_pooling")),
+    Row({"results": "results/elsewhere"}, SMOKE_WITHOUT_FIGURE_2 | once("fig02")),
     Row({"seed": 5}, SMOKE_WITHOUT_FIGURE_2),
     # The data set; the tasks of scale detection have their own.
     Row({"data.name": "fashionmnist"}, data_anew("fashionmnist")),
@@ -440,7 +440,7 @@ ROWS = [
     Row({"noise": [0]}, once(*COLLECTING)),
     Row({"noise": [10]}, of_networks("lenet", "vgg11_bn", noise=(10,), shuffled=(10,), rules=["shuffled_sensitivity"])
         | once(*COLLECTING)),
-    Row({"noise": [10, 0]}, once("fig01_relative_sensitivity")),  # which shows them in this order
+    Row({"noise": [10, 0]}, once("fig01")),  # which shows them in this order
     Row({"seeds": 2}, trained(*ARCHITECTURES, seeds=(1,))),
     Row({"recipes.fc2.seeds": 2}, trained("fc2", seeds=(1,))),
     # Architectures of one's own.
@@ -450,7 +450,7 @@ ROWS = [
     Row({"own_architectures.more.builder": "code/again.py:build"}, once(*OWN_FIGURES), "own"),
     Row({"own_architectures.plain.convolutional": False},
         once(*OWN_FIGURES, *OWN_TABLES - {"table_networks"}), "own"),
-    Row({"own_architectures.plain.skips": True}, once("fig12", "fig13_filter_spectra_resnet"), "own"),
+    Row({"own_architectures.plain.skips": True}, once("fig12", "fig13"), "own"),
     # Measuring.
     Row({"probes.images": 50}, NEW_PROBES),
     Row({"probes.displacement": 0.7}, NEW_PROBES),
@@ -464,7 +464,7 @@ ROWS = [
     )),
     Row({"sensitivity.weights": "best"}, together(
         FOLDER_MEASURED, of_networks("lenet", **ON_FOLDER, rules=["spectra"]),
-        once("table_networks", "table_spectrum", "fig04_filter_spectra"),
+        once("table_networks", "table_spectrum", "fig04"),
     ), "folder"),
     Row({"sensitivity.keep_activations": ["output"]}, together(
         of_networks(*ARCHITECTURES, rules=["sensitivity"]), once(*OF_SENSITIVITY), PAIR_REMEASURED,
@@ -483,7 +483,7 @@ ROWS = [
     # Simple CNNs.
     Row({"scale_detection.enabled": False}, once("table_claims")),
     Row({"scale_detection.simple.task2_strided": None},
-        once(*OF_ENSEMBLES, "table_scale_detection_samples", "fig05_scale_detection_samples")),
+        once(*OF_ENSEMBLES, "table_scale_detection_samples", "fig05")),
     Row({"scale_detection.simple.fresh": {"size": 32, "scale": 8, "gap": 1, "pairs": 64, "depth": 3}}, ensembles("fresh/relu")),
     Row({f"{ONE_EXPERIMENT}.rule": "block", f"{ONE_EXPERIMENT}.gap": 0}, ITS_TASK),
     Row({f"{ONE_EXPERIMENT}.size": 64}, ITS_TASK),
@@ -549,9 +549,9 @@ ROWS = [
     Row({"correlation.learned_below": 0.8}, LEARNED_OR_NOT),
     Row({"correlation.confidence": 0.9}, INTERVALS),
     Row({"correlation.resamples": 300}, INTERVALS),
-    Row({"figures.dpi": 90}, once(*FIGURES, *SCALE_FIGURES, "fig02_pooling")),
-    Row({"figures.font_size": 9}, once(*FIGURES, *SCALE_FIGURES, "fig02_pooling")),
-    Row({"figures.example": 3}, once("fig01_relative_sensitivity")),
+    Row({"figures.dpi": 90}, once(*FIGURES, *SCALE_FIGURES, "fig02")),
+    Row({"figures.font_size": 9}, once(*FIGURES, *SCALE_FIGURES, "fig02")),
+    Row({"figures.example": 3}, once("fig01")),
     *rows_of_trainings(),
 ]  # fmt: skip
 
