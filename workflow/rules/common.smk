@@ -143,6 +143,33 @@ def growing(base, per_mb=0):
     return amount
 
 
+def figure_inputs(wildcards):
+    """Tables of a figure, and images where it shows some."""
+    entry = FIGURES[wildcards.figure]
+    inputs = {argument: f"{TABLES}/{table}.csv" for argument, table in entry.tables.items()}
+    if "images" in entry.needs:
+        inputs["probes"] = f"{RESULTS}/probes/{DATASET}/noise{noise_name(min(CONFIG.noise))}.h5"
+        inputs["noisy"] = [f"{RESULTS}/datasets/{DATASET}/test_noise{noise_name(noise)}.h5" for noise in CONFIG.noise]
+    return inputs
+
+
+def figure_options(wildcards):
+    """What a figure depends on beside its inputs; its caption, labels and architectures are here so that a change draws it again."""
+    entry = FIGURES[wildcards.figure]
+    draw = dict(entry.arguments)
+    if "interval" in entry.needs:
+        draw |= INTERVAL
+    return {
+        "dpi": CONFIG.figures.dpi,
+        "font_size": CONFIG.figures.font_size,
+        "caption": entry.caption,
+        "draw": draw,
+        **({"noise": CONFIG.noise, "example": CONFIG.figures.example} if "images" in entry.needs else {}),
+        **({"labels": user_labels()} if entry.shows_architectures else {}),
+        **({"architectures": beyond_figure_4(entry.arguments["skips"])} if "skips" in entry.arguments else {}),
+    }
+
+
 def experiment_of(wildcards):
     """Section of the config of an experiment with simple CNNs."""
     return CONFIG.scale_detection.experiments[wildcards.experiment]
@@ -155,16 +182,21 @@ def ensemble_memory(wildcards):
     return 4000 + 12 * 4 * weights // 10**6
 
 
+def ordered(value):
+    """The same value with the keys of all its dicts in alphabetical order, so that the order in a config or a model is no change."""
+    return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
+
+
 def options(**values):
     """All params of a rule as one dict, from values or functions of the wildcards.
 
     Snakemake compares the values of params without their names, and would not notice that two numbers changed places.
     """
     if not any(map(callable, values.values())):
-        return {"options": values}
+        return {"options": ordered(values)}
 
     def of_wildcards(wildcards):
-        return {name: value(wildcards) if callable(value) else value for name, value in values.items()}
+        return ordered({name: value(wildcards) if callable(value) else value for name, value in values.items()})
 
     return {"options": of_wildcards}
 
@@ -217,7 +249,7 @@ def trained_weights(wildcards):
 
 def user_labels():
     """Labels of the user's architectures in figures; their order and number set the colours and marks of all architectures."""
-    return {name: own.label or name for name, own in CONFIG.own_architectures.items()}
+    return [(name, own.label or name) for name, own in CONFIG.own_architectures.items()]
 
 
 def convolutional():

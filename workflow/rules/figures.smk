@@ -19,33 +19,6 @@ FIGURE_NAMES = [name for name, entry in FIGURES.items() if CONDITIONS[entry.when
 FIGURE_FILES = expand(f"{FIGURE_FOLDER}/{{figure}}.{{suffix}}", figure=FIGURE_NAMES, suffix=["pdf", "png"])
 
 
-def figure_inputs(wildcards):
-    """Tables of a figure, and images where it shows some."""
-    entry = FIGURES[wildcards.figure]
-    inputs = {argument: f"{TABLES}/{table}.csv" for argument, table in entry.tables.items()}
-    if "images" in entry.needs:
-        inputs["probes"] = f"{RESULTS}/probes/{DATASET}/noise{noise_name(min(CONFIG.noise))}.h5"
-        inputs["noisy"] = [f"{RESULTS}/datasets/{DATASET}/test_noise{noise_name(noise)}.h5" for noise in CONFIG.noise]
-    return inputs
-
-
-def figure_options(wildcards):
-    """What a figure depends on beside its inputs; its caption, labels and architectures are here so that a change draws it again."""
-    entry = FIGURES[wildcards.figure]
-    draw = dict(entry.arguments)
-    if "interval" in entry.needs:
-        draw |= INTERVAL
-    return {
-        "dpi": CONFIG.figures.dpi,
-        "font_size": CONFIG.figures.font_size,
-        "caption": entry.caption,
-        "draw": draw,
-        **({"noise": CONFIG.noise, "example": CONFIG.figures.example} if "images" in entry.needs else {}),
-        **({"labels": user_labels()} if entry.shows_architectures else {}),
-        **({"architectures": beyond_figure_4(entry.arguments["skips"])} if "skips" in entry.arguments else {}),
-    }
-
-
 rule figure:
     input:
         unpack(figure_inputs),
