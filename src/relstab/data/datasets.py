@@ -204,7 +204,7 @@ def prepare_dataset(
         mean, std: by channel, of pixels scaled to [0, 1]; None measures them on the training images.
         function: "path/to/file.py:function", which is called with root and seed and returns ``{"train": (images, labels), "test":
             (images, labels)}``: uint8 [N, C, n, n], and whole numbers [N] from 0 on.
-        imagefolder: for a folder of images: keys of :class:`relstab.config.data.ImageFolder`.
+        imagefolder: for a folder of images: keys of :class:`relstab.config.ImageFolder`.
         workers: processes that decode images.
     """
     if function is None and name not in (*DATASETS, IMAGE_FOLDER):
