@@ -170,9 +170,9 @@ def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
     ("change", "sentence"),
     [
         ({"probes__cutof": 4}, "expected one of the keys images, displacement, cutoff, interpolation, got 'cutof'"),
-        ({"architectures": ["lenett"]}, "(nearest: 'lenet')"),
-        ({"noise": [-1]}, "noise[0]: -1 is given; a number of at least 0"),
-        ({"seeds": "two"}, "seeds: 'two' is given; a whole number is wanted"),
+        ({"architectures": ["lenett"]}, "(nearest: 'lenet'; "),
+        ({"noise": [-1]}, "expected a number of at least 0, got -1 (config.yaml with wrong.yaml: noise[0])"),
+        ({"seeds": "two"}, "expected a whole number, got 'two' (config.yaml with wrong.yaml: seeds)"),
     ],
 )
 def test_a_wrong_config_stops_before_any_job_with_one_sentence(tmp_path, change, sentence):
