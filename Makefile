@@ -23,15 +23,16 @@ install: .venv/.installed
 figures: install
 	$(BIN)/snakemake --cores $(CORES) all
 
-# One process per core, each with one thread: most tests are too small for two. A group of tests shares what one of them made.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadgroup
+# Unit tests run in one process per core, each with one thread: most are too small for two. The slow ones share finished runs and clusters.
+UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) -m "not slow"
 
 test: install
-	$(PYTEST)
+	$(UNIT)
+	$(BIN)/python -m pytest -m slow
 
 # Without the tests that run the workflow, a cluster or long training runs.
 test-fast: install
-	$(PYTEST) -m "not slow"
+	$(UNIT)
 
 # Format, lint, types, and whether config.yaml and its JSON schema are those of the models.
 check: install

@@ -54,12 +54,9 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that run the workflow or a cluster are slow. Each kind runs in one process, to share what one of them made."""
+    """Tests that run the workflow or a cluster are slow."""
     here = Path(__file__).parent
     for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        if folder in ("workflow", "slurm"):
+        if item.path.relative_to(here).parts[0] in ("workflow", "slurm"):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group(folder))

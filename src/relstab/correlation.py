@@ -18,12 +18,12 @@ def _logarithms(error: Any, sensitivity: Any) -> tuple[NDArray[np.float64], NDAr
     shapes = [value.shape for value in values.values()]
     if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0][0] < 2:
         raise ValueError(
-            f"error and sensitivity have shapes {shapes[0]} and {shapes[1]}: the same, [networks] with at least 2, is wanted"
+            f"expected error and sensitivity of one shape, [networks] with at least 2, got {shapes[0]} and {shapes[1]}"
         )
     for name, value in values.items():
         if not (np.isfinite(value) & (value > 0)).all():
             bad = value[~(np.isfinite(value) & (value > 0))][0]
-            raise ValueError(f"{name} holds {bad:g}: positive, finite numbers are wanted, since their logarithm is taken")
+            raise ValueError(f"expected {name} to hold positive, finite numbers, since their logarithm is taken, got {bad:g}")
     return np.log(values["error"]), np.log(values["sensitivity"])
 
 
@@ -74,9 +74,9 @@ def bootstrap_log_correlation(
         The two ends of the interval; NaN with fewer than 4 networks, too few to resample.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}: a number between 0 and 1 is wanted")
+        raise ValueError(f"expected confidence to be between 0 and 1, got {confidence}")
     if resamples < 1:
-        raise ValueError(f"resamples is {resamples}: at least 1 is wanted")
+        raise ValueError(f"expected resamples to be at least 1, got {resamples}")
     x, y = _logarithms(error, sensitivity)
     if len(x) < 4:
         return float("nan"), float("nan")

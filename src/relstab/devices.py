@@ -30,7 +30,7 @@ _PATIENCE = 1.0
 def choose_device(name: str) -> torch.device:
     """Device by its name in the config; "auto" is cuda where there is one."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"device is {name!r}: 'auto', 'cpu', 'cuda' or 'cuda:N' is wanted (config.yaml: device)")
+        raise ValueError(f"expected device to be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r} (config.yaml: device)")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -55,7 +55,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
         return torch.bfloat16 if fast else torch.float32
     if name not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is {name!r}: 'auto', 'float32' or 'bfloat16' is wanted (config.yaml: training.precision)")
+        raise ValueError(
+            f"expected precision to be 'auto', 'float32' or 'bfloat16', got {name!r} (config.yaml: training.precision)"
+        )
     return torch.float32 if name == "float32" else torch.bfloat16
 
 

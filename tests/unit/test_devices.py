@@ -12,7 +12,7 @@ def test_a_device_that_is_not_there_is_refused():
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"device is 'cuda:63', and this machine has \d+ CUDA devices"):
         choose_device("cuda:63")
-    with pytest.raises(ValueError, match=r"device is 'gpu': 'auto', 'cpu', 'cuda' or 'cuda:N' is wanted"):
+    with pytest.raises(ValueError, match=r"expected device to be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'gpu'"):
         choose_device("gpu")
 
 

@@ -123,7 +123,7 @@ def test_options_reach_the_builder_or_are_refused(tmp_path):
     file = tmp_path / "net.py"
     file.write_text("import torch\ndef build(shape, classes, **options):\n    return options\n")
     own_architectures({"net": {"builder": f"{file}:build"}})
-    with pytest.raises(ValueError, match=r"the builder of net, returned a dict: a torch.nn.Module is wanted"):
+    with pytest.raises(ValueError, match=r"expected the builder of net, .*, to return a torch.nn.Module, got a dict"):
         build_model("net", (3, 16, 16), 5, pooling="average")
 
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_text_is_not_used(tmp_path):
     ):
         relstab.load_network(tmp_path / "a.h5")
     del ARCHITECTURES["net"]
-    with pytest.raises(ValueError, match="architecture 'net' is unknown"):
+    with pytest.raises(ValueError, match=r"expected an architecture among .*, got 'net'"):
         relstab.load_network(tmp_path / "a.h5")
 
 
@@ -236,9 +236,9 @@ def test_references_that_lead_nowhere(tmp_path):
     (tmp_path / "code.py").write_text("import math\ndef build(): pass\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     for reference, message in (
-        ("code.py", r"'code.py' is given: path/to/file.py:function is wanted"),
-        ("code.py:a b", "path/to/file.py:function is wanted"),
-        (f"{tmp_path}/nothing.py:build", r"nothing.py does not exist .*: a Python file is wanted"),
+        ("code.py", r"expected path/to/file.py:function, got 'code.py'"),
+        ("code.py:a b", "expected path/to/file.py:function, got"),
+        (f"{tmp_path}/nothing.py:build", r"expected a Python file, got .*nothing.py, which does not exist"),
         (f"{tmp_path}/code.py:biuld", r"has no function 'biuld' \(nearest: 'build'\)"),
         (f"{tmp_path}/broken.py:build", r"broken.py cannot be imported \(ZeroDivisionError: division by zero\)"),
     ):

@@ -127,7 +127,7 @@ def describe_own(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Architec
         known = ARCHITECTURES.get(name)
         if not name.isidentifier() or (known is not None and not known.builder):
             raise ValueError(
-                f"{name!r} is no name for an architecture of your own: letters, digits and _, and none of relstab's, is wanted"
+                f"expected a name of letters, digits and _ for your architecture, not one of relstab's, got {name!r}"
             )
         file_of(entry["builder"])
         checked[name] = Architecture(
@@ -158,7 +158,9 @@ def _build_own(name: str, image_shape: tuple[int, int, int], classes: int, asked
             raise ValueError(f"{key} is given for {name}, and its builder {reference} takes none: leave it out for {name}")
     model = builder(image_shape, classes, **asked)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{reference}, the builder of {name}, returned a {type(model).__name__}: a torch.nn.Module is wanted")
+        raise ValueError(
+            f"expected the builder of {name}, {reference}, to return a torch.nn.Module, got a {type(model).__name__}"
+        )
     return model
 
 
@@ -182,18 +184,20 @@ def build_model(
     """
     if name not in ARCHITECTURES:
         hint = nearest(name, ARCHITECTURES, 3, 0.6)
-        raise ValueError(f"architecture {name!r} is unknown{hint}: one of {', '.join(ARCHITECTURES)} is wanted")
+        raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {name!r}{hint}")
     if not width > 0:
-        raise ValueError(f"width is {width}: a positive multiplier is wanted")
+        raise ValueError(f"expected width to be a positive multiplier, got {width}")
     if classes < 1:
-        raise ValueError(f"classes is {classes}: at least 1 is wanted")
+        raise ValueError(f"expected classes to be at least 1, got {classes}")
     if activation is not None and activation not in ACTIVATION_NAMES:
-        raise ValueError(f"activation is {activation!r}: one of {', '.join(ACTIVATION_NAMES)} is wanted")
+        raise ValueError(f"expected activation to be one of {', '.join(ACTIVATION_NAMES)}, got {activation!r}")
     if pooling is not None and pooling not in POOLING_NAMES:
-        raise ValueError(f"pooling is {pooling!r}: one of {', '.join(POOLING_NAMES)} is wanted")
+        raise ValueError(f"expected pooling to be one of {', '.join(POOLING_NAMES)}, got {pooling!r}")
     entry = ARCHITECTURES[name]
     if entry.pooling == "none" and pooling not in (None, "none"):
-        raise ValueError(f"pooling is {pooling!r}, and {name} has no pooling to replace: 'none' or nothing is wanted")
+        raise ValueError(
+            f"expected pooling of {name} to be 'none' or left out, since it has no pooling to replace, got {pooling!r}"
+        )
     if entry.builder:
         asked = {"width": width if width != 1 else None, "activation": activation, "pooling": pooling}
         return _build_own(name, image_shape, classes, {key: value for key, value in asked.items() if value is not None})

@@ -17,9 +17,9 @@ def file_of(reference: str) -> str:
     """File of a reference ``path/to/file.py:function``."""
     file, separator, function = reference.rpartition(":")
     if not separator or not file.endswith(".py") or not function.isidentifier():
-        raise ValueError(f"{reference!r} is given: path/to/file.py:function is wanted")
+        raise ValueError(f"expected path/to/file.py:function, got {reference!r}")
     if "{" in file or "}" in file:
-        raise ValueError(f"{reference!r} is given: a path without braces, which name wildcards, is wanted")
+        raise ValueError(f"expected a path without braces, which name wildcards, got {reference!r}")
     return file
 
 
@@ -31,7 +31,7 @@ def source_digest(reference: str) -> str:
 def _existing(file: str) -> Path:
     path = Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"{file} does not exist (seen from {Path.cwd()}): a Python file is wanted")
+        raise FileNotFoundError(f"expected a Python file, got {file}, which does not exist (in {Path.cwd()})")
     return path
 
 

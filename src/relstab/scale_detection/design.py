@@ -43,17 +43,17 @@ class SimpleDesign:
         for name in ("depth", "filter_size", "stride", "channels"):
             value = getattr(self, name)
             if value < 1:
-                raise ValueError(f"{name} is {value}: at least 1 is wanted")
+                raise ValueError(f"expected {name} to be at least 1, got {value}")
         if self.stride > self.filter_size:
             raise ValueError(
-                f"stride is {self.stride} and filter_size is {self.filter_size}: a stride of at most the filter is wanted: "
+                f"expected stride to be at most filter_size = {self.filter_size}, got {self.stride}: "
                 f"sites between windows are never seen otherwise"
             )
         if self.dimension not in (1, 2):
-            raise ValueError(f"dimension is {self.dimension}: 1, a ring, or 2, an image, is wanted")
+            raise ValueError(f"expected dimension to be 1, a ring, or 2, an image, got {self.dimension}")
         for name, allowed in (("activation", ACTIVATION_NAMES), ("scaling", get_args(Scaling))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: one of {', '.join(map(repr, allowed))} is wanted")
+                raise ValueError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
 
     def sizes(self, size: int) -> list[int]:
         """Sites along an axis before each layer, and after the last, [K + 1], for an input of ``size``.
@@ -65,8 +65,8 @@ class SimpleDesign:
         for layer in range(1, self.depth + 1):
             if found[-1] < self.filter_size // 2:
                 raise ValueError(
-                    f"depth is {self.depth}, and on a size of {size} layer {layer} sees {found[-1]} sites through filters of "
-                    f"{self.filter_size} (filter_size): at most {layer - 1} layers, or a smaller stride or filter, are wanted"
+                    f"expected depth to be at most {layer - 1}, or a smaller stride or filter_size, got depth {self.depth}: on a "
+                    f"size of {size}, layer {layer} sees {found[-1]} sites through filters of {self.filter_size}"
                 )
             found.append(-(-found[-1] // self.stride))
         return found
@@ -133,11 +133,11 @@ class EnsembleRecipe:
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("epochs", 1), ("decay_epochs", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is wanted")
+                raise ValueError(f"expected {name} to be at least {least}, got {getattr(self, name)}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate is {self.learning_rate}: a positive number is wanted")
+            raise ValueError(f"expected learning_rate to be positive and finite, got {self.learning_rate}")
         if not 0 <= self.weight_decay * self.learning_rate < 1:
             raise ValueError(
-                f"weight_decay is {self.weight_decay} and learning_rate {self.learning_rate}: a product from 0 to below 1 "
-                f"is wanted"
+                f"expected weight_decay times learning_rate to be at least 0 and below 1, got {self.weight_decay} times "
+                f"{self.learning_rate}"
             )

@@ -190,7 +190,7 @@ class _EnsembleRun:
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the training loss of the simple CNN {self.identities[member]} became {loss} in epoch {self.epoch} at "
-                    f"learning rate {float(self.rates[member]) / self.design.rate_factor:g}: a lower one is wanted "
+                    f"learning rate {float(self.rates[member]) / self.design.rate_factor:g}: lower it "
                     f"(config: scale_detection.simple, learning_rate)"
                 )
             self.loss[member].append(loss)
@@ -255,12 +255,12 @@ def train_ensemble(
         FloatingPointError: a loss became NaN or infinite.
     """
     if design.dimension != task.dimension:
-        raise ValueError(f"the task has dimension {task.dimension} and the network {design.dimension}: the same is wanted")
+        raise ValueError(f"expected a network of dimension {task.dimension}, that of the task, got {design.dimension}")
     if not seeds:
-        raise ValueError("seeds is empty: at least one is wanted")
+        raise ValueError("expected at least one seed, got none")
     rates = [recipe.learning_rate] * len(seeds) if learning_rates is None else list(learning_rates)
     if len(rates) != len(seeds):
-        raise ValueError(f"{len(rates)} learning rates and {len(seeds)} seeds are given: one rate for each seed is wanted")
+        raise ValueError(f"expected one learning rate per seed, got {len(rates)} learning rates and {len(seeds)} seeds")
     for rate in rates:
         replace(recipe, learning_rate=rate)  # checks it, with the weight decay
     place = choose_device(str(device))

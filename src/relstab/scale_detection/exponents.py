@@ -88,7 +88,7 @@ def fit_exponent(
     field, values = np.atleast_2d(np.asarray(receptive_field, float)), np.atleast_2d(np.asarray(sensitivity, float))
     field = np.broadcast_to(field, values.shape)
     if values.shape[1] < 2:
-        raise ValueError(f"{values.shape[1]} layers are given: at least 2 are wanted for a slope")
+        raise ValueError(f"expected at least 2 layers for a slope, got {values.shape[1]}")
     if not ((field > 0) & (values > 0)).all():
         raise ValueError("receptive fields or sensitivities are not all positive: their logarithms are taken")
     slopes = _slopes(np.log(field), np.log(values))

@@ -60,11 +60,11 @@ wide beside a move by one site.
 
 def _check(filter_size: int, stride: int, depth: int) -> None:
     if filter_size < 2:
-        raise ValueError(f"filter_size is {filter_size}: at least 2 is wanted, since a filter of one site pools nothing")
+        raise ValueError(f"expected filter_size to be at least 2, since a filter of one site pools nothing, got {filter_size}")
     if not 1 <= stride <= filter_size:
-        raise ValueError(f"stride is {stride} and filter_size is {filter_size}: from 1 to the filter is wanted")
+        raise ValueError(f"expected stride to be from 1 to filter_size = {filter_size}, got {stride}")
     if depth < 1:
-        raise ValueError(f"depth is {depth}: at least one layer is wanted")
+        raise ValueError(f"expected depth to be at least 1, got {depth}")
 
 
 def composite_filter(filter_size: int, stride: int, depth: int) -> NDArray[np.float64]:
@@ -141,8 +141,8 @@ def homogeneous_theory(
     """
     if size % stride**depth or size < len(composite_filter(filter_size, stride, depth)):
         raise ValueError(
-            f"size is {size}: a multiple of stride^depth = {stride**depth}, and no less than the "
-            f"{len(composite_filter(filter_size, stride, depth))} sites of the composite filter, is wanted"
+            f"expected size to be a multiple of stride^depth = {stride**depth}, and at least the "
+            f"{len(composite_filter(filter_size, stride, depth))} sites of the composite filter, got {size}"
         )
     c = autocorrelations(filter_size, stride, depth)
     field = 1 / c[:, 0]
@@ -207,7 +207,7 @@ def pair_theory(task: ScaleTask, filter_size: int, stride: int, depth: int) -> H
     """
     _check(filter_size, stride, depth)
     if task.dimension != 1:
-        raise ValueError(f"the task has dimension {task.dimension}: 1, a ring, is wanted")
+        raise ValueError(f"expected a task of dimension 1, a ring, got {task.dimension}")
     c = autocorrelations(filter_size, stride, depth)
     field = 1 / c[:, 0]
     lost = 1 / task.scale if task.rule == "block" else 1 / task.size
@@ -236,9 +236,7 @@ def homogeneous_layers(images: Tensor, filter_size: int, stride: int, depth: int
     layers, values = [], images[:, None]
     for _ in range(depth):
         if values.shape[2] < filter_size:
-            raise ValueError(
-                f"a layer of {values.shape[2]} sites is less than a filter of {filter_size}: fewer layers are wanted"
-            )
+            raise ValueError(f"expected fewer layers: one has {values.shape[2]} sites, and its filters have {filter_size}")
         padded = functional.pad(values, (left, filter_size - 1 - left), mode="circular")
         values = functional.conv1d(padded, weight, stride=stride).relu_()
         layers.append(values[:, 0])

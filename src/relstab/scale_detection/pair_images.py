@@ -35,7 +35,7 @@ def write_pair_dataset(path: str | Path, name: str, task: ScaleTask, train: int,
         seed: of the whole run.
     """
     if task.dimension != 2:
-        raise ValueError(f"the task has dimension {task.dimension}: 2, images, is wanted")
+        raise ValueError(f"expected a task of dimension 2, images, got {task.dimension}")
     parts = split_pairs(task.enumerate(), train, test, derive_seed("pairs", name, seed))
     parameters = {"task": vars(task), "train": train, "test": test}
     with write_hdf5(path, {"name": name, "task": json.dumps(vars(task)), **provenance(parameters, seed)}) as file:
@@ -70,8 +70,8 @@ def write_pair_probes(path: str | Path, dataset: str | Path, number: int, noise:
     task, pairs = read_pairs(dataset)
     if number > len(pairs):
         raise ValueError(
-            f"{number} probes are wanted (config.yaml: scale_detection.probes), and {len(pairs)} test pairs are there "
-            f"(scale_detection.images.test_pairs)"
+            f"expected at most {len(pairs)} probes, the number of test pairs (scale_detection.images.test_pairs), got {number} "
+            f"(config.yaml: scale_detection.probes)"
         )
     name = read_dataset_name(dataset)
     probes = make_pair_probes(task, pairs.sites[:number], noise, make_generator("pair probes", name, seed))

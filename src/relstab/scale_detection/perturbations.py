@@ -54,7 +54,7 @@ def make_pair_probes(
         generator: of both perturbations, on the CPU.
     """
     if noise not in ("gaussian", "rectified"):
-        raise ValueError(f"noise is {noise!r}: 'gaussian' or 'rectified' is wanted")
+        raise ValueError(f"expected noise to be 'gaussian' or 'rectified', got {noise!r}")
     images, deformed = task.images(sites), task.images(move_sites(task, sites, generator))
     variance = (deformed - images).square().mean(dtype=torch.float64)
     eta = torch.randn(images.shape, generator=generator) * variance.sqrt().float()

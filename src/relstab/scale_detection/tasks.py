@@ -68,27 +68,23 @@ class ScaleTask:
 
     def __post_init__(self) -> None:
         if self.dimension not in (1, 2):
-            raise ValueError(f"dimension is {self.dimension}: 1, a ring, or 2, an image, is wanted")
+            raise ValueError(f"expected dimension to be 1, a ring, or 2, an image, got {self.dimension}")
         for name, value, allowed in (("rule", self.rule, get_args(Rule)), ("norm", self.norm, get_args(Norm))):
             if value not in allowed:
-                raise ValueError(f"{name} is {value!r}: {' or '.join(map(repr, allowed))} is wanted")
+                raise ValueError(f"expected {name} to be {' or '.join(map(repr, allowed))}, got {value!r}")
         if self.size < 2:
-            raise ValueError(f"size is {self.size}: at least 2 sites are wanted")
+            raise ValueError(f"expected size to be at least 2 sites, got {self.size}")
         if not 1 <= self.scale <= self.size / 2:
             where = "ring" if self.dimension == 1 else "image"
-            raise ValueError(
-                f"scale is {self.scale} and size is {self.size}: from 1 to half the {where}, {self.size // 2}, is wanted"
-            )
+            raise ValueError(f"expected scale to be from 1 to {self.size // 2}, half the size of the {where}, got {self.scale}")
         if not (self.amplitude > 0 and math.isfinite(self.amplitude)):
-            raise ValueError(f"amplitude is {self.amplitude}: a positive number is wanted")
+            raise ValueError(f"expected amplitude to be positive and finite, got {self.amplitude}")
         if not 0 <= self.gap < self.scale:
-            raise ValueError(f"gap is {self.gap:g} and scale is {self.scale}: a gap from 0 to below the scale is wanted")
+            raise ValueError(f"expected gap to be at least 0 and below scale = {self.scale}, got {self.gap:g}")
         if self.rule == "block" and self.gap:
-            raise ValueError(
-                f"gap is {self.gap:g} and rule is 'block': there is no distance to leave out, and a gap of 0 is wanted"
-            )
+            raise ValueError(f"expected gap to be 0 with rule 'block', which has no distance to leave out, got {self.gap:g}")
         if self.rule == "block" and self.size % self.scale:
-            raise ValueError(f"scale is {self.scale} and size is {self.size}: blocks that fill the size evenly are wanted")
+            raise ValueError(f"expected scale to divide size = {self.size}, so that blocks fill it, got {self.scale}")
 
     @property
     def sites(self) -> int:
@@ -218,12 +214,12 @@ def check_split(counts: tuple[int, int], train: int, test: int | None = None) ->
     """
     for name, count in (("train", train), ("test", test)):
         if count is not None and (count < 2 or count % 2):
-            raise ValueError(f"{name} is {count}: an even number of pairs, at least 2, is wanted, half of them of each label")
+            raise ValueError(f"expected {name} to be an even number of pairs, at least 2, half per label, got {count}")
     wanted = train + (2 if test is None else test)
     if wanted > 2 * min(counts):
         raise ValueError(
-            f"{train} training pairs and {'some' if test is None else test} test pairs are wanted, and the task has "
-            f"{2 * min(counts)} in balanced classes ({counts[0]} of label 1, {counts[1]} of label -1)"
+            f"expected at most {2 * min(counts)} pairs, in balanced classes ({counts[0]} of label 1, {counts[1]} of label -1), "
+            f"got {train} training pairs and {'some' if test is None else test} test pairs"
         )
 
 

@@ -99,8 +99,8 @@ def train_network(
     if recipe.loss == "hinge":
         if outputs != 2:
             raise ValueError(
-                f"loss is 'hinge' (config: training.loss) and {dataset.name} has {outputs} classes: two are wanted, or "
-                f"'cross_entropy'"
+                f"expected two classes with loss 'hinge', or loss 'cross_entropy', got the {outputs} classes of {dataset.name} "
+                f"(config.yaml: training.loss)"
             )
         outputs = 1
     place = choose_device(str(device))

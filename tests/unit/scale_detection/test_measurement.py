@@ -290,13 +290,13 @@ def test_probes_are_the_first_test_pairs(dataset, tmp_path, noise):
 
 def test_what_cannot_be_written_is_refused(dataset, tmp_path):
     path = tmp_path / "file.h5"
-    with pytest.raises(ValueError, match="the task has dimension 1: 2, images, is wanted"):
+    with pytest.raises(ValueError, match="expected a task of dimension 2, images, got 1"):
         write_pair_dataset(path, "ring", TASK, 20, 10)
-    with pytest.raises(ValueError, match="3000 training pairs and 100 test pairs are wanted, and the task has 3068"):
+    with pytest.raises(ValueError, match=r"expected at most 3068 pairs, .* got 3000 training pairs and 100 test pairs"):
         write_pair_dataset(path, "pairs", IMAGES, 3000, 100)
-    with pytest.raises(ValueError, match=r"41 probes are wanted .* and 40 test pairs are there"):
+    with pytest.raises(ValueError, match=r"expected at most 40 probes, .* got 41"):
         write_pair_probes(path, dataset, 41)
-    with pytest.raises(ValueError, match="noise is 'white': 'gaussian' or 'rectified' is wanted"):
+    with pytest.raises(ValueError, match="expected noise to be 'gaussian' or 'rectified', got 'white'"):
         write_pair_probes(path, dataset, 4, "white")
     with pytest.raises(FileNotFoundError, match="does not exist: run the stage that makes it first"):
         write_pair_probes(path, tmp_path / "nothing.h5", 4)

@@ -390,12 +390,12 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate is 0.0: a positive number is wanted"),
-        ({"learning_rate": math.nan}, "learning_rate is nan: a positive number is wanted"),
-        ({"batch_size": 0}, "batch_size is 0: at least 1 is wanted"),
-        ({"epochs": 0}, "epochs is 0: at least 1 is wanted"),
-        ({"decay_epochs": -1}, "decay_epochs is -1: at least 0 is wanted"),
-        ({"weight_decay": 200.0}, "weight_decay is 200.0 and learning_rate 0.01: a product from 0 to below 1 is wanted"),
+        ({"learning_rate": 0.0}, "expected learning_rate to be positive and finite, got 0.0"),
+        ({"learning_rate": math.nan}, "expected learning_rate to be positive and finite, got nan"),
+        ({"batch_size": 0}, "expected batch_size to be at least 1, got 0"),
+        ({"epochs": 0}, "expected epochs to be at least 1, got 0"),
+        ({"decay_epochs": -1}, "expected decay_epochs to be at least 0, got -1"),
+        ({"weight_decay": 200.0}, "expected weight_decay times learning_rate to be at least 0 and below 1, got 200.0 times 0.01"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0 and learning_rate 0.01"),
     ],
 )
@@ -405,11 +405,11 @@ def test_recipes_that_cannot_be_are_refused(options, message):
 
 
 def test_trainings_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="the task has dimension 1 and the network 2: the same is wanted"):
+    with pytest.raises(ValueError, match="expected a network of dimension 1, that of the task, got 2"):
         trained(design=dataclasses.replace(DESIGN, dimension=2))
-    with pytest.raises(ValueError, match="seeds is empty: at least one is wanted"):
+    with pytest.raises(ValueError, match="expected at least one seed, got none"):
         trained(seeds=[])
-    with pytest.raises(ValueError, match="2 learning rates and 3 seeds are given: one rate for each seed is wanted"):
+    with pytest.raises(ValueError, match="expected one learning rate per seed, got 2 learning rates and 3 seeds"):
         trained(learning_rates=[0.1, 0.2])
 
 
@@ -537,7 +537,7 @@ def test_a_checkpoint_of_the_same_pairs_in_another_order_is_not_used(tmp_path):
 def test_rates_of_members_are_checked_with_the_recipe():
     task, design = ScaleTask("block", 16, 4), SimpleDesign(3, 2, 2, 8)
     train, _ = split_pairs(task.enumerate(), 32)
-    with pytest.raises(ValueError, match=r"learning_rate is -0\.05: a positive number is wanted"):
+    with pytest.raises(ValueError, match=r"expected learning_rate to be positive and finite, got -0\.05"):
         train_ensemble(task, train, design, EnsembleRecipe(), [0], [-0.05], device="cpu")
     recipe = EnsembleRecipe(0.01, decay_epochs=1, weight_decay=50.0)
     with pytest.raises(ValueError, match=r"weight_decay is 50.0 and learning_rate 0.05: a product from 0 to below 1"):

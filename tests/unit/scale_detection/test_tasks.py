@@ -157,16 +157,16 @@ def test_splits_follow_from_the_seed():
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        (31, None, "train is 31: an even number of pairs, at least 2, is wanted"),
-        (30, 7, "test is 7: an even number of pairs, at least 2, is wanted"),
+        (31, None, "expected train to be an even number of pairs, at least 2, .* got 31"),
+        (30, 7, "expected test to be an even number of pairs, at least 2, .* got 7"),
         (0, None, "train is 0: an even number"),
         (
             226,
             2,
-            r"226 training pairs and 2 test pairs are wanted, and the task has 224 in balanced classes \(112 of",
+            r"expected at most 224 pairs, in balanced classes \(112 of .*, got 226 training pairs and 2 test pairs",
         ),
-        (224, None, "224 training pairs and some test pairs are wanted, and the task has 224"),
-        (200, 26, "200 training pairs and 26 test pairs are wanted, and the task has 224"),
+        (224, None, "expected at most 224 pairs, .* got 224 training pairs and some test pairs"),
+        (200, 26, "expected at most 224 pairs, .* got 200 training pairs and 26 test pairs"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(train, test, message):
@@ -313,20 +313,20 @@ def test_least_error_on_blocks_of_half_a_ring_is_its_closed_form():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 9}, "scale is 9 and size is 16: from 1 to half the ring, 8, is wanted"),
-        ({"scale": 0}, "scale is 0 and size is 16: from 1 to half the ring, 8, is wanted"),
-        ({"scale": 9, "dimension": 2}, "from 1 to half the image, 8, is wanted"),
-        ({"gap": 4}, "gap is 4 and scale is 4: a gap from 0 to below the scale is wanted"),
+        ({"scale": 9}, "expected scale to be from 1 to 8, half the size of the ring, got 9"),
+        ({"scale": 0}, "expected scale to be from 1 to 8, half the size of the ring, got 0"),
+        ({"scale": 9, "dimension": 2}, "from 1 to 8, half the size of the image, got 9"),
+        ({"gap": 4}, "expected gap to be at least 0 and below scale = 4, got 4"),
         ({"gap": -1}, "gap is -1 and scale is 4: a gap from 0"),
         ({"gap": math.nan}, "gap is nan and scale is 4"),
-        ({"rule": "near"}, "rule is 'near': 'distance' or 'block' is wanted"),
-        ({"norm": "L1"}, "norm is 'L1': 'L2' or 'Linf' is wanted"),
-        ({"dimension": 3}, "dimension is 3: 1, a ring, or 2, an image, is wanted"),
-        ({"size": 1, "scale": 1}, "size is 1: at least 2 sites are wanted"),
+        ({"rule": "near"}, "expected rule to be 'distance' or 'block', got 'near'"),
+        ({"norm": "L1"}, "expected norm to be 'L2' or 'Linf', got 'L1'"),
+        ({"dimension": 3}, "expected dimension to be 1, a ring, or 2, an image, got 3"),
+        ({"size": 1, "scale": 1}, "expected size to be at least 2 sites, got 1"),
         ({"rule": "block", "gap": 1}, "gap is 1 and rule is 'block': there is no distance to leave out"),
-        ({"rule": "block", "scale": 5}, "scale is 5 and size is 16: blocks that fill the size evenly are wanted"),
-        ({"amplitude": 0.0}, "amplitude is 0.0: a positive number is wanted"),
-        ({"amplitude": math.inf}, "amplitude is inf: a positive number is wanted"),
+        ({"rule": "block", "scale": 5}, "expected scale to divide size = 16, so that blocks fill it, got 5"),
+        ({"amplitude": 0.0}, "expected amplitude to be positive and finite, got 0.0"),
+        ({"amplitude": math.inf}, "expected amplitude to be positive and finite, got inf"),
     ],
 )
 def test_tasks_that_cannot_be_are_refused(options, message):
@@ -337,14 +337,14 @@ def test_tasks_that_cannot_be_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 0}, "channels is 0: at least 1 is wanted"),
-        ({"depth": 0}, "depth is 0: at least 1 is wanted"),
-        ({"filter_size": 0}, "filter_size is 0: at least 1 is wanted"),
-        ({"stride": -1}, "stride is -1: at least 1 is wanted"),
-        ({"stride": 4}, "stride is 4 and filter_size is 3: a stride of at most the filter is wanted"),
-        ({"dimension": 3}, "dimension is 3: 1, a ring, or 2, an image, is wanted"),
-        ({"activation": "swish"}, "activation is 'swish': one of 'relu', 'tanh', 'gelu', 'abs' is wanted"),
-        ({"scaling": "standard"}, "scaling is 'standard': one of 'mean_field', 'ntk' is wanted"),
+        ({"channels": 0}, "expected channels to be at least 1, got 0"),
+        ({"depth": 0}, "expected depth to be at least 1, got 0"),
+        ({"filter_size": 0}, "expected filter_size to be at least 1, got 0"),
+        ({"stride": -1}, "expected stride to be at least 1, got -1"),
+        ({"stride": 4}, "expected stride to be at most filter_size = 3, got 4"),
+        ({"dimension": 3}, "expected dimension to be 1, a ring, or 2, an image, got 3"),
+        ({"activation": "swish"}, "expected activation to be one of 'relu', 'tanh', 'gelu', 'abs', got 'swish'"),
+        ({"scaling": "standard"}, "expected scaling to be one of 'mean_field', 'ntk', got 'standard'"),
     ],
 )
 def test_designs_that_cannot_be_are_refused(options, message):
@@ -353,7 +353,7 @@ def test_designs_that_cannot_be_are_refused(options, message):
 
 
 def test_noise_that_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="noise is 'uniform': 'gaussian' or 'rectified' is wanted"):
+    with pytest.raises(ValueError, match="expected noise to be 'gaussian' or 'rectified', got 'uniform'"):
         make_pair_probes(MOVED[0], MOVED[0].enumerate().sites, "uniform")
 
 
