@@ -179,7 +179,7 @@ def test_smoke_config(finished, smoke_runs, accounting):
     measured = [job for job in jobs if rule_of(job).startswith("measured_")]
     assert len(measured) == len([job for job in jobs if rule_of(job) == "train"])
     assert any("sensitivity_sensitivity_over_training_shuffled_sensitivity" in rule_of(job) for job in measured)
-    for kind in ("tables_", "figures_", "scale_tables_", "scale_figures_"):
+    for kind in ("tables_", "figures_", "scale_tables_"):
         assert len([job for job in jobs if rule_of(job).startswith(kind)]) == 1
     assert {rule_of(job) for job in jobs if job.task} >= {"noisy_test"}  # others may have become ready one after another
     # What runs networks asked for a GPU, and nothing else did.
