@@ -78,10 +78,10 @@ def test_bootstrap_is_seeded_and_needs_four_networks():
 @pytest.mark.parametrize(
     ("error", "sensitivity", "message"),
     [
-        ([0.1, 0.0], [1, 2], "error holds 0"),
-        ([0.1, 0.2], [1, -2], "sensitivity holds -2"),
-        ([0.1, math.nan], [1, 2], "error holds nan"),
-        ([0.1, 0.2, 0.3], [1, 2], "shapes"),
+        ([0.1, 0.0], [1, 2], "expected error to hold positive.* got 0"),
+        ([0.1, 0.2], [1, -2], "expected sensitivity to hold positive.* got -2"),
+        ([0.1, math.nan], [1, 2], "expected error to hold positive.* got nan"),
+        ([0.1, 0.2, 0.3], [1, 2], "expected error and sensitivity of one shape"),
         ([0.1], [1], "at least 2"),
     ],
 )

@@ -119,13 +119,22 @@ def test_convolutional_says_whether_there_are_filters(name):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: relstab.build_model("vgg11bn", (1, 28, 28), 10), r"'vgg11bn' is unknown \(nearest: 'vgg11_bn', "),
-        (lambda: relstab.build_model("resnet", (1, 28, 28), 10), r"'resnet' is unknown \(nearest: 'resnet50', 'resnet34', "),
-        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, 0), "width is 0"),
-        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, activation="sin"), "activation is 'sin': one of relu, tanh,"),
-        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, pooling="min"), "pooling is 'min': one of max, average, none"),
-        (lambda: relstab.build_model("resnet18", (1, 28, 28), 10, pooling="max"), "resnet18 has no pooling to replace"),
-        (lambda: relstab.build_model("lenet", (1, 28, 28), 0), "classes is 0"),
+        (lambda: relstab.build_model("vgg11bn", (1, 28, 28), 10), r"got 'vgg11bn' \(nearest: 'vgg11_bn', "),
+        (lambda: relstab.build_model("resnet", (1, 28, 28), 10), r"got 'resnet' \(nearest: 'resnet50', 'resnet34', "),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 10, 0), "expected width to be a positive multiplier, got 0"),
+        (
+            lambda: relstab.build_model("lenet", (1, 28, 28), 10, activation="sin"),
+            "expected activation .* got 'sin'",
+        ),
+        (
+            lambda: relstab.build_model("lenet", (1, 28, 28), 10, pooling="min"),
+            "expected pooling .* got 'min'",
+        ),
+        (
+            lambda: relstab.build_model("resnet18", (1, 28, 28), 10, pooling="max"),
+            "pooling of resnet18 .* got 'max'",
+        ),
+        (lambda: relstab.build_model("lenet", (1, 28, 28), 0), "expected classes to be at least 1, got 0"),
         (lambda: relstab.build_model("lenet", (1, 8, 8), 10), "LeNet wants at least 16 x 16"),
     ],
 )

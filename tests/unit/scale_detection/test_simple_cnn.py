@@ -396,7 +396,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         ({"epochs": 0}, "expected epochs to be at least 1, got 0"),
         ({"decay_epochs": -1}, "expected decay_epochs to be at least 0, got -1"),
         ({"weight_decay": 200.0}, "expected weight_decay times learning_rate to be at least 0 and below 1, got 200.0 times 0.01"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0 and learning_rate 0.01"),
+        ({"weight_decay": -1.0}, "expected weight_decay times learning_rate .* got -1.0 times 0.01"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(options, message):
@@ -540,13 +540,13 @@ def test_rates_of_members_are_checked_with_the_recipe():
     with pytest.raises(ValueError, match=r"expected learning_rate to be positive and finite, got -0\.05"):
         train_ensemble(task, train, design, EnsembleRecipe(), [0], [-0.05], device="cpu")
     recipe = EnsembleRecipe(0.01, decay_epochs=1, weight_decay=50.0)
-    with pytest.raises(ValueError, match=r"weight_decay is 50.0 and learning_rate 0.05: a product from 0 to below 1"):
+    with pytest.raises(ValueError, match=r"expected weight_decay times learning_rate to be .* below 1, got 50.0 times 0.05"):
         train_ensemble(task, train, design, recipe, [0], [0.05], device="cpu")
 
 
 @pytest.mark.parametrize(("design", "size", "layer"), [((4, 4, 2, 3), 8, 4), ((1, 9, 1, 3), 3, 1)])
 def test_a_layer_much_smaller_than_its_filter_is_refused(design, size, layer):
-    with pytest.raises(ValueError, match=f"depth is {design[0]}, and on a size of {size} layer {layer} sees"):
+    with pytest.raises(ValueError, match=f"expected depth .* got depth {design[0]}: on a size of {size}, layer {layer} sees"):
         SimpleDesign(*design).sizes(size)
 
 
