@@ -141,7 +141,7 @@ def test_they_are_known_beside_the_others_and_no_other_is_replaced():
     assert label_of("a") == "A"
     assert "b" in ARCHITECTURES
     for name in ("lenet", "two layers", ""):
-        with pytest.raises(ValueError, match=f"{name!r} is no name for an architecture of your own"):
+        with pytest.raises(ValueError, match=f"for your architecture, not one of relstab's, got {name!r}"):
             own_architectures({name: {"builder": BUILDER}})
     assert ARCHITECTURES["lenet"].label == "LeNet"
 
