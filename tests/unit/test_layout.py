@@ -17,16 +17,8 @@ ROOMS = [
 
 # A snapshot of the code holds the commit and the digests of user code: constants of two rooms, no science.
 SNAPSHOT = {("relstab.runs.snapshot", "relstab.files.hdf5"), ("relstab.runs.snapshot", "relstab.architectures.user_code")}
-_ENSEMBLE = "the file of ensembles builds the classes of a room above"
 PENDING = {
     ("relstab.sensitivity", "relstab.files.activations"): "measure_sensitivity(keep_activations=path) opens the file itself",
-    ("relstab.files.ensemble", "relstab.scale_detection.design"): _ENSEMBLE,
-    ("relstab.files.ensemble", "relstab.scale_detection.ensemble_training"): _ENSEMBLE,
-    ("relstab.files.ensemble", "relstab.scale_detection.tasks"): _ENSEMBLE,
-}
-OPENS_PENDING = {
-    "relstab.scale_detection.pair_images": "moves to files/ and stages/",
-    "relstab.stages.scale_detection": "moves to files/ensemble.py",
 }
 
 
@@ -99,6 +91,4 @@ def opens_hdf5(module):
 
 @pytest.mark.parametrize("module", sorted(module for module in MODULES if opens_hdf5(module)))
 def test_hdf5_files_are_opened_in_one_room(module):
-    if module in OPENS_PENDING:
-        pytest.xfail(OPENS_PENDING[module])
     assert room_of(module) == "files" or module == "relstab.training.checkpoint"

@@ -2,10 +2,12 @@
 
 A prepared data set holds, for each part ("train" and "test"), ``images`` (uint8, [N, C, n, n]), ``labels`` (int64, [N]),
 ``counts`` (images per class) and ``histogram`` (pixels per channel and value, [C, 256]); and the ``mean`` and ``std`` of each
-channel, [C], with which images are normalised. A folder of images adds ``classes`` (their names) and ``problems``.
+channel, [C], with which images are normalised. A folder of images adds ``classes`` (their names) and ``problems``. Images with
+two lit pixels add the ``sites`` of the pixels of each part, [N, 2], and their ``task`` (JSON).
 """
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ __all__ = [
     "read_dataset",
     "read_dataset_name",
     "read_noisy_test",
+    "read_pairs",
     "save_noisy_test",
     "write_dataset",
 ]
@@ -178,6 +181,12 @@ class DatasetWriter:
         for column, key in enumerate(("path", "reason")):
             self._file[f"problems/{key}"] = np.array([_printable(problem[column]) for problem in problems], text)
 
+    def add_pairs(self, task: Mapping[str, Any], sites: Mapping[str, NDArray[np.int32]]) -> None:
+        """Write the task of images with two lit pixels, and by part the sites of these, [N, 2]."""
+        self._file.attrs["task"] = json.dumps(task)
+        for part, values in sites.items():
+            self._file[f"{part}/sites"] = values
+
     def pixel_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation per channel, [C], of the training pixels written, scaled to [0, 1]."""
         return pixel_moments(self._file["train/histogram"][:])
@@ -222,6 +231,14 @@ def read_dataset_name(path: str | Path) -> str:
     """Read the name of the data set of a prepared data set or a noisy test set."""
     with open_hdf5(path) as file:
         return str(file.attrs["name"])
+
+
+def read_pairs(path: str | Path) -> tuple[dict[str, Any], "Tensor", Labels]:
+    """Read the task of images with two lit pixels, and the sites [N, 2] and labels [N] (0 or 1) of the test images."""
+    import torch
+
+    with open_hdf5(path) as file:
+        return json.loads(file.attrs["task"]), torch.from_numpy(file["test/sites"][:]), file["test/labels"][:]
 
 
 def save_noisy_test(path: str | Path, name: str, images: "Tensor", labels: Labels, sigma: float, seed: int) -> None:

@@ -1,7 +1,8 @@
-"""Ensembles, and what was measured on them, in HDF5 files."""
+"""Ensembles of simple CNNs, and what was measured on them: the one module that writes and reads these HDF5 files."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,80 +13,90 @@ from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
-    from relstab.scale_detection.ensemble_training import TrainedEnsemble
-    from relstab.scale_detection.tasks import Pairs
-
-__all__ = ["load_ensemble", "read_rows", "save_ensemble", "write_rows"]
+__all__ = ["EnsembleFile", "read_ensemble", "read_rows", "write_ensemble", "write_rows"]
 
 
-def save_ensemble(
-    path: str | Path,
-    trained: "TrainedEnsemble",
-    train: "Pairs",
-    test: "Pairs",
-    experiment: str = "",
-    config_seed: int = 0,
-    device: str = "cpu",
-) -> None:
-    """Write an ensemble: its task, design and recipe, parameters [M, ...] by state, history, and the pairs of its task.
+@dataclass(frozen=True)
+class EnsembleFile:
+    """Content of a file of an ensemble.
+
+    Attributes:
+        experiment: its name in the config.
+        task, design, recipe: what was trained on what, and how: the fields of the three dataclasses.
+        seeds, learning_rates: of each member, [M].
+        epochs, reached_zero: of each member, [M]: epochs trained, and whether the training loss reached zero.
+        loss: mean training loss of each epoch, one list per member.
+        states: parameters, [M, ...], by state and name.
+        pairs: lit sites [N, 2] and labels [N] of the parts "train" and "test".
+        parameters: provenance, JSON; "" before the file is written.
+    """
+
+    experiment: str
+    task: dict[str, Any]
+    design: dict[str, Any]
+    recipe: dict[str, Any]
+    seeds: list[int]
+    learning_rates: list[float]
+    epochs: list[int]
+    reached_zero: list[bool]
+    loss: list[list[float]]
+    states: "dict[str, dict[str, Tensor]]"
+    pairs: "dict[str, tuple[Tensor, Tensor]]"
+    parameters: str = ""
+
+
+def write_ensemble(path: str | Path, content: EnsembleFile, config_seed: int = 0, device: str = "cpu") -> None:
+    """Write an ensemble to HDF5.
 
     Args:
         path: of the HDF5 file.
-        trained: from :func:`relstab.scale_detection.ensemble_training.train_ensemble`.
-        train, test: pairs.
-        experiment: its name in the config.
+        content: the ensemble.
         config_seed: of the whole run.
         device: on which it was trained.
     """
-    what = {"task": vars(trained.task), "design": trained.design.as_dict(), "recipe": vars(trained.recipe)}
-    attributes: dict[str, Any] = {name: json.dumps(value) for name, value in what.items()}
-    attributes |= {"experiment": experiment, "seeds": trained.seeds, "learning_rates": trained.learning_rates}
-    attributes |= {"epochs": trained.epochs, "reached_zero": trained.reached_zero}
-    with write_hdf5(path, {**attributes, **provenance({**what, "config_seed": config_seed}, device=device)}) as file:
-        for state, parameters in trained.states.items():
+    described = {name: getattr(content, name) for name in ("task", "design", "recipe")}
+    attributes: dict[str, Any] = {name: json.dumps(value) for name, value in described.items()}
+    attributes |= {name: getattr(content, name) for name in ("experiment", "seeds", "learning_rates", "epochs", "reached_zero")}
+    with write_hdf5(path, {**attributes, **provenance({**described, "config_seed": config_seed}, device=device)}) as file:
+        for state, parameters in content.states.items():
             for name, value in parameters.items():
                 file[f"states/{state}/{name}"] = value.numpy()
-        longest = max(map(len, trained.loss))
-        file["loss"] = np.array([[*loss, *[np.nan] * (longest - len(loss))] for loss in trained.loss])
-        for part, pairs in (("train", train), ("test", test)):
-            file[f"{part}/sites"], file[f"{part}/labels"] = pairs.sites.numpy(), pairs.labels.numpy()
+        longest = max(map(len, content.loss))
+        file["loss"] = np.array([[*loss, *[np.nan] * (longest - len(loss))] for loss in content.loss])
+        for part, (sites, labels) in content.pairs.items():
+            file[f"{part}/sites"], file[f"{part}/labels"] = sites.numpy(), labels.numpy()
 
 
-def load_ensemble(path: str | Path) -> "tuple[TrainedEnsemble, Pairs, Pairs]":
-    """Ensemble, training pairs and test pairs of a file of :func:`save_ensemble`."""
+def read_ensemble(path: str | Path) -> EnsembleFile:
+    """Content of a file of :func:`write_ensemble`."""
     import torch
-
-    from relstab.scale_detection.design import SimpleDesign
-    from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble
-    from relstab.scale_detection.tasks import Pairs, ScaleTask
 
     with open_hdf5(path) as file:
         attributes = file.attrs
-        design = SimpleDesign(**json.loads(attributes["design"]))
-        trained = TrainedEnsemble(
-            task=ScaleTask(**json.loads(attributes["task"])),
-            design=design,
-            recipe=EnsembleRecipe(**json.loads(attributes["recipe"])),
-            seeds=[int(seed) for seed in attributes["seeds"]],
-            learning_rates=[float(rate) for rate in attributes["learning_rates"]],
+        return EnsembleFile(
+            experiment=str(attributes["experiment"]),
+            **{name: json.loads(attributes[name]) for name in ("task", "design", "recipe")},
+            seeds=attributes["seeds"].tolist(),
+            learning_rates=attributes["learning_rates"].tolist(),
+            epochs=attributes["epochs"].tolist(),
+            reached_zero=attributes["reached_zero"].tolist(),
+            loss=[row[~np.isnan(row)].tolist() for row in file["loss"][:]],
             states={
-                state: {name: torch.as_tensor(file[f"states/{state}/{name}"][()]) for name, _ in design.parameters()}
-                for state in STATES
-                if state in file["states"]
+                state: {name: torch.as_tensor(value[()]) for name, value in parameters.items()}
+                for state, parameters in file["states"].items()
             },
-            epochs=[int(epoch) for epoch in attributes["epochs"]],
-            reached_zero=[bool(value) for value in attributes["reached_zero"]],
-            loss=[[float(value) for value in row if not np.isnan(value)] for row in file["loss"][:]],
+            pairs={
+                part: (torch.from_numpy(file[f"{part}/sites"][:]), torch.from_numpy(file[f"{part}/labels"][:]))
+                for part in ("train", "test")
+            },
+            parameters=str(attributes["parameters"]),
         )
-        train, test = (
-            Pairs(*(torch.from_numpy(file[f"{part}/{name}"][:]) for name in ("sites", "labels"))) for part in ("train", "test")
-        )
-    return trained, train, test
 
 
 def write_rows(path: str | Path, rows: "pd.DataFrame", attributes: Mapping[str, Any]) -> None:
-    """Table as an HDF5 file, a data set a column."""
+    """Table as an HDF5 file, one data set per column."""
     with write_hdf5(path, attributes) as file:
         for column in rows.columns:
             values = rows[column].to_numpy()

@@ -1,25 +1,89 @@
-"""The stages of the pipeline on the simple CNNs: train an ensemble, measure it, and measure networks of homogeneous filters."""
+"""The stages of the pipeline on scale-detection tasks.
+
+Simple CNNs: train an ensemble, measure it, and measure networks of homogeneous filters. Deep networks (figures 6, 8 and 9): write
+images with two lit pixels as a data set, and perturb them.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from relstab.devices import choose_device
-from relstab.files.ensemble import load_ensemble, save_ensemble, write_rows
-from relstab.files.hdf5 import open_hdf5, provenance
+from relstab.files.dataset import PARTS, read_dataset_name, read_pairs, write_dataset
+from relstab.files.ensemble import EnsembleFile, read_ensemble, write_ensemble, write_rows
+from relstab.files.hdf5 import provenance
+from relstab.files.probes import write_probes
 from relstab.scale_detection.design import SimpleDesign
-from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, train_ensemble
+from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble, train_ensemble
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes
 from relstab.scale_detection.measurement import measure_ensemble
-from relstab.scale_detection.tasks import ScaleTask, split_pairs
+from relstab.scale_detection.perturbations import Noise, make_pair_probes
+from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
 from relstab.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums, sensitivity_rows
 from relstab.training.checkpoint import discard
 
-__all__ = ["measure_homogeneous", "measure_saved_ensemble", "train_and_save_ensemble"]
+__all__ = [
+    "load_ensemble",
+    "load_test_pairs",
+    "measure_homogeneous",
+    "measure_saved_ensemble",
+    "save_ensemble",
+    "save_pair_dataset",
+    "save_pair_probes",
+    "train_and_save_ensemble",
+]
+
+_PER_MEMBER = ("seeds", "learning_rates", "epochs", "reached_zero", "loss")
+
+
+def save_ensemble(
+    path: str | Path,
+    trained: TrainedEnsemble,
+    train: Pairs,
+    test: Pairs,
+    experiment: str = "",
+    config_seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Write an ensemble with the training and test pairs of its task, see :func:`relstab.files.ensemble.write_ensemble`."""
+    content = EnsembleFile(
+        experiment=experiment,
+        task=vars(trained.task),
+        design=trained.design.as_dict(),
+        recipe=vars(trained.recipe),
+        states=trained.states,
+        **{name: getattr(trained, name) for name in _PER_MEMBER},
+        pairs={part: (pairs.sites, pairs.labels) for part, pairs in (("train", train), ("test", test))},
+    )
+    write_ensemble(path, content, config_seed, device)
+
+
+def _ensemble_of(content: EnsembleFile) -> tuple[TrainedEnsemble, Pairs, Pairs]:
+    design = SimpleDesign(**content.design)
+    trained = TrainedEnsemble(
+        task=ScaleTask(**content.task),
+        design=design,
+        recipe=EnsembleRecipe(**content.recipe),
+        # In the order in which they were kept, which is that of the rows measured: HDF5 gives names in alphabetical order.
+        states={
+            state: {name: content.states[state][name] for name, _ in design.parameters()}
+            for state in STATES
+            if state in content.states
+        },
+        **{name: getattr(content, name) for name in _PER_MEMBER},
+    )
+    return trained, Pairs(*content.pairs["train"]), Pairs(*content.pairs["test"])
+
+
+def load_ensemble(path: str | Path) -> tuple[TrainedEnsemble, Pairs, Pairs]:
+    """Ensemble, training pairs and test pairs of a file of :func:`save_ensemble`."""
+    return _ensemble_of(read_ensemble(path))
 
 
 def train_and_save_ensemble(
@@ -81,7 +145,7 @@ def _described(task: ScaleTask, design: SimpleDesign) -> dict[str, Any]:
 def measure_saved_ensemble(
     path: str | Path, network: str | Path, probes: int, seed: int = 0, batch_size: int | None = None, device: str = "auto"
 ) -> None:
-    """Measure an ensemble of :func:`train_and_save_ensemble`: a row for each state, seed, noise, representation and layer.
+    """Measure an ensemble of :func:`train_and_save_ensemble`: one row per state, seed, noise, representation and layer.
 
     Args:
         path: of the HDF5 file to write, see :func:`relstab.files.ensemble.read_rows`.
@@ -90,18 +154,17 @@ def measure_saved_ensemble(
         seed: of the whole run.
         batch_size, device: as in :func:`relstab.measure_sensitivity`.
     """
-    trained, train, test = load_ensemble(network)
-    with open_hdf5(network) as file:
-        experiment, parameters = str(file.attrs["experiment"]), str(file.attrs["parameters"])
-    rows = measure_ensemble(trained, test, probes, (seed, experiment), batch_size, device)
+    content = read_ensemble(network)
+    trained, train, test = _ensemble_of(content)
+    rows = measure_ensemble(trained, test, probes, (seed, content.experiment), batch_size, device)
     least = trained.task.least_error_of_translation_invariant if trained.design.stride == 1 else 0.0
     rows = rows.assign(
-        experiment=experiment,
+        experiment=content.experiment,
         **_described(trained.task, trained.design),
         pairs=len(train),
         least_error=least,
     )
-    attributes = {"network_parameters": parameters, **provenance({"probes": probes}, seed, str(choose_device(device)))}
+    attributes = {"network_parameters": content.parameters, **provenance({"probes": probes}, seed, str(choose_device(device)))}
     write_rows(path, rows, attributes)
 
 
@@ -142,7 +205,7 @@ def _homogeneous_rows(name: str, kind: Mapping[str, int], seed: int) -> pd.DataF
 
 
 def measure_homogeneous(path: str | Path, seed: int = 0) -> None:
-    """Measure the networks of :data:`HOMOGENEOUS`: a row for each layer, with D, G and their closed forms.
+    """Measure the networks of :data:`HOMOGENEOUS`: one row per layer, with D, G and their closed forms.
 
     Args:
         path: of the HDF5 file to write.
@@ -150,3 +213,54 @@ def measure_homogeneous(path: str | Path, seed: int = 0) -> None:
     """
     rows = pd.concat([_homogeneous_rows(name, kind, seed) for name, kind in HOMOGENEOUS.items()], ignore_index=True)
     write_rows(path, rows, provenance({"networks": HOMOGENEOUS}, seed))
+
+
+def save_pair_dataset(path: str | Path, name: str, task: ScaleTask, train: int, test: int, seed: int = 0) -> None:
+    """Write a balanced choice of pairs as a data set of :func:`relstab.files.dataset.read_dataset`.
+
+    Lit pixels are 255, label 1 is y = +1 and label 0 is y = -1. The mean is 0 and the standard deviation such that normalised
+    images have ``task.height`` in their lit pixels.
+
+    Args:
+        path: of the HDF5 file.
+        name: of the data set.
+        task: in two dimensions.
+        train, test: pairs, even numbers.
+        seed: of the whole run.
+    """
+    if task.dimension != 2:
+        raise ValueError(f"expected a task of dimension 2, images, got {task.dimension}")
+    pairs = dict(zip(PARTS, split_pairs(task.enumerate(), train, test, derive_seed("pairs", name, seed)), strict=True))
+    with write_dataset(path, name, {"task": vars(task), "train": train, "test": test}, seed) as file:
+        for part, chosen in pairs.items():
+            images = np.where(task.images(chosen.sites).numpy() > 0, np.uint8(255), np.uint8(0))
+            file.add_part(part, images, (chosen.labels.numpy() > 0).astype(np.int64))
+        file.add_pairs(vars(task), {part: chosen.sites.numpy() for part, chosen in pairs.items()})
+        file.add_normalisation(np.zeros(1), np.full(1, 1 / task.height))
+
+
+def load_test_pairs(path: str | Path) -> tuple[ScaleTask, Pairs]:
+    """Task and test pairs of a file of :func:`save_pair_dataset`."""
+    task, sites, labels = read_pairs(path)
+    return ScaleTask(**task), Pairs(sites, torch.from_numpy(2 * labels.astype(np.int8) - 1))
+
+
+def save_pair_probes(path: str | Path, dataset: str | Path, number: int, noise: Noise = "gaussian", seed: int = 0) -> None:
+    """Perturb the first test pairs by moves of one site and matching noise, and write them as probes.
+
+    Args:
+        path: of the HDF5 file.
+        dataset: file of :func:`save_pair_dataset`.
+        number: P.
+        noise: "gaussian" or "rectified".
+        seed: of the whole run.
+    """
+    task, pairs = load_test_pairs(dataset)
+    if number > len(pairs):
+        raise ValueError(
+            f"expected at most {len(pairs)} probes, the number of test pairs (scale_detection.images.test_pairs), got {number} "
+            f"(config.yaml: scale_detection.probes)"
+        )
+    name = read_dataset_name(dataset)
+    probes = make_pair_probes(task, pairs.sites[:number], noise, make_generator("pair probes", name, seed))
+    write_probes(path, probes, name, {"images": number, "noise": noise}, seed)

@@ -1,4 +1,4 @@
-"""What is measured of simple CNNs, whole and averaged over channels, and the tasks as data sets and probes for deep networks."""
+"""What is measured of simple CNNs, whole and averaged over channels."""
 
 import contextlib
 import math
@@ -10,13 +10,10 @@ import torch
 from torch import nn
 
 import relstab
-from relstab.files.dataset import normalise, read_dataset
-from relstab.files.probes import read_probes
 from relstab.probes import Probes
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, ensemble_error, train_ensemble
 from relstab.scale_detection.measurement import ChannelAverages, measure_ensemble, measure_with_averages
-from relstab.scale_detection.pair_images import read_pairs, write_pair_dataset, write_pair_probes
 from relstab.scale_detection.perturbations import make_pair_probes
 from relstab.scale_detection.receptive_field import participation_field
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
@@ -221,83 +218,3 @@ def test_a_constant_layer_has_no_sensitivity():
     assert (dead["test_error"] == 0.5).all()
     assert alive[["D", "G", "R"]].notna().all(axis=None)
     assert table[table["k"] == 0][["D", "G", "R"]].notna().all(axis=None)
-
-
-IMAGES = ScaleTask("distance", 10, 5, 2, dimension=2)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "pairs.h5"
-    write_pair_dataset(path, "pairs", IMAGES, 60, 40, seed=5)
-    return path
-
-
-def test_pairs_are_a_data_set_of_images(dataset):
-    found = read_dataset(dataset)
-    assert (found.name, found.classes, found.image_shape) == ("pairs", 2, (1, 10, 10))
-    lit = {}
-    for part, count in (("train", 60), ("test", 40)):
-        images, labels = found.images[part], found.labels[part]
-        assert (images.dtype, images.shape) == (np.uint8, (count, 1, 10, 10))
-        assert (labels.dtype, labels.shape, labels.sum()) == (np.int64, (count,), count // 2)
-        assert (images == 255).sum() == 2 * count
-        assert (images == 0).sum() == 98 * count
-        sites = torch.from_numpy(np.nonzero(images.reshape(count, 100))[1].reshape(count, 2))
-        np.testing.assert_array_equal(IMAGES.label(sites[:, 0], sites[:, 1]).numpy(), 2 * labels - 1)
-        lit[part] = set(map(tuple, sites.tolist()))
-        assert len(lit[part]) == count
-        # Normalised, they are the images of the task.
-        normalised = normalise(torch.from_numpy(images), found)
-        torch.testing.assert_close(normalised, IMAGES.images(sites), rtol=1e-6, atol=0)
-        assert float(normalised.max()) == pytest.approx(IMAGES.height, rel=1e-6)
-    assert not lit["train"] & lit["test"]
-
-
-def test_pairs_are_read_as_they_were_written(dataset):
-    task, pairs = read_pairs(dataset)
-    found = read_dataset(dataset)
-    assert task == IMAGES
-    assert (pairs.sites.dtype, pairs.labels.dtype) == (torch.int32, torch.int8)
-    assert set(pairs.labels.tolist()) == {1, -1}
-    torch.testing.assert_close(task.images(pairs.sites) > 0, torch.from_numpy(found.images["test"] > 0))
-    np.testing.assert_array_equal(pairs.labels.numpy() > 0, found.labels["test"] > 0)
-
-
-def test_pairs_follow_from_the_seed(dataset, tmp_path):
-    for name, seed, same in (("again.h5", 5, True), ("other.h5", 6, False)):
-        write_pair_dataset(tmp_path / name, "pairs", IMAGES, 60, 40, seed=seed)
-        for part, images in read_dataset(dataset).images.items():
-            assert np.array_equal(read_dataset(tmp_path / name).images[part], images) == same
-
-
-@pytest.mark.parametrize("noise", ["gaussian", "rectified"])
-def test_probes_are_the_first_test_pairs(dataset, tmp_path, noise):
-    write_pair_probes(tmp_path / "probes.h5", dataset, 30, noise, seed=5)
-    probes = read_probes(tmp_path / "probes.h5")
-    task, pairs = read_pairs(dataset)
-    assert [tuple(version.shape) for version in (probes.images, probes.deformed, probes.noisy)] == [(30, 1, 10, 10)] * 3
-    assert torch.equal(probes.images, task.images(pairs.sites[:30]))
-    lit = (probes.deformed > 0).sum((1, 2, 3))
-    assert ((lit == 1) | (lit == 2)).all()
-    assert bool((probes.noisy >= probes.images).all()) == (noise == "rectified")
-    # They are what a network trained on the data set sees.
-    first = normalise(torch.from_numpy(read_dataset(dataset).images["test"][:30]), read_dataset(dataset))
-    torch.testing.assert_close(probes.images, first, rtol=1e-6, atol=0)
-    write_pair_probes(tmp_path / "again.h5", dataset, 30, noise, seed=5)
-    assert torch.equal(read_probes(tmp_path / "again.h5").noisy, probes.noisy)
-
-
-def test_what_cannot_be_written_is_refused(dataset, tmp_path):
-    path = tmp_path / "file.h5"
-    with pytest.raises(ValueError, match="expected a task of dimension 2, images, got 1"):
-        write_pair_dataset(path, "ring", TASK, 20, 10)
-    with pytest.raises(ValueError, match=r"expected at most 3068 pairs, .* got 3000 training pairs and 100 test pairs"):
-        write_pair_dataset(path, "pairs", IMAGES, 3000, 100)
-    with pytest.raises(ValueError, match=r"expected at most 40 probes, .* got 41"):
-        write_pair_probes(path, dataset, 41)
-    with pytest.raises(ValueError, match="expected noise to be 'gaussian' or 'rectified', got 'white'"):
-        write_pair_probes(path, dataset, 4, "white")
-    with pytest.raises(FileNotFoundError, match="does not exist: run the stage that makes it first"):
-        write_pair_probes(path, tmp_path / "nothing.h5", 4)
-    assert not list(tmp_path.iterdir())

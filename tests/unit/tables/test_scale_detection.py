@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relstab.files.ensemble import load_ensemble, read_rows, save_ensemble, write_rows
+from relstab.files.ensemble import read_rows, write_rows
 from relstab.files.hdf5 import open_hdf5
 from relstab.scale_detection import ensemble_training
 from relstab.scale_detection.design import SimpleDesign
@@ -18,8 +18,10 @@ from relstab.scale_detection.perturbations import make_pair_probes
 from relstab.scale_detection.samples import sample_table
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.stages.scale_detection import (
+    load_ensemble,
     measure_homogeneous,
     measure_saved_ensemble,
+    save_ensemble,
     train_and_save_ensemble,
 )
 from relstab.stages.tables import layer_table
