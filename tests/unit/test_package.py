@@ -1,6 +1,7 @@
 """The package as it is shipped: its names, and files that say the same thing twice."""
 
 import importlib
+import itertools
 import pkgutil
 import re
 import subprocess
@@ -55,7 +56,7 @@ def test_the_tested_versions_are_within_the_ranges():
         if line and not line.startswith("#"):
             requirement = Requirement(line)
             pinned[requirement.name.lower()] = str(requirement.specifier).removeprefix("==")
-    for line in [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]:
+    for line in itertools.chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         requirement = Requirement(line)
         if requirement.name != "relstab":
             assert requirement.specifier.contains(pinned[requirement.name.lower()]), line
