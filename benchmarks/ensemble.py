@@ -47,7 +47,7 @@ def timed(epoch: Callable[[], torch.Tensor], device: str) -> float:
     least = epoch()
     seconds = now() - start
     if not float(least) > 0:
-        raise RuntimeError("a batch had no loss, so that its step may have had no backward pass: a lower learning rate is wanted")
+        raise RuntimeError("a batch had no loss, so that its step may have had no backward pass: lower the learning rate")
     return seconds
 
 

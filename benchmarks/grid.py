@@ -1,7 +1,7 @@
 """How long the trainings of a config take: each of its architectures is timed for some steps of its own recipe on this machine.
 
 Deep networks on the data set and on images with two lit pixels, and simple CNNs on rings, as `relstab` trains them. Of a
-network, hours are its epochs times its images over the images a second that were measured; evaluation, measuring and figures
+network, hours are its epochs times its images over the measured images per second; evaluation, measuring and figures
 are not in them. Simple CNNs are given all of their epochs, of which most need fewer.
 
 Beside them stands an estimate for a GPU, for which nothing is measured: floating-point operations (three times those of the
@@ -51,7 +51,7 @@ GPU_STEP = 5e-3
 
 
 class EnoughError(Exception):
-    """Ends a training when it has been timed."""
+    """Ends a training run when it has been timed."""
 
 
 def config_of(file: str) -> Config:
@@ -63,7 +63,7 @@ def config_of(file: str) -> Config:
 
 
 def operations(name: str, recipe: Training, shape: tuple[int, int, int], classes: int) -> float:
-    """Floating-point operations of a training step, an image."""
+    """Floating-point operations of a training step, per image."""
     model = relstab.build_model(name, shape, classes, recipe.width, recipe.activation, recipe.pooling).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, *shape))

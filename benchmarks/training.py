@@ -4,7 +4,7 @@
 - bare step: forward, backward and update on one batch that stays where it is, as torch lays it out and in channels_last;
 - textbook: a torchvision data set of PIL images, random crop, flip, ToTensor and Normalize, a DataLoader with one worker.
 
-Each run is a process of its own; runs of all methods take turns, and ratios are of runs in the same turn. Images a second do
+Each run is a process of its own; runs of all methods take turns, and ratios are of runs in the same turn. Images per second do
 not count the first steps, nor evaluation.
 
     python benchmarks/training.py [--device cuda] [--turns 4] [--seconds 5] [CASE ...]
@@ -42,12 +42,12 @@ METHODS = {
 }
 BATCH = 128
 IMAGES = 5120
-# Dense bfloat16, in 1e12 operations a second, by a part of the device's name.
+# Dense bfloat16, in 1e12 operations per second, by a part of the device's name.
 PEAK = {"H100": 989, "H200": 989, "A100": 312}
 
 
 def timed(step: Callable[[], None], device: str, seconds: float) -> float:
-    """Images a second of steps that are repeated for some seconds, after a warm-up."""
+    """Images per second of steps that are repeated for some seconds, after a warm-up."""
     return BATCH / seconds_a_step(step, device, seconds, together=4)
 
 

@@ -35,7 +35,7 @@ _ORIENTED = -np.outer(_ALTERNATING, _CONSTANT) / 6
 
 
 def _layer(image: Map, weights: Map) -> Map:
-    """ReLU of the correlation of an image with a 3 x 3 filter; beyond its edges, the image goes on as at the edge."""
+    """ReLU of the correlation of an image with a 3 x 3 filter; beyond its edges, the image continues as at the edge."""
     around = np.lib.stride_tricks.sliding_window_view(np.pad(image, 1, mode="edge"), (3, 3))
     return np.asarray(np.maximum(np.einsum("ijkl,kl->ij", around, weights), 0))
 

@@ -117,7 +117,7 @@ class EnsembleRecipe:
 
     Attributes:
         learning_rate: times H in the mean-field scaling.
-        batch_size: pairs a step.
+        batch_size: pairs per step.
         epochs: at most, to zero training loss.
         decay_epochs: epochs with weight decay after that; 0 for none.
         weight_decay: share of the layers' weights that a step takes off in these epochs, in units of the learning rate. The

@@ -2,9 +2,8 @@
 
 Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed or by learning rate; each
 has its own order of the training pairs at every epoch and stops when an epoch had no loss in any of its batches, whatever the
-others do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned:
-after it, training goes on for some epochs with weight decay, as in the reference implementation, and leaves what the task
-needs.
+others do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned.
+Training then continues for some epochs with weight decay, as in the reference implementation, which leaves what the task needs.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ class TrainedEnsemble:
         states: parameters [M, ...] by state and name.
         epochs: of each member, until its training loss was zero, [M].
         reached_zero: whether it was, or the epochs were over, [M].
-        loss: mean training loss of each epoch, one list a member.
+        loss: mean training loss of each epoch, one list per member.
     """
 
     task: ScaleTask
@@ -82,8 +81,8 @@ class _EnsembleRun:
     """The training of an ensemble at one moment.
 
     Attributes:
-        ensemble: the members that go on, and ``members`` [m] which ones these are.
-        epoch: how many are done.
+        ensemble: the members that are still in training, and ``members`` [m] which ones these are.
+        epoch: how many are complete.
         position: batches of the next one that are done, and ``total`` [m] the losses in them.
         kept: parameters of the members, [M, ...], by state, as far as they are known, on the CPU.
     """
@@ -157,7 +156,7 @@ class _EnsembleRun:
         self.kept |= {state: under(f"kept/{state}") for state in self._later}
 
     def run_epoch(self, look: Callable[[], None]) -> None:
-        """The rest of an epoch of the members that go on, and what is to be kept of those that have reached an end."""
+        """The rest of an epoch of the members still in training; keeps the states of those that have reached an end."""
         device, members = self.images.device, self.members.tolist()
         # From the identities alone, so that a checkpoint in mid-epoch needs no order.
         orders = [
@@ -236,14 +235,14 @@ def train_ensemble(
 ) -> TrainedEnsemble:
     """Train one simple CNN for each seed and learning rate, all at once.
 
-    A member is the one that training it alone gives, to the bit on one CPU thread, and otherwise up to rounding: its
+    A member is the one that training it alone gives, bit for bit on one CPU thread, and otherwise up to rounding: its
     initialization and its orders follow from ``identity`` and its seed.
 
     Args:
         task: its images are those of ``train``.
         train: training pairs, in batches of the recipe's size (the last of an epoch may be smaller).
         design: of every member.
-        recipe: rate, batches and epochs.
+        recipe: learning rate, batches and epochs.
         seeds: of the members.
         learning_rates: one for each of the members; None for the recipe's.
         identity: of the run: its seed and so on.

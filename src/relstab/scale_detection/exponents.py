@@ -42,7 +42,7 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     crosses one of the borders between windows, which are A_k apart. In between, windows overlap, and the exponent is that at
     which the autocorrelation of the composite filter falls beside its maximum. It is 2 for F = 4, s = 2, whose composite filter
     has no jumps, and 0 where F is no multiple of s: then some sites are in more windows than their neighbours, in every layer
-    anew, and pooling does not make the layers less sensitive to a move from one to the other.
+    again, and pooling does not make the layers less sensitive to a move from one to the other.
 
     Args:
         filter_size: F, at least 2.

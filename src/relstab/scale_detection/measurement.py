@@ -68,7 +68,7 @@ class ChannelAverages(nn.Module):
         average = self.averages[self._key(name)]
 
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            average(output)  # to be watched; the network goes on with its own output
+            average(output)  # to be watched; the network continues with its own output
 
         return hook
 
@@ -162,7 +162,7 @@ def measure_ensemble(
 
     task, design, place = trained.task, trained.design, choose_device(str(device))
     layers = [f"layers.{layer}" for layer in range(design.depth)]
-    # Perturbed anew for each member: few moves matter to deep layers, and the spread over members must know it.
+    # Perturbed separately for each member: few moves matter to deep layers, and the spread over members must know it.
     probes = {
         seed: {
             noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity, seed))

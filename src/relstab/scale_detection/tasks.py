@@ -53,7 +53,7 @@ class ScaleTask:
             reference implementation takes the gap for the whole width, d < xi - gap/2 and d >= xi + gap/2.
         dimension: 1 or 2.
         norm: of the displacement, on an image: "L2" or "Linf".
-        periodic: whether distances go round the edges: always on the ring; on an image if wanted.
+        periodic: whether distances go round the edges: always on the ring; on an image on request.
         amplitude: of lit sites, in units of the reference implementation's: see :attr:`height`.
     """
 

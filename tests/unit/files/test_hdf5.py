@@ -137,12 +137,15 @@ def test_seeds_follow_from_identities_alone():
 def test_the_commit_says_whether_code_was_edited(tmp_path):
     """A config is not code, and neither is the list of a cluster's partitions."""
     checkout = tmp_path / "checkout"
-    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
     git = ["git", "-C", checkout]
-    # The code of these tests, as the one commit of the checkout.
-    shutil.copy(ROOT / "src/relstab/files/hdf5.py", checkout / "src/relstab/files/hdf5.py")
+    # A repository of its own: these tests also run from a source distribution, which is none.
+    for folder in ("src", "slurm", "workflow"):
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("config.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, checkout / name)
     who = ["-c", "user.name=name", "-c", "user.email=name@example.org"]
-    subprocess.run([*git, *who, "commit", "--quiet", "--all", "--allow-empty", "--message", "code"], check=True)
+    for step in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "--message", "code"]):
+        subprocess.run([*git, *step], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
 
     def reported_commit():

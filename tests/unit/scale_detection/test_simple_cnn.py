@@ -434,7 +434,7 @@ def keep(folder, recipe):
 
 @pytest.fixture(scope="module")
 def start():
-    """Start a training in a process of its own, quickly: torch is loaded once, in the process that they are forked from."""
+    """Start a training run in its own process, quickly: torch is loaded once, in the process that they are forked from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["relstab.scale_detection.ensemble_training", "pytest"])
 
@@ -453,7 +453,7 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def undisturbed(start, tmp_path_factory):
-    """Folder of a training that was left alone, and how long it took."""
+    """Folder of an uninterrupted training run, and how long it took."""
     folders = [tmp_path_factory.mktemp("undisturbed") for _ in range(2)]
     for folder in folders:  # the first one starts the fork server, too
         begin = time.monotonic()
@@ -513,7 +513,7 @@ def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(start,
     assert finish(start(tmp_path / "alone", other)) == 0
     assert_same(tmp_path, tmp_path / "alone")
     assert before <= set(checkpoints(tmp_path))
-    # Back with the first recipe, the training goes on.
+    # Back with the first recipe, training continues.
     assert finish(start(tmp_path, SLOW)) == 0
     assert "continued from the checkpoint in epoch" in (tmp_path / "log").read_text()
     assert_same(tmp_path, undisturbed[0])
