@@ -98,7 +98,7 @@ class Job:
     after: list[int]
 
     def is_one_of(self, terms: str) -> bool:
-        """Whether it is named: "train lenet noise10, table_claims" are jobs of train with these words in the path, and a table."""
+        """Whether it is named: "train lenet noise10, table_claims" are jobs of train with these words in the path and a table."""
         path = set(self.file.removesuffix(".h5").split("/"))
         each = [term.split() for term in terms.split(",") if term.strip()]
         return any(name in ("*", self.name, self.rule) and path.issuperset(words) for name, *words in each)
