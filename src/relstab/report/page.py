@@ -23,7 +23,7 @@ _TABLES = {
     "networks": "Networks: test error, training loss, and whether each network learned.",
     "correlation": "Correlation of the logarithms of test error and of D, G and R of the output.",
     "scale_detection_correlation": "The same correlations for deep networks on the scale-detection task on images.",
-    "scale_detection": "Exponents of D_k and G_k against the effective receptive field A_k: fitted, predicted, and in closed form.",
+    "scale_detection": "Exponents of D_k and G_k against the effective receptive field A_k: fitted, predicted, closed form.",
     "scale_detection_networks": "Deep networks on the scale-detection task on images.",
 }
 """Tables that the page shows, with what they are; the others are files beside it."""

@@ -53,12 +53,13 @@ def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str
     levels = sorted(networks["noise"].unique())
     learned = int(networks["learned"].sum())
     probes = config["probes"]
+    sizes = [f"{size:,}" for size in sorted(networks["test_images"].unique())]
     sentences = [
         f"The run trained {_counted(len(networks), 'network')} on {config['data']['name']}: "
         f"{_counted(len(architectures), 'architecture')} ({_joined(architectures)}) at "
         f"{_counted(len(levels), 'noise level')} (sigma = {_joined([f'{level:g}' for level in levels])}), from "
         f"{_counted(networks['seed'].nunique(), 'seed')}.",
-        f"{learned:,} of them learned; their test errors, on {_joined([f'{n:,}' for n in sorted(networks['test_images'].unique())])} "
+        f"{learned:,} of them learned; their test errors, on {_joined(sizes)} "
         f"images, are between {_error_range(networks)}. Networks that did not learn are left out of correlations and figures.",
         f"The sensitivities D, G and R were measured with P = {probes['images']:,} test images, deformed by a displacement of "
         f"{probes['displacement']:g} pixels with cutoff c = {probes['cutoff']}.",
