@@ -571,6 +571,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB on Linux")
 def test_memory_does_not_grow_with_the_images():
     """Beyond the network and the probes: at most 150 MB for VGG11 with batch norm, and no more for 10 times the images.

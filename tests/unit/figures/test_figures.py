@@ -198,6 +198,7 @@ def test_learning_curves_are_means_over_seeds_by_noise_level(tables, samples):
     assert ax.get_yscale() == "log"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_tables_give_the_same_files(name, tables, samples, tmp_path):
     digests = []

@@ -484,6 +484,7 @@ def test_of_an_activation_that_did_not_learn_there_is_no_line(tables):
 # All of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_tables_give_the_same_files(name, tables, tmp_path):
     digests = []
