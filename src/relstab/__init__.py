@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from relstab.config import Config, load_config
     from relstab.correlation import bootstrap_log_correlation, log_correlation
     from relstab.diffeomorphism import deform, displacement_field, temperature, temperature_range, typical_displacement
+    from relstab.files.activations import measure_sensitivity
     from relstab.files.network import load_network, save_network
     from relstab.filter_spectra import filter_spectrum, laplacian_modes
     from relstab.interpolation import warp
     from relstab.noise import add_noise, isotropic_noise
     from relstab.probes import Probes, make_probes
-    from relstab.sensitivity import measure_sensitivity
     from relstab.training.train import train_network
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _MODULES = {
     "interpolation": ("warp",),
     "noise": ("add_noise", "isotropic_noise"),
     "probes": ("Probes", "make_probes"),
-    "sensitivity": ("measure_sensitivity",),
+    "files.activations": ("measure_sensitivity",),
     "files.network": ("load_network", "save_network"),
     "training.train": ("train_network",),
 }

@@ -19,7 +19,6 @@ ROOMS = [
 SNAPSHOT = {("relstab.runs.snapshot", "relstab.files.hdf5"), ("relstab.runs.snapshot", "relstab.architectures.user_code")}
 _ENSEMBLE = "the file of ensembles builds the classes of a room above"
 PENDING = {
-    ("relstab.sensitivity", "relstab.files.activations"): "measure_sensitivity(keep_activations=path) opens the file itself",
     ("relstab.files.ensemble", "relstab.scale_detection.design"): _ENSEMBLE,
     ("relstab.files.ensemble", "relstab.scale_detection.ensemble_training"): _ENSEMBLE,
     ("relstab.files.ensemble", "relstab.scale_detection.tasks"): _ENSEMBLE,

@@ -16,7 +16,8 @@ from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers,
 from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.seeding import derive_seed, make_generator
-from relstab.sensitivity import accumulate_sums, sensitivity_rows
+from relstab.sensitivity import accumulate_sums
+from relstab.sensitivity_table import sensitivity_rows
 from relstab.training.checkpoint import discard
 
 __all__ = ["measure_homogeneous", "measure_saved_ensemble", "train_and_save_ensemble"]
