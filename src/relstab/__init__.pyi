@@ -21,7 +21,7 @@ from .noise import add_noise as add_noise
 from .noise import isotropic_noise as isotropic_noise
 from .probes import Probes as Probes
 from .probes import make_probes as make_probes
-from .sensitivity import measure_sensitivity as measure_sensitivity
+from .files.activations import measure_sensitivity as measure_sensitivity
 from .training.train import train_network as train_network
 
 __version__: str

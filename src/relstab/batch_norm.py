@@ -10,21 +10,21 @@ __all__ = ["estimate_batch_statistics"]
 def estimate_batch_statistics(model: nn.Module, images: Tensor, batch_size: int = 250) -> None:
     """Set the running mean and variance of every batch norm to those of ``images``, in place.
 
-    A network that was never trained has running mean 0 and variance 1, which are no statistics of its activations. Here
-    the images go through it once in training mode and the statistics of the batches are averaged, all with the same
-    weight, and then stay: the network is one function for an image and its perturbed versions. (The reference
-    implementation lets each perturbed batch be normalised by its own statistics instead.)
+    A network that was never trained has running mean 0 and variance 1, which are not statistics of its activations. Here the
+    images go through it once with batch norm in training mode, and the statistics of the batches are averaged with equal
+    weights. Afterwards the network is one function of an image and its perturbed versions. (The reference implementation
+    normalises each version by its own statistics instead.)
 
     Args:
-        model: any module; one without batch norm is left as it is.
-        images: [N, ...], unperturbed, as the network wants them.
-        batch_size: images a batch; the last, smaller batch is left out when there are others.
+        model: any module; a network without batch norm stays as it is.
+        images: [N, ...], unperturbed, normalised as the network expects them.
+        batch_size: images per batch; the last, smaller batch is skipped if there are others.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return
     if len(images) < 2:
-        raise ValueError(f"{len(images)} image(s) given: statistics need at least 2")
+        raise ValueError(f"expected at least 2 images to estimate statistics of, got {len(images)}")
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     try:

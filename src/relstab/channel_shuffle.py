@@ -24,10 +24,10 @@ class _ReadChannels:
 def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input", seed: int = 0) -> nn.Module:
     """Copy of a network in which every convolution reads its input channels in a random order (paper, section 2).
 
-    The weights w[c, c', ...] of each convolution become w[c, p(c'), ...], p a random permutation of its own; biases and
-    every single filter stay as they are. In a convolution with groups, a filter sees the channels of its group only:
-    these are permuted within each group. Where a group is a single channel (depthwise) that does nothing, and which channel
-    each filter reads is permuted instead: filter c is applied to channel p(c), by a hook, since no weights can say that.
+    The weights w[c, c', ...] of each convolution become w[c, p(c'), ...], with another random permutation p for each; biases and
+    every single filter stay as they are. In a convolution with groups, a filter sees only the channels of its group, which
+    are permuted within the group. In a depthwise convolution a group is a single channel; there, filter c is applied to channel
+    p(c). A hook does this, since weights cannot.
 
     Args:
         model: any module; it is not changed. Convolutions are Conv1d, Conv2d and Conv3d.
@@ -35,7 +35,7 @@ def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input"
         seed: of the permutations; the same seed gives the same ones on every device.
     """
     if which not in ("input", "both"):
-        raise ValueError(f"which is {which!r}: 'input' or 'both' is wanted")
+        raise ValueError(f"expected which to be 'input' or 'both', got {which!r}")
     shuffled = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -44,7 +44,8 @@ def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input"
                 continue
             if "weight" not in module._parameters:
                 raise ValueError(
-                    f"layer {name!r} computes its weights (a parametrization such as weight norm): plain ones are wanted"
+                    f"expected convolutions with plain weights, got {name!r}, whose weights are computed (a parametrization "
+                    f"such as weight norm); remove it with torch.nn.utils.parametrize.remove_parametrizations"
                 )
             weight = module.weight
             filters, channels = weight.shape[:2]

@@ -24,15 +24,15 @@ from relstab.interpolation import warp
 __all__ = ["deform", "displacement_field", "temperature", "temperature_range", "typical_displacement"]
 
 
-# Pixels of the fields that are at work at a time, so that they do not outgrow the images.
+# Pixels of the fields that are computed at a time, so that the fields do not take more memory than the images.
 _PIXELS = 2**22
 
 
 def _check_size_and_cutoff(size: int, cutoff: int) -> None:
     if size < 2:
-        raise ValueError(f"size is {size}: an image needs at least 2 pixels a side to be deformed")
+        raise ValueError(f"expected images of at least 2 pixels per side, got size {size}")
     if cutoff < 2:
-        raise ValueError(f"cutoff is {cutoff}: it must be at least 2, because ln(cutoff) sets the scale of the displacement")
+        raise ValueError(f"expected cutoff to be at least 2, because ln(cutoff) sets the scale of the displacement, got {cutoff}")
 
 
 def temperature(displacement: float, cutoff: int, size: int) -> float:
@@ -43,11 +43,11 @@ def temperature(displacement: float, cutoff: int, size: int) -> float:
     Args:
         displacement: delta, in pixels, not negative.
         cutoff: c, the largest mode number, at least 2.
-        size: n, pixels a side.
+        size: n, pixels per side.
     """
     _check_size_and_cutoff(size, cutoff)
     if not (displacement >= 0 and math.isfinite(displacement)):
-        raise ValueError(f"displacement is {displacement}: a finite number of pixels, not negative, is wanted")
+        raise ValueError(f"expected displacement to be a finite number of pixels, not negative, got {displacement}")
     return 4 * displacement**2 / (math.pi * size**2 * math.log(cutoff))
 
 
@@ -57,19 +57,19 @@ def typical_displacement(temperature: float, cutoff: int, size: int) -> float:
     Args:
         temperature: T, not negative.
         cutoff: c, the largest mode number, at least 2.
-        size: n, pixels a side.
+        size: n, pixels per side.
     """
     _check_size_and_cutoff(size, cutoff)
     if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is {temperature}: a finite number, not negative, is wanted")
+        raise ValueError(f"expected temperature to be finite and not negative, got {temperature}")
     return size / 2 * math.sqrt(math.pi * temperature * math.log(cutoff))
 
 
 def temperature_range(size: int, cutoff: int) -> tuple[float, float]:
     """Admissible temperatures [1 / (pi n^2 ln c), 4 / (pi^3 c^2 ln c)].
 
-    Below the first the typical displacement is less than half a pixel, so that interpolation dominates; above
-    the second the field folds and is no diffeomorphism.
+    Below the first, the typical displacement is less than half a pixel and interpolation dominates. Above the second, the field
+    folds and is not a diffeomorphism.
     """
     _check_size_and_cutoff(size, cutoff)
     log_cutoff = math.log(cutoff)
@@ -80,25 +80,25 @@ def displacement_field(coefficients: Tensor, size: int, temperature: float) -> T
     """One component of the displacement field, in pixels, from its mode coefficients.
 
     field[row, col] = n sqrt(T) * sum_ij C_ij / sqrt(i^2 + j^2) sin(i pi col / (n - 1)) sin(j pi row / (n - 1)),
-    over sqrt(i^2 + j^2) < c + 1/2: two products of matrices for all the images of a batch.
+    over sqrt(i^2 + j^2) < c + 1/2: two matrix products for all images of a batch.
 
     Args:
-        coefficients: C, [..., c, c], standard normal; the first of the two indices is i, that of the columns.
+        coefficients: C, [..., c, c], standard normal; the first of the two indices is i, of the columns.
             The cutoff is read from the shape.
-        size: n, pixels a side.
+        size: n, pixels per side.
         temperature: T, see :func:`temperature`.
 
     Returns:
         [..., n, n], of the dtype and on the device of ``coefficients``.
     """
     if coefficients.ndim < 2 or coefficients.shape[-1] != coefficients.shape[-2]:
-        raise ValueError(f"coefficients have shape {tuple(coefficients.shape)}: [..., c, c] is wanted")
+        raise ValueError(f"expected coefficients of shape [..., c, c], got {tuple(coefficients.shape)}")
     if not coefficients.is_floating_point():
-        raise ValueError(f"coefficients are {coefficients.dtype}: a floating-point dtype is wanted")
+        raise ValueError(f"expected coefficients of a floating-point dtype, got {coefficients.dtype}")
     if size < 2:
-        raise ValueError(f"size is {size}: an image needs at least 2 pixels a side to be deformed")
+        raise ValueError(f"expected images of at least 2 pixels per side, got size {size}")
     if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is {temperature}: a finite number, not negative, is wanted")
+        raise ValueError(f"expected temperature to be finite and not negative, got {temperature}")
     cutoff = coefficients.shape[-1]
     mode = torch.arange(1, cutoff + 1, dtype=coefficients.dtype, device=coefficients.device)
     norm = (mode[:, None] ** 2 + mode**2).sqrt()
@@ -115,16 +115,16 @@ def deform(
     interpolation: str = "bilinear",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Deform each image by its own random diffeomorphism, the same for all its channels.
+    """Deform each image by a random diffeomorphism, which is the same for all channels of the image.
 
-    Fields and positions of images in half precision are computed in float32.
+    For images in half precision, fields and positions are computed in float32.
 
     Args:
         images: [N, C, n, n], floating point.
         displacement: delta, the typical displacement in pixels.
         cutoff: c, the largest mode number of the field, at least 2.
         interpolation: "bilinear", "nearest" or "gaussian", see :func:`relstab.warp`.
-        generator: source of the coefficients, on any device; torch's global one by default.
+        generator: source of the coefficients, on any device; torch's global generator by default.
 
     Returns:
         The deformed images, of the shape, dtype and device of ``images``.
@@ -132,32 +132,20 @@ def deform(
     Warns:
         UserWarning: when the temperature is outside :func:`temperature_range`.
     """
-    return deform_for(3, images, displacement, cutoff, interpolation, generator)
-
-
-def deform_for(
-    stacklevel: int,
-    images: Tensor,
-    displacement: float,
-    cutoff: int,
-    interpolation: str,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """:func:`deform` for a function whose caller, ``stacklevel`` frames up, is to be warned."""
     if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
-        raise ValueError(f"images have shape {tuple(images.shape)}: square ones, [N, C, n, n], are wanted")
+        raise ValueError(f"expected square images of shape [N, C, n, n], got shape {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}: a floating-point dtype is wanted")
+        raise ValueError(f"expected images of a floating-point dtype, got {images.dtype}")
     size = images.shape[-1]
     temperature_ = temperature(displacement, cutoff, size)
     low, high = temperature_range(size, cutoff)
-    # One part in 1e9 of slack: a displacement of exactly half a pixel must not warn because of rounding.
+    # A tolerance of 1e-9, so that a displacement of exactly half a pixel does not warn because of rounding.
     if displacement > 0 and not low * (1 - 1e-9) <= temperature_ <= high * (1 + 1e-9):
         warnings.warn(
             f"displacement {displacement:g} with cutoff {cutoff} on {size} pixels is a temperature of {temperature_:.3g}, "
             f"outside the admissible range [{low:.3g}, {high:.3g}], which is a displacement of "
             f"{typical_displacement(low, cutoff, size):.3g} to {typical_displacement(high, cutoff, size):.3g} pixels",
-            stacklevel=stacklevel,
+            stacklevel=2,
         )
     device = images.device if generator is None else generator.device
     dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32

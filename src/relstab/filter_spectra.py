@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerSpectrum", "filter_spectrum", "has_spectrum", "laplacian_modes", "layer_spectra"]
 
-# The arithmetic is numpy's, so that the stage that analyses saved weights starts without loading torch.
+# Computed in numpy, so that the stage that analyses saved weights does not load torch.
 Array = NDArray[np.float64]
 
 
@@ -24,7 +24,7 @@ def _modes(size: int) -> tuple[Array, Array]:
     waves = np.cos(math.pi * position[:, None] * (position + 0.5) / size)  # DCT-II: [wave number, site]
     waves /= np.linalg.norm(waves, axis=1, keepdims=True)
     line = 2 - 2 * np.cos(math.pi * position / size)
-    # Eigenvalues that are equal differ by rounding: round before the stable sort, so that ties keep the order of (a, b).
+    # Equal eigenvalues differ by rounding: they are rounded before the stable sort, so that ties keep the order of (a, b).
     eigenvalues = (line[:, None] + line).ravel()
     order = np.argsort(eigenvalues.round(9), stable=True)
     modes = np.einsum("ax,by->abxy", waves, waves).reshape(-1, size, size)
@@ -40,7 +40,7 @@ def laplacian_modes(size: int) -> tuple["Tensor", "Tensor"]:
     The first is the homogeneous filter.
 
     Args:
-        size: F, sites a side, at least 1.
+        size: F, sites per side, at least 1.
 
     Returns:
         eigenvalues [F * F] and orthonormal modes [F * F, F, F], in float64.
@@ -48,14 +48,14 @@ def laplacian_modes(size: int) -> tuple["Tensor", "Tensor"]:
     import torch
 
     if size < 1:
-        raise ValueError(f"size is {size}: at least 1 is wanted")
+        raise ValueError(f"expected size to be at least 1, got {size}")
     eigenvalues, modes = _modes(size)
     return torch.from_numpy(eigenvalues.copy()), torch.from_numpy(modes.copy())
 
 
 def _gamma(weight: NDArray[Any]) -> Array:
     if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}: square filters, [out, in, F, F], are wanted")
+        raise ValueError(f"expected square filters of shape [out, in, F, F], got shape {tuple(weight.shape)}")
     filters = weight.reshape(-1, weight.shape[2] ** 2).astype(np.float64)
     _, modes = _modes(weight.shape[2])
     gamma: Array = np.square(filters @ modes.reshape(len(modes), -1).T).mean(0)

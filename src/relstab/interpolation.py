@@ -11,10 +11,10 @@ __all__ = ["INTERPOLATIONS", "warp"]
 GAUSSIAN_WIDTH = 0.4715
 """Standard deviation, in pixels, of the gaussian interpolation."""
 
-# Pixels beyond weigh less than one unit in the last place of the nearest one: exp(-3.5^2 / (2 * 0.4715^2)) = 1e-12, and 1e-20 at
-# 4.5.
+# Pixels beyond weigh less than one unit in the last place of the nearest pixel: exp(-3.5^2 / (2 * 0.4715^2)) = 1e-12, and
+# 1e-20 at 4.5.
 _GAUSSIAN_REACH = {torch.float32: 3, torch.float64: 4}
-# Output pixels that the gaussian interpolation works on at a time, in each of its windows: they stay near the processor.
+# Output pixels per step of the gaussian interpolation, so that they stay in the processor's cache.
 _GAUSSIAN_PIXELS = {"cpu": 2**15, "cuda": 2**24}
 
 
@@ -25,7 +25,7 @@ def _gather(pixels: Tensor, index: Tensor) -> Tensor:
 
 
 def _bilinear(images: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    # grid_sample counts from -1 to 1, the centres of the first and of the last pixel.
+    # grid_sample counts from -1, the centre of the first pixel, to 1, the centre of the last.
     grid = torch.stack([col, row], -1) * (2 / (images.shape[-1] - 1)) - 1
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
@@ -47,7 +47,7 @@ def _gaussian(images: Tensor, row: Tensor, col: Tensor) -> Tensor:
         return nearest.long(), weight / weight.sum(0)
 
     warped = torch.zeros_like(images)
-    # Around the images lie pixels that no weight reaches, so that no index has to be checked.
+    # The padding has weight 0; with it, no index is out of range.
     padded = functional.pad(images, [reach] * 4).flatten(2)
     width = size + 2 * reach
     images_at_once = max(1, _GAUSSIAN_PIXELS.get(images.device.type, 2**24) // size**2)
@@ -73,21 +73,21 @@ INTERPOLATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def _align(field: Tensor, images: Tensor, name: str) -> Tensor:
-    """``field`` with one axis for each axis of ``images``: missing ones (the channels) go before the last two."""
+    """``field`` with one axis for each axis of ``images``: missing axes (the channels) go before the last two."""
     lead = field.shape[:-2]
     missing = images.ndim - field.ndim
     if field.ndim < 2 or missing < 0 or field.shape[-2:] != images.shape[-2:]:
         raise ValueError(
-            f"{name} has shape {tuple(field.shape)} and images have {tuple(images.shape)}: "
-            f"a field of the images' size, one an image or one for all, is wanted"
+            f"expected {name} to be one field of the images' size, or one per image, for images of shape {tuple(images.shape)}, "
+            f"got shape {tuple(field.shape)}"
         )
     field = field.reshape(*lead, *(1,) * missing, *field.shape[-2:])
     try:
         return field.expand(images.shape)
     except RuntimeError:
         raise ValueError(
-            f"{name} has leading shape {tuple(lead)} and images have {tuple(images.shape[:-2])}: "
-            f"the field's must be the images' or the first part of it"
+            f"expected the leading shape of {name} to be that of the images, {tuple(images.shape[:-2])}, or its first part, "
+            f"got {tuple(lead)}"
         ) from None
 
 
@@ -95,8 +95,8 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
     """Move the pixels of images along a displacement field.
 
     out[..., row, col] = x(row - dy[row, col], col - dx[row, col]), coordinates clamped to [0, n - 1]. Between the
-    pixels x is "bilinear"; the "nearest" pixel; or "gaussian", the average of the pixels with weights
-    exp(-distance^2 / (2 * 0.4715^2)) that sum to one.
+    pixels, x is "bilinear", the "nearest" pixel, or "gaussian": the average of the pixels with weights proportional to
+    exp(-distance^2 / (2 * 0.4715^2)).
 
     Args:
         images: [..., n, n], floating point, any leading shape.
@@ -109,14 +109,14 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
         The warped images, of the shape and dtype of ``images``.
     """
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation is {interpolation!r}: one of {', '.join(map(repr, INTERPOLATIONS))} is wanted")
+        raise ValueError(f"expected interpolation to be one of {', '.join(map(repr, INTERPOLATIONS))}, got {interpolation!r}")
     if images.ndim < 2 or images.shape[-1] != images.shape[-2]:
-        raise ValueError(f"images have shape {tuple(images.shape)}: square ones, [..., n, n], are wanted")
+        raise ValueError(f"expected square images of shape [..., n, n], got shape {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}: a floating-point dtype is wanted")
+        raise ValueError(f"expected images of a floating-point dtype, got {images.dtype}")
     size = images.shape[-1]
     if size < 2:
-        raise ValueError(f"images have {size} pixel a side: at least 2 are wanted")
+        raise ValueError(f"expected images of at least 2 pixels per side, got {size}")
     one_field_an_image = images.ndim == 4 and dx.shape == dy.shape == images.shape[:1] + images.shape[2:]
     # Positions in half precision would be off by up to a pixel.
     dtype = images.dtype if images.dtype in _GAUSSIAN_REACH else torch.float32
@@ -128,9 +128,9 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
         batch = images.reshape(-1, 1, size, size)
         fields = (_align(dx, images, "dx").reshape(-1, size, size), _align(dy, images, "dy").reshape(-1, size, size))
     if not all(bool(field.isfinite().all()) for field in fields):
-        raise ValueError("the displacement field has entries that are NaN or infinite: finite ones are wanted")
+        raise ValueError("expected a finite displacement field, got entries that are NaN or infinite")
     if interpolation != "gaussian" and not any(bool(field.any()) for field in fields):
-        return images.clone()  # to the bit; gaussian blurs all the same
+        return images.clone()  # bit for bit; gaussian blurs in any case
     col = (grid - fields[0]).clamp(0, size - 1)
     row = (grid[:, None] - fields[1]).clamp(0, size - 1)
     return INTERPOLATIONS[interpolation](batch.to(dtype), row, col).reshape(images.shape).to(images.dtype)

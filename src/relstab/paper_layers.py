@@ -12,11 +12,11 @@ def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Rows of the input (k = 0), of every activation that follows a convolution or linear layer, and of the output (k = K).
 
     Where two convolutions meet in one activation, as the two branches of a residual block do, it is one layer. The gates of
-    squeeze and excitation (torchvision's ``SqueezeExcitation``) hold no layers: they scale channels and are no image.
+    squeeze and excitation (torchvision's ``SqueezeExcitation``) are not layers: they scale channels.
 
     Args:
         table: rows of :func:`relstab.measure_sensitivity`, of one or more networks.
-        by: columns that tell networks (and states, shuffles) apart.
+        by: columns that identify a network (and a state, a shuffle).
 
     Returns:
         The chosen rows with a column ``k``, the number of the layer, and ``depth`` replaced by k / K.
@@ -28,7 +28,7 @@ def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         rows = rows[~blocks.isin(set(blocks[rows["layer"].str.endswith(".scale_activation")]))]
         weighted = rows["kind"].isin(_WEIGHTED)
         active = rows["kind"].isin(_ACTIVATIONS)
-        # A new stretch begins after each activation; its activation counts when a weighted layer ran within it.
+        # A new stretch begins after each activation. The activation at its end counts if a weighted layer ran within the stretch.
         stretch = active.shift(fill_value=False).cumsum()
         chosen = (active & weighted.groupby(stretch).transform("any")) | rows["layer"].isin(["input", "output"])
         rows = rows[chosen].copy()

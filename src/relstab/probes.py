@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relstab.diffeomorphism import deform_for
+from relstab.diffeomorphism import deform
 from relstab.noise import image_norms, isotropic_noise
 
 __all__ = ["VERSIONS", "Probes", "make_probes"]
@@ -15,7 +15,7 @@ VERSIONS = ("images", "deformed", "noisy")
 
 @dataclass(frozen=True)
 class Probes:
-    """Images and their two perturbed versions, the input of :func:`relstab.measure_sensitivity`.
+    """Images and their two perturbed versions: the input of :func:`relstab.measure_sensitivity`.
 
     Attributes:
         images: x, [P, ...].
@@ -32,11 +32,11 @@ class Probes:
             version: Tensor = getattr(self, name)
             if version.shape != self.images.shape or version.dtype != self.images.dtype:
                 raise ValueError(
-                    f"{name} probes are {tuple(version.shape)} {version.dtype}, and the images are "
-                    f"{tuple(self.images.shape)} {self.images.dtype}: the same shape and dtype is wanted"
+                    f"expected {name} probes of the images' shape and dtype, {tuple(self.images.shape)} {self.images.dtype}, "
+                    f"got {tuple(version.shape)} {version.dtype}"
                 )
         if not self.images.is_floating_point():
-            raise ValueError(f"probes are {self.images.dtype}: a floating-point dtype is wanted")
+            raise ValueError(f"expected probes of a floating-point dtype, got {self.images.dtype}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,9 +55,9 @@ def make_probes(
     """Deform images and add to them noise of the same distance, image by image (paper, Eq. 1).
 
     Args:
-        images: x, [P, C, n, n], floating point, normalised as the network wants them.
-        displacement, cutoff, interpolation: the diffeomorphism's, see :func:`relstab.deform`.
-        generator: source of both perturbations, on any device; torch's global one by default.
+        images: x, [P, C, n, n], floating point, normalised as the network expects them.
+        displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
+        generator: source of both perturbations, on any device; torch's global generator by default.
     """
-    deformed = deform_for(3, images, displacement, cutoff, interpolation, generator)
+    deformed = deform(images, displacement, cutoff, interpolation, generator)
     return Probes(images, deformed, images + isotropic_noise(images, image_norms(deformed - images), generator))

@@ -9,14 +9,11 @@ the mean over all P^2 pairs, which is 2 (mean |f|^2 - |mean f|^2) exactly: it ta
 """
 
 import contextlib
-import difflib
 import itertools
 import math
 import warnings
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -27,55 +24,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
-from relstab.channel_shuffle import CONVOLUTIONS
-from relstab.layer_sums import BLOCK, LayerAccumulator, LayerSums, Scratch
-from relstab.max_pooling import separable_max_pooling
+from relstab.layer_sums import LayerAccumulator, Scratch
+from relstab.nearest import nearest
 from relstab.probes import Probes
+from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "accumulate_sums", "measure_sensitivity", "sensitivity_rows"]
-
-COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
-
-
-def _ratio(numerator: NDArray[np.float64], denominator: float, influence: NDArray[np.float64]) -> tuple[float, float]:
-    """Ratio of ``numerator``'s mean to ``denominator`` and its standard error by the delta method.
-
-    ``influence`` is how each image moves the denominator: d / d(weight of the image), up to a constant. Then
-    psi_i = (a_i - mean a) / b - (mean a / b^2) (influence_i - mean influence) and sem^2 = sum psi^2 / (P (P - 1)).
-    """
-    if denominator == 0:
-        return math.nan, math.nan
-    count = len(numerator)
-    ratio = numerator.mean() / denominator
-    psi = (numerator - numerator.mean() - ratio * (influence - influence.mean())) / denominator
-    return float(ratio), float(np.sqrt(np.square(psi).sum() / (count * (count - 1))))
-
-
-def sensitivity_rows(sums: Sequence[LayerSums]) -> list[dict[str, Any]]:
-    """D, G and R with standard errors, one row of :data:`COLUMNS` a layer, from the sums of :func:`accumulate_sums`.
-
-    A representation that is the same for all images has denominator 0 and no sensitivity: its D, G and R are NaN.
-    """
-    rows = []
-    last = len(sums) - 1
-    for index, layer in enumerate(sums):
-        diffeo, noise = layer.diffeo, layer.noise
-        denominator = 0.0 if layer.is_constant else layer.denominator
-        # One image more of weight w changes 2 mean|f - m|^2 by 2 w (|f_i - m|^2 - mean).
-        d, d_sem = _ratio(diffeo, denominator, 2 * layer.spread)
-        g, g_sem = _ratio(noise, denominator, 2 * layer.spread)
-        r, r_sem = _ratio(diffeo, noise.mean() if denominator else 0.0, noise)
-        depth = index / last if last else 0.0
-        row = (layer.layer, layer.kind, index, depth, d, g, r, d_sem, g_sem, r_sem, denominator)
-        rows.append(dict(zip(COLUMNS, row, strict=True)))
-    return rows
+__all__ = ["RepresentationStore", "accumulate_sums", "measure_sensitivity"]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Floating-point tensors in what a module gave: a tensor, or tuples, lists and dicts of them."""
+    """Floating-point tensors in a module's output: a tensor, or tuples, lists and dicts of them."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
@@ -88,27 +49,27 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 class _NotByImageError(ValueError):
-    """A module gave something that has no image along its first axis."""
+    """The output of a module does not have the images along its first axis."""
 
 
 def _by_image(value: Any, batch: int, layer: str) -> Tensor:
-    """What a module gave as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
+    """A module's output as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
     tensors = [tensor for tensor in _tensors(value) if tensor.numel()]
     if not tensors:
-        raise _NotByImageError(f"layer {layer!r} gave no floating-point tensor: there is nothing to measure")
+        raise _NotByImageError(f"expected layer {layer!r} to return a floating-point tensor, got {type(value).__name__}")
     for tensor in tensors:
         if tensor.ndim == 0 or len(tensor) != batch:
             raise _NotByImageError(
-                f"layer {layer!r} gave a tensor of shape {tuple(tensor.shape)} for {batch} images: "
-                f"[{batch}, ...], the images along the first axis, is wanted"
+                f"expected layer {layer!r} to return a tensor of shape [{batch}, ...], the images along the first axis, "
+                f"got shape {tuple(tensor.shape)} for {batch} images"
             )
     return torch.cat([tensor.reshape(batch, -1) for tensor in tensors], 1) if len(tensors) > 1 else tensors[0]
 
 
 def _axes_in_memory(tensor: Tensor) -> list[int]:
-    """Axes in the order in which they lie in memory, the images' first: distances do not depend on the order of the features.
+    """Axes in their order in memory, the axis of the images first.
 
-    It spares a copy of representations in channels_last.
+    Distances do not depend on the order of the features. This order spares a copy of representations in channels_last.
     """
     return [0, *sorted(range(1, tensor.ndim), key=lambda axis: tensor.stride()[axis], reverse=True)]
 
@@ -121,15 +82,15 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
     allowed = ["input", *modules, "output"]
     for name in layers:
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, 1)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
-            raise ValueError(f'layer {name!r} is not a module of the model, "input" or "output"{hint}')
+            raise ValueError(
+                f'expected layers to be modules of the model, "input" or "output", got {name!r}{nearest(name, allowed)}'
+            )
     return {name: module for name, module in modules.items() if name in layers}
 
 
 @contextlib.contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; each module's own mode again afterwards, whatever happens."""
+    """Evaluation mode without gradients; afterwards each module gets its own mode back, also after an error."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -152,48 +113,35 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
     if unseen:
         warnings.warn(
             f"{len(unseen)} batch norms, {unseen[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
-            f"are no statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
-            stacklevel=4,
+            f"are not statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
+            stacklevel=5,
         )
     untracked = [name for name, norm in norms.items() if norm.running_mean is None]
     if untracked:
         warnings.warn(
             f"{len(untracked)} batch norms, {untracked[0]!r} the first, keep no running statistics: they normalise an image by "
             f"those of its batch, so that D, G and R depend on the batch size; use track_running_stats=True",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
 class RepresentationStore(Protocol):
-    """Where representations are kept beside the sums, see :class:`relstab.files.activations.ActivationStore`."""
+    """Where representations are stored beside the sums, see :class:`relstab.files.activations.ActivationStore`."""
 
     def wants(self, layer: str) -> bool:
-        """Whether it keeps a layer of this name."""
+        """Whether it stores a layer of this name."""
 
     def add(self, layer: str, kind: str, call: int, value: Tensor, rows: NDArray[np.int64]) -> None:
-        """Keep one batch [3 B, ...] of a layer; ``rows`` are the positions of its images among the probes, [B]."""
+        """Store one batch [3 B, ...] of a layer; ``rows`` are the positions of its images among the probes, [B]."""
 
 
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
-# batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page; a GPU wants more
-# to do at a time.
-_ROOM = {"cpu": 12 * 2**20, "cuda": 256 * 2**20}
-# But at least as many images, so that what is kept of a layer is not gone through for every single one; and as many at first.
+# batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page. A GPU needs
+# larger batches to be busy.
+_LAYER_BYTES = {"cpu": 12 * 2**20, "cuda": 256 * 2**20}
+# At least this many images per batch, so that the per-layer bookkeeping is amortised; also the size of the first batch.
 _SMALLEST_BATCH = 3
 _LARGEST_BATCH = 4096
-
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-def _channel_length(module: nn.Module | None, output: Tensor) -> int | None:
-    """Entries of a channel of a convolution's output, where they lie together and are worth a sum of their own."""
-    if not isinstance(module, CONVOLUTIONS) or output.ndim < 3 or not output.is_contiguous():
-        return None
-    if output.dtype not in (torch.float32, torch.float64) or output.is_inference():  # which keeps no version
-        return None
-    length = output[0, 0].numel()
-    return length if 64 <= length <= BLOCK else None
 
 
 class _Recorder:
@@ -209,17 +157,15 @@ class _Recorder:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._scratch = Scratch()
         self._axes: dict[tuple[str, str, int], list[int]] = {}
-        self._checks: list[tuple[LayerAccumulator, Tensor]] = []
-        # The last convolution's output, its version, and the sums that hold its differences channel by channel.
-        self._convolved: tuple[weakref.ref[Tensor], int, LayerAccumulator] | None = None
+        self._pending: list[tuple[LayerAccumulator, Tensor]] = []
 
     def begin(self, rows: NDArray[np.int64]) -> None:
-        """A batch of these probes comes."""
+        """Start a batch of the probes ``rows``."""
         self._rows = rows
         self._calls.clear()
 
     def measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        """Forward hook of layers that are not recorded, but take room."""
+        """Forward hook of layers that are not recorded, but take memory."""
         size = max((tensor.numel() * tensor.element_size() for tensor in _tensors(output)), default=0)
         self.bytes_per_image = max(self.bytes_per_image, size // (3 * len(self._rows)))
 
@@ -228,12 +174,12 @@ class _Recorder:
 
         def record(module: nn.Module, args: Any, output: Any) -> None:
             self.measure_size(module, args, output)
-            self.record(name, type(module).__name__, output, module, args)
+            self.record(name, type(module).__name__, output)
 
         return record
 
-    def record(self, name: str, kind: str, value: Any, module: nn.Module | None = None, args: Any = ()) -> None:
-        """Reduce what a layer gave, before the next one can change it in place."""
+    def record(self, name: str, kind: str, value: Any) -> None:
+        """Reduce the output of a layer, before the next layer can change it in place."""
         # The kind is in the key because a module may be called "input" or "output" as well.
         self._calls[name, kind] += 1
         key = (name, kind, self._calls[name, kind])
@@ -252,98 +198,75 @@ class _Recorder:
             self._axes[key] = _axes_in_memory(tensor)
         if tensor.ndim != len(self._axes[key]):
             raise ValueError(
-                f"layer {name!r} gave {len(self._axes[key])} axes, then {tensor.ndim}: as many in every batch are wanted"
+                f"expected layer {name!r} to return as many axes in every batch, got {len(self._axes[key])}, then {tensor.ndim}"
             )
         matrix = tensor.permute(self._axes[key]).reshape(batch, -1)
         matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-        numerators = self._scaled_differences(module, args, tensor)
-        block = _channel_length(module, tensor)
-        self._checks.append((self.sums[key], self.sums[key].add(matrix, block or BLOCK, numerators)))
-        self._convolved = (weakref.ref(tensor), tensor._version, self.sums[key]) if block else None
-
-    def _scaled_differences(self, module: nn.Module | None, args: Any, output: Tensor) -> Tensor | None:
-        """Diffeo and noise [2, B] of a batch norm that follows a convolution: it scales the differences channel by channel.
-
-        Shifts cancel, so that |difference|^2 = sum over channels c of weight_c^2 / (running_var_c + eps) |difference_c|^2: the
-        activations need not be gone through again. None for every other layer.
-        """
-        convolved, self._convolved = self._convolved, None
-        if convolved is None or not isinstance(module, _BatchNorm) or type(module) not in _BATCH_NORMS or module.training:
-            return None
-        given, version, sums = convolved
-        taken = args[0] if args else None
-        if not isinstance(taken, Tensor) or taken is not given() or taken._version != version or taken.dtype != output.dtype:
-            return None
-        # A hook of the user's may give something else than the batch norm did.
-        if module.running_var is None or sums.blocks is None or len(module._forward_hooks) > 1:
-            return None
-        scale = 1 / (module.running_var.to(sums.blocks) + module.eps)
-        if module.affine:
-            scale = scale * module.weight.to(sums.blocks).square()
-        return sums.blocks @ scale
+        self._pending.append((self.sums[key], self.sums[key].add(matrix)))
 
     def end(self) -> None:
-        """The batch is through: were its activations finite? Fetched once a batch, since a GPU has to be waited for."""
-        if not self._checks:
+        """Fetch the sums of the batch and check that they are finite: once per batch, since a GPU has to be waited for."""
+        if not self._pending:
             return
-        device = self._checks[0][1].device
-        batch = torch.stack([values.to(device, non_blocking=True) for _, values in self._checks]).cpu().numpy()
-        for (layer, _), values in zip(self._checks, batch, strict=True):
+        device = self._pending[0][1].device
+        batch = torch.stack([values.to(device, non_blocking=True) for _, values in self._pending]).cpu().numpy()
+        for (layer, _), values in zip(self._pending, batch, strict=True):
             if not np.isfinite(values).all():
                 raise ValueError(
-                    f"layer {layer.layer!r} ({layer.kind}) gave activations that are NaN, infinite or too large to square: "
-                    f"finite ones are wanted"
+                    f"expected finite activations, got NaN, infinite ones or ones too large to square from layer "
+                    f"{layer.layer!r} ({layer.kind})"
                 )
             layer.keep(values)
-        self._checks.clear()
+        self._pending.clear()
 
     def finish(self, order: NDArray[np.int64]) -> list[LayerSums]:
-        """Sums of every layer in order of execution, after the last batch; ``order`` says which probes came in turn."""
+        """Sums of every layer in order of execution, after the last batch; ``order`` [P] says which probe each image was."""
         for name in self._layers or ():
             if not any(layer.layer == name for layer in self.sums.values()):
-                raise ValueError(f"layer {name!r} was never called in the forward pass: layers that are called are wanted")
-        # A layer of which some batches gave nothing would have D, G and R of other images than the rest.
+                raise ValueError(f"expected layers that the forward pass calls, got {name!r}, which it never calls")
+        # A layer that some batches did not reach would have D, G and R of other images than the rest.
         self.left_out |= {layer.layer for layer in self.sums.values() if layer.images < len(order)}
         if self.left_out:
             warnings.warn(
-                f"left out, since they give nothing by image in every batch: {', '.join(sorted(self.left_out))}", stacklevel=4
+                f"left out, since they return nothing by image in every batch: {', '.join(sorted(self.left_out))}", stacklevel=5
             )
-        # The output comes last in each batch, but a layer may be called for the first time in a later one.
-        kept = sorted(self.sums.values(), key=lambda layer: layer.kind == "output")
-        return [layer.finish(order) for layer in kept if layer.layer not in self.left_out]
+        # The output comes last in each batch, but a layer may be called for the first time in a later batch.
+        complete = sorted(self.sums.values(), key=lambda layer: layer.kind == "output")
+        return [layer.finish(order) for layer in complete if layer.layer not in self.left_out]
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, where it is compiled or replicated: hooks see every layer of it, images go through it in one piece."""
+    """The network inside torch.compile or a data-parallel wrapper: there, hooks see every layer and whole batches."""
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _unwrapped(model.module)
-    original = getattr(model, "_orig_mod", None)  # what torch.compile made
+    original = getattr(model, "_orig_mod", None)  # set by torch.compile
     return _unwrapped(original) if isinstance(original, nn.Module) else model
 
 
 def _batches(
     probes: Probes | Iterable[Probes], batch_size: int | None, recorder: _Recorder, device: torch.device
 ) -> Iterator[tuple[NDArray[np.int64], Probes]]:
-    """Which probes, and these probes, batch by batch; of automatic size, the first batch tells how much room an image takes.
+    """Positions of the probes of each batch, and these probes.
 
-    Probes that are all at hand go in random order (always the same): the running means behind the standard errors are then
-    means of all kinds of images, also where the images come sorted by class.
+    If the batch size is automatic, the first batch shows how much memory an image takes. Probes that are all in memory come in
+    random order, the same in every run: then the running means behind the standard errors are means of all kinds of images, also
+    where the images are sorted by class.
     """
     shuffled = isinstance(probes, Probes)
     seen = 0
     for part in [probes] if isinstance(probes, Probes) else probes:
         if not isinstance(part, Probes):
-            raise ValueError(f"probes hold {type(part).__name__}: Probes, or an iterable of Probes, are wanted")
+            raise ValueError(f"expected Probes or an iterable of Probes, got an iterable of {type(part).__name__}")
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(len(part))
         start = 0
         while start < len(part):
-            left = len(part) - start
+            remaining = len(part) - start
             size = batch_size
             if size is None:
-                room = _ROOM.get(device.type, _ROOM["cuda"])
-                fitting = room // (3 * recorder.bytes_per_image) if recorder.bytes_per_image else 0
+                available = _LAYER_BYTES.get(device.type, _LAYER_BYTES["cuda"])
+                fitting = available // (3 * recorder.bytes_per_image) if recorder.bytes_per_image else 0
                 most = min(max(fitting, _SMALLEST_BATCH), _LARGEST_BATCH)
-                size = math.ceil(left / math.ceil(left / most))  # equal batches: no small one at the end
+                size = math.ceil(remaining / math.ceil(remaining / most))  # equal batches: no small one at the end
             rows = order[start : start + size]
             yield (seen + rows).numpy(), part[rows if shuffled else slice(start, start + size)]
             start += size
@@ -357,17 +280,16 @@ def accumulate_sums(
     batch_size: int | None = None,
     store: RepresentationStore | None = None,
 ) -> list[LayerSums]:
-    """Run the probes through the network and accumulate what D, G and R of every layer are made of.
+    """Run the probes through the network and accumulate the sums behind D, G and R of every layer.
 
-    The three versions of a batch go through the network together and every layer is reduced as soon as it is computed,
-    before the next one can change it in place: no activation outlives its layer, whatever the number of images.
+    The three versions of a batch go through the network together. Each layer is reduced as soon as it is computed, before the
+    next one can change it in place, so that no activation outlives its layer and the memory does not grow with P.
 
     Args:
-        model, probes, layers, batch_size: those of :func:`measure_sensitivity`.
-        store: where representations are kept; nowhere by default.
+        model, probes, layers, batch_size, store: those of :func:`measure_sensitivity`.
     """
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: at least 1, or None for an automatic one, is wanted")
+        raise ValueError(f"expected batch_size to be at least 1, or None for an automatic one, got {batch_size}")
     model = _unwrapped(model)
     modules = _chosen_modules(model, layers)
     reference = next(itertools.chain(model.parameters(), model.buffers()), None)
@@ -384,12 +306,8 @@ def accumulate_sums(
         watched = set(modules.values())
         others = [module for module in model.modules() if module not in watched and not list(module.children())]
         handles += [module.register_forward_hook(recorder.measure_size) for module in others]
-        # The bar shows on a terminal, of what takes longer than 10 s.
-        with (
-            _eval_mode(model),
-            separable_max_pooling(model),
-            tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
-        ):
+        # The bar appears on a terminal, after 10 s.
+        with _eval_mode(model), tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar:
             for rows, part in _batches(probes, batch_size, recorder, device or torch.device("cpu")):
                 recorder.begin(rows)
                 orders.append(rows)
@@ -408,7 +326,7 @@ def accumulate_sums(
             handle.remove()
     images = sum(map(len, orders))
     if images < 2:
-        raise ValueError(f"probes hold {images} image(s): at least 2 are wanted, and 500 are usual")
+        raise ValueError(f"expected probes of at least 2 images, and 500 are usual, got {images} image(s)")
     return recorder.finish(np.concatenate(orders))
 
 
@@ -418,36 +336,34 @@ def measure_sensitivity(
     layers: Sequence[str] | None = None,
     batch_size: int | None = None,
     constant: Literal["raise", "nan"] = "raise",
-    keep_activations: str | Path | None = None,
-    keep_layers: Sequence[str] = ("*",),
+    store: RepresentationStore | None = None,
 ) -> "pd.DataFrame":
     """Measure D, G and R of every layer of a network (paper, Eq. 1).
 
-    The network is put in evaluation mode for the measurement and gets its modes back afterwards; weights and buffers
+    The network is in evaluation mode during the measurement and gets its modes back afterwards; weights and buffers
     stay as they are. At initialization the running statistics of batch norm mean nothing yet: estimate them first with
-    :func:`relstab.estimate_batch_statistics`. Of a network that torch.compile, DataParallel or DistributedDataParallel wraps,
-    the network itself is measured.
+    :func:`relstab.estimate_batch_statistics`. If torch.compile, DataParallel or DistributedDataParallel wraps the network, the
+    network itself is measured.
 
     Args:
         model: any module that takes the probes' images; the probes go to its device and dtype.
-        probes: from :func:`relstab.make_probes`, or an iterable of such batches. The standard errors of D and G ask for
-            images in an order that says nothing of them; Probes are put in one, an iterable is taken as it comes.
-        layers: names in ``model.named_modules()``, and "input" and "output"; by default these two and every module
-            without children, but for those that give nothing by image in every batch (a warning names them). A module that is
-            called several times has a row for every call.
+        probes: from :func:`relstab.make_probes`, or an iterable of such batches. The standard errors of D and G assume that the
+            order of the images carries no information. Probes are shuffled; an iterable is used in its own order.
+        layers: names in ``model.named_modules()``, and "input" and "output"; by default these two and every module without
+            children, except those that return nothing by image in every batch (a warning names them). A module that is called
+            several times has one row per call.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
-            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but 3 at least.
+            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but at least 3.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
-            "raise" a ValueError, or give "nan".
-        keep_activations: HDF5 file to write the representations to, see :class:`relstab.files.activations.ActivationStore`;
-            written atomically. By default they are not kept.
-        keep_layers: which of the measured layers are kept, as shell patterns of their names; all by default.
+            "raise" a ValueError, or return "nan".
+        store: object that also gets the representations; none by default. ``relstab.measure_sensitivity(keep_activations=path)``
+            writes them to a file.
 
     Returns:
-        One row a layer, in order of execution, with columns
+        One row per layer, in order of execution, with columns
 
         - layer, kind: name and class of the module;
-        - index, depth: k from 0 (the input) to K (the output), and k / K; of chosen layers, their place among the rows;
+        - index, depth: k from 0 (the input) to K (the output), and k / K; with ``layers``, the position among the rows;
         - D, G, R and their standard errors D_sem, G_sem, R_sem (delta method over the images);
         - denominator: mean of |f(x1) - f(x2)|^2 over all pairs of images.
 
@@ -456,21 +372,14 @@ def measure_sensitivity(
             representation.
     """
     if constant not in ("raise", "nan"):
-        raise ValueError(f"constant is {constant!r}: 'raise' or 'nan' is wanted")
-    if keep_activations is None:
-        sums = accumulate_sums(model, probes, layers, batch_size)
-    else:
-        # The one thing on this floor that makes a file, and only when a path is given.
-        from relstab.files.activations import write_activations
-
-        with write_activations(keep_activations, keep_layers, layers) as store:
-            sums = accumulate_sums(model, probes, layers, batch_size, store)
+        raise ValueError(f"expected constant to be 'raise' or 'nan', got {constant!r}")
+    sums = accumulate_sums(model, probes, layers, batch_size, store)
     for layer in sums:
         if constant == "raise" and layer.is_constant:
             raise ValueError(
-                f"layer {layer.layer!r} ({layer.kind}) gives the same representation for all images, "
-                f"so that D and G have denominator 0: images or a network that tell them apart are wanted"
+                f"expected representations that differ between images, got the same one for all images from layer "
+                f"{layer.layer!r} ({layer.kind}), so that D and G have denominator 0; constant='nan' gives its row NaN"
             )
-    import pandas as pd  # here, because a job that only writes HDF5 does without it
+    import pandas as pd  # here, because a job that only writes HDF5 does not need it
 
     return pd.DataFrame(sensitivity_rows(sums), columns=COLUMNS)

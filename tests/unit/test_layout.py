@@ -18,9 +18,6 @@ ROOMS = [
 
 # A snapshot of the code holds the commit and the digests of user code: constants of two rooms, no science.
 SNAPSHOT = {("relstab.runs.snapshot", "relstab.files.hdf5"), ("relstab.runs.snapshot", "relstab.architectures.user_code")}
-PENDING = {
-    ("relstab.sensitivity", "relstab.files.activations"): "measure_sensitivity(keep_activations=path) opens the file itself",
-}
 
 
 def module_of(path):
@@ -70,19 +67,12 @@ def test_every_module_is_in_a_room():
 
 def test_imports_go_down():
     upward = {(module, other) for module, other in ARROWS if ROOMS.index(room_of(other)) < ROOMS.index(room_of(module))}
-    assert upward - SNAPSHOT - set(PENDING) == set()
+    assert upward - SNAPSHOT == set()
 
-
-@pytest.mark.parametrize("arrow", sorted(PENDING), ids=lambda arrow: " to ".join(arrow))
-def test_no_pending_import_is_left(arrow):
-    if arrow in ARROWS:
-        pytest.xfail(PENDING[arrow])
 
 
 def test_no_imports_form_a_circle():
-    graph = {
-        module: {other for start, other in ARROWS if start == module and (start, other) not in PENDING} for module in MODULES
-    }
+    graph = {module: {other for start, other in ARROWS if start == module} for module in MODULES}
     list(TopologicalSorter(graph).static_order())  # raises CycleError with the circle
 
 

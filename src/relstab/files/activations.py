@@ -2,18 +2,23 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from relstab.files.hdf5 import provenance, write_hdf5
-from relstab.probes import VERSIONS
+from relstab.probes import VERSIONS, Probes
+from relstab.sensitivity import measure_sensitivity as _measure_sensitivity
 
-__all__ = ["ActivationStore", "write_activations"]
+__all__ = ["ActivationStore", "measure_sensitivity", "write_activations"]
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Bytes per chunk of narrow layers; each image of a wider layer is one chunk. Images arrive in random order, and small chunks are
 # cheap to read, change and write again.
@@ -110,3 +115,28 @@ def write_activations(path: str | Path, patterns: Sequence[str], layers: Sequenc
                 f"expected keep_layers to hold patterns of the names of measured layers, got {store.unmatched[0]!r}, which "
                 f"matches none"
             )
+
+
+def measure_sensitivity(
+    model: nn.Module,
+    probes: Probes | Iterable[Probes],
+    layers: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    *,
+    keep_activations: str | Path | None = None,
+    keep_layers: Sequence[str] = ("*",),
+    **options: Any,
+) -> "pd.DataFrame":
+    """Measure D, G and R of every layer of a network, and write representations to a file if one is named.
+
+    Args:
+        model, probes, layers, batch_size: see :func:`relstab.sensitivity.measure_sensitivity`, which also says what is returned.
+        keep_activations: HDF5 file for the representations, see :class:`ActivationStore`; written atomically. By
+            default no file is written.
+        keep_layers: shell patterns of the names of the measured layers to keep; all by default.
+        options: the other arguments of :func:`relstab.sensitivity.measure_sensitivity`.
+    """
+    if keep_activations is None:
+        return _measure_sensitivity(model, probes, layers, batch_size, **options)
+    with write_activations(keep_activations, keep_layers, layers) as store:
+        return _measure_sensitivity(model, probes, layers, batch_size, store=store, **options)

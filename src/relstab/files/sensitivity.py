@@ -16,15 +16,13 @@ import pandas as pd
 
 from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
 from relstab.files.network import KEYS, NetworkKey
+from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
 if TYPE_CHECKING:
     from relstab.files.activations import ActivationStore
-    from relstab.layer_sums import LayerSums
 
-__all__ = ["COLUMNS", "SensitivityFile", "read_over_training", "read_sensitivity", "write_sensitivity"]
+__all__ = ["SensitivityFile", "read_over_training", "read_sensitivity", "write_sensitivity"]
 
-# Not imported from relstab.sensitivity, which loads torch: tables are read without it.
-COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
 _TEXT = {"layer", "kind"}
 
 
@@ -34,7 +32,7 @@ class SensitivityFile:
     def __init__(self, file: h5py.File) -> None:
         self._file = file
 
-    def add(self, name: str, sums: Sequence["LayerSums"], attributes: Mapping[str, float] | None = None) -> None:
+    def add(self, name: str, sums: Sequence[LayerSums], attributes: Mapping[str, float] | None = None) -> None:
         """Write one measurement.
 
         Args:
@@ -42,8 +40,6 @@ class SensitivityFile:
             sums: from :func:`relstab.sensitivity.accumulate_sums`.
             attributes: of the group.
         """
-        from relstab.sensitivity import sensitivity_rows  # here, because it loads torch
-
         group = self._file.require_group(name)
         group.attrs.update(attributes or {})
         rows = sensitivity_rows(sums)

@@ -12,11 +12,12 @@ from relstab.probes import Probes
 from relstab.scale_detection.ensemble import Ensemble
 from relstab.scale_detection.ensemble_training import TrainedEnsemble, ensemble_error
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
-from relstab.scale_detection.receptive_field import participation_field, second_moment_field
+from relstab.scale_detection.receptive_field import participation_field
 from relstab.scale_detection.simple_cnn import SimpleCNN
 from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
-from relstab.sensitivity import COLUMNS, accumulate_sums, sensitivity_rows
+from relstab.sensitivity import accumulate_sums
+from relstab.sensitivity_table import COLUMNS, sensitivity_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,22 +117,18 @@ def measure_with_averages(
     )
 
 
-def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[tuple[str, int], tuple[float, float]]:
-    """A_k and the width of the response, by representation and layer k, of an ensemble of one."""
+def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[tuple[str, int], float]:
+    """A_k by representation and layer k, of an ensemble of one."""
     device = ensemble.parameters["beta"].device
     # Out of more sites some at random: evenly spaced ones would all lie in the same place of their windows.
     lit = torch.randperm(task.sites, generator=torch.Generator().manual_seed(0))[:_LIT_SITES]
     images = task.images(lit[:, None]).flatten(1).to(device)[None]
     responses, blanks = ensemble.layers(images), ensemble.layers(torch.zeros_like(images[:, :1]))
-    found = {("whole", 0): (1.0, 0.0)}
+    found = {("whole", 0): 1.0}
     for k, (response, blank) in enumerate(zip(responses, blanks, strict=True), start=1):
         for representation in REPRESENTATIONS:
             average = representation == "average"
-            field = float(participation_field(response, blank, task.sites, task.dimension, average))
-            width = float("nan")
-            if task.dimension == 1:
-                width = float(second_moment_field(response, blank, lit, task.sites, average))
-            found[representation, k] = (field, width)
+            found[representation, k] = float(participation_field(response, blank, task.sites, task.dimension, average))
     return found
 
 
@@ -155,8 +152,8 @@ def measure_ensemble(
 
     Returns:
         A row for each state, member, noise ("gaussian", "rectified"), representation and layer: the columns of
-        :func:`measure_with_averages`, and learning_rate, epochs and reached_zero of the member, test_error, receptive_field (A_k;
-        1 for the input, NaN for the output) and response_width (see :func:`second_moment_field`; NaN on images).
+        :func:`measure_with_averages`, and learning_rate, epochs and reached_zero of the member, test_error and
+        receptive_field (A_k; 1 for the input, NaN for the output).
     """
     import pandas as pd
 
@@ -183,7 +180,6 @@ def measure_ensemble(
                 for noise, versions in probes[seed].items():
                     table = measure_with_averages(model, versions, layers, batch_size)
                     keys = zip(table["representation"], table["k"], strict=True)
-                    field, width = zip(*(fields.get(key, (float("nan"),) * 2) for key in keys), strict=True)
                     parts.append(
                         table.assign(
                             state=state,
@@ -193,8 +189,7 @@ def measure_ensemble(
                             reached_zero=trained.reached_zero[index],
                             noise=noise,
                             test_error=float(errors[index]),
-                            receptive_field=field,
-                            response_width=width,
+                            receptive_field=[fields.get(key, float("nan")) for key in keys],
                         )
                     )
     return pd.concat(parts, ignore_index=True)

@@ -12,7 +12,7 @@ give the A_k of :func:`relstab.scale_detection.homogeneous.receptive_fields` for
 import torch
 from torch import Tensor
 
-__all__ = ["participation_field", "second_moment_field"]
+__all__ = ["participation_field"]
 
 
 def _strength(response: Tensor, blank: Tensor, average: bool) -> Tensor:
@@ -36,23 +36,3 @@ def participation_field(response: Tensor, blank: Tensor, sites: int, dimension: 
     ratio = strength.sum(-1).square() / square
     sizes = (ratio * (sites / strength.shape[-1])) ** (1 / dimension)
     return sizes.nanmean(-1)
-
-
-def second_moment_field(response: Tensor, blank: Tensor, lit: Tensor, sites: int, average: bool = False) -> Tensor:
-    """Standard deviation [...], in sites of the input, of the distance round the ring at which a layer responds.
-
-    It weighs the tails of the response more than the participation ratio does; for a Gaussian response the latter is 2 sqrt(pi)
-    times this. Only for a ring.
-
-    Args:
-        response, blank, sites, average: as in :func:`participation_field`.
-        lit: which site is lit in each image, [N].
-    """
-    strength = _strength(response, blank, average).double()
-    step = sites / strength.shape[-1]
-    places = torch.arange(strength.shape[-1], dtype=torch.float64, device=strength.device) * step
-    # From the lit site the short way round, about the mean of these distances.
-    apart = (places - lit[:, None].to(strength.device) + sites / 2) % sites - sites / 2
-    share = strength / strength.sum(-1, keepdim=True)
-    mean = (share * apart).sum(-1, keepdim=True)
-    return ((share * (apart - mean).square()).sum(-1).sqrt()).nanmean(-1)

@@ -25,7 +25,8 @@ from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
 from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
 from relstab.seeding import derive_seed, make_generator
-from relstab.sensitivity import accumulate_sums, sensitivity_rows
+from relstab.sensitivity import accumulate_sums
+from relstab.sensitivity_table import sensitivity_rows
 from relstab.training.checkpoint import discard
 
 __all__ = [

@@ -114,7 +114,7 @@ def network_of(trained, state, member):
 def test_an_ensemble_is_measured_in_all_states(trained, table):
     keys = ["state", "seed", "noise", "k", "representation"]
     of_members = {"learning_rate", "epochs", "reached_zero", "test_error"}
-    assert set(table.columns) == {*keys, "layer", "kind", *FIGURES, *of_members, "receptive_field", "response_width"}
+    assert set(table.columns) == {*keys, "layer", "kind", *FIGURES, *of_members, "receptive_field"}
     assert list(table.index) == list(range(len(table)))
     found = set(table[keys].itertuples(index=False, name=None))
     places = [(0, "whole"), (4, "whole"), *((k, kind) for k in (1, 2, 3) for kind in ("whole", "average"))]

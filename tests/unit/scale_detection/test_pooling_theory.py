@@ -17,7 +17,7 @@ from relstab.scale_detection.homogeneous import (
     lit_site_probes,
     receptive_fields,
 )
-from relstab.scale_detection.receptive_field import participation_field, second_moment_field
+from relstab.scale_detection.receptive_field import participation_field
 
 # Filter, stride and depth: diffusion, windows that touch, and all kinds of overlaps between.
 NETWORKS = [
@@ -288,9 +288,6 @@ def test_measured_fields_are_those_of_each_member_and_leave_out_what_is_not_seen
     members[1, :4] = 2 * blank[0]  # a member that four lit sites do not reach
     blanks = torch.stack([blank, 2 * blank])
     torch.testing.assert_close(participation_field(members, blanks, 16), torch.full((2,), 3.0, dtype=torch.float64))
-    torch.testing.assert_close(
-        second_moment_field(members, blanks, torch.arange(16), 16), torch.full((2,), math.sqrt(2 / 3), dtype=torch.float64)
-    )
 
 
 def test_measured_fields_on_images_are_lengths_along_an_axis():
@@ -300,16 +297,6 @@ def test_measured_fields_on_images_are_lengths_along_an_axis():
     response[:, [11, 12, 13, 21, 22, 23]] = 0.7
     assert float(participation_field(response, blank, 100, 2)) == pytest.approx(math.sqrt(6), rel=1e-6)
     assert float(participation_field(response[:, :25], blank[:, :25], 100, 2)) == pytest.approx(2 * math.sqrt(6), rel=1e-6)
-
-
-@pytest.mark.parametrize(("filter_size", "depth"), [(2, 10), (3, 8), (5, 6)])
-def test_second_moments_of_homogeneous_filters_add_up(filter_size, depth):
-    """F equal weights have variance (F^2 - 1) / 12, and those of k layers add, as long as they do not reach round the ring."""
-    size = 101
-    responses, blanks = lit_responses(size, filter_size, 1, depth)
-    for k, (response, blank) in enumerate(zip(responses, blanks, strict=True), start=1):
-        measured = float(second_moment_field(response, blank, torch.arange(size), size))
-        assert measured == pytest.approx(math.sqrt(k * (filter_size**2 - 1) / 12), rel=1e-10)
 
 
 @pytest.mark.parametrize(
