@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 NODES = ("n1", "n2")
-ACCOUNT = "relstab"
+ACCOUNT = "0042"  # YAML reads it as 34
 PACKAGES = {"munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "scontrol": "slurm-wlm"}
 ACCOUNTING_PACKAGES = {
     "slurmdbd": "slurmdbd",
@@ -70,11 +70,9 @@ class CommandError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """What slurmctld knows of a job; each task of an array is one."""
+    """What slurmctld knows of a job."""
 
-    id: str  # its own number; tasks of an array that wait still have the number of the array
-    array_id: str  # the number of the array; of the job itself where there is none
-    task: str  # of the array; empty where there is none
+    id: str
     name: str
     state: str  # PENDING, RUNNING, COMPLETED, ...
     reason: str  # why it waits or failed; None where there is no reason
@@ -83,12 +81,13 @@ class Job:
     nodes: str  # where it runs or ran last; empty before
     tres: str  # what it asks for: cpu=1,mem=500M,node=1,billing=1; with accounting gpus too, once it has run
     gpus: int  # what it asks for, on all nodes together
+    gpus_of_job: bool  # with --gpus, not with --gres
     comment: str
     restarts: int
 
 
 # Of squeue --Format, each in a column of this width.
-FIELDS = ("JobID", "ArrayJobID", "ArrayTaskID", "Name", "State", "Reason", "Partition", "Account", "NodeList", "tres-alloc")
+FIELDS = ("JobID", "Name", "State", "Reason", "Partition", "Account", "NodeList", "tres-alloc")
 FIELDS = (*FIELDS, "tres-per-job", "tres-per-node", "NumNodes", "Comment", "RestartCnt")
 FIELD_WIDTH = 400
 
@@ -192,15 +191,11 @@ class Cluster:
     def jobs(self) -> list[Job]:
         """All jobs that slurmctld knows, those that ended included (it forgets them after five minutes)."""
         fields = ",".join(f"{name}:{FIELD_WIDTH}{SEPARATOR}" for name in FIELDS)
-        lines = self.run("squeue", "--noheader", "--all", "--array", "--states=all", f"--Format={fields}").splitlines()
+        lines = self.run("squeue", "--noheader", "--all", "--states=all", f"--Format={fields}").splitlines()
         return [_job(line) for line in lines if line.strip()]
 
     def job(self, number: str) -> Job:
-        """One job by its number, or one task of an array as 12_3."""
-        for job in self.jobs():
-            if number in (job.id, f"{job.array_id}_{job.task}"):
-                return job
-        raise KeyError(number)
+        return {job.id: job for job in self.jobs()}[number]
 
     def wait_for_state(self, number: str, *states: str, timeout: float = 60) -> Job:
         """The job once it is in one of the states."""
@@ -333,7 +328,7 @@ def _job(line: str) -> Job:
     *texts, per_job, per_node, nodes, comment, restarts = fields[: len(FIELDS)]
     # --gpus is per job, --gres and --gpus-per-node are per node.
     gpus = _gpus(per_job) or _gpus(per_node) * int(nodes)
-    return Job(*texts, gpus=gpus, comment=comment, restarts=int(restarts))
+    return Job(*texts, gpus=gpus, gpus_of_job=_gpus(per_job) > 0, comment=comment, restarts=int(restarts))
 
 
 def _gpus(tres: str) -> int:
@@ -457,7 +452,7 @@ def start_cluster(
 
     Args:
         folder: All files of the cluster lie in it, and of no other. Its path has to be short, for there are sockets in it.
-        accounting: With slurmdbd and a database of its own, and `relstab` as the account of the user; without, sacct fails.
+        accounting: With slurmdbd and a database of its own, and `ACCOUNT` as the account of the user; without, sacct fails.
         cpus: Cores of each node, whether the machine has them or not.
         memory: MB of each node.
         partitions: Each has both nodes; the first is the default.

@@ -1,48 +1,25 @@
-# The checked configuration, the few functions that turn it into file names and resources, and what happens around a run.
+# The checked configuration, and the few functions that turn it into file names and resources.
 
-import copy
-import gc
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.settings.types import SharedFSUsage
-
-# What is edited later is not what is planned here.
-PLANNED = time.time()
-
-# A plan is millions of objects, most of which stay: looking through them for garbage as often as usual is a twelfth of its time.
-gc.set_threshold(100_000, 20, 100)
-
-# The library of this checkout, here and in every job, also in an environment into which nobody installed it.
-SOURCE = str(Path(workflow.basedir) / "src")
-sys.path.insert(0, SOURCE)
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
+from relstab.architectures.user_code import source_digest
 from relstab.config import IMAGENET, ConfigError, Training, load_config
 from relstab.data.datasets import IMAGE_FOLDER
-from relstab.runs.snapshot import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
-from relstab.architectures.user_code import source_digest
-from relstab.runs.lock import FolderInUseError, RunLock
 from relstab.scale_detection.design import PAIRS, SimpleDesign
-from relstab.runs.cluster import ClusterError, cancel_jobs, check_arrays, choose_status_command, with_preempted_as_failed
 
 
 def checked_config():
     """The configuration, or one sentence for each wrong key before anything runs."""
-    overlays = [Path(file).name for file in workflow.overwrite_configfiles]
     try:
-        return load_config(config, " with ".join(["config.yaml", *overlays]))
+        return load_config(config, " with ".join(["config.yaml", *OVERLAYS]))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
-# As given, before defaults fill it: what jobs on a cluster read.
-GIVEN = copy.deepcopy(config)
 CONFIG = checked_config()
 # Scripts read from here what changes where they run, but not what they make; a key that was left out has its default.
 config.update(CONFIG.model_dump())
@@ -128,12 +105,12 @@ def sampled_tasks():
 
 
 def growing(base, per_mb=0):
-    """A resource that a job which failed for want of it gets more of: as much again with each attempt, where jobs are submitted.
+    """A resource that grows with the attempts of a job: the second attempt gets twice as much, the third three times.
 
-    ``base`` is a number or a function of the wildcards; ``per_mb`` comes on top for every MB of input, once the input is there.
+    ``base`` is a number or a function of the wildcards. ``per_mb`` is added for each MB of input files that exist.
     """
-    if workflow.resource_settings.nodes is None and not callable(base) and not per_mb:
-        return base  # nobody enforces it, and functions are a tenth of the time that planning takes
+    if not SUBMITS_JOBS and not callable(base) and not per_mb:
+        return base  # nothing enforces it on one machine, and calling functions takes a tenth of the planning time
 
     def amount(wildcards, input, attempt):
         files = [file for file in input if os.path.exists(file)] if per_mb else []
@@ -277,78 +254,3 @@ def images_to_test(wildcards):
 def gpus(wildcards):
     """GPUs that a job which runs a network asks for."""
     return 0 if CONFIG.device == "cpu" else 1
-
-
-def own_code():
-    """Code of the user's that the config names."""
-    return [*filter(None, [CONFIG.data.function]), *(own.builder for own in CONFIG.own_architectures.values())]
-
-
-if changed := changed_code(workflow.basedir):
-    raise WorkflowError(f"{changed[0]} was changed since this run began: stop it, and start it again")
-
-
-def prepare_slurm(executor):
-    """Where jobs go to SLURM: see that none of them is waited for in vain."""
-    import snakemake_executor_plugin_slurm as plugin
-
-    settings, scheduling = workflow.executor_settings, workflow.scheduling_settings
-    limits = {
-        "jobs": workflow.resource_settings.nodes,
-        "max-jobs-per-timespan": getattr(scheduling.max_jobs_per_timespan, "max_jobs", None),
-        "scheduler-subsample": scheduling.subsample,
-    }
-    executor.array_jobs = check_arrays(
-        [job.rule.name for job in workflow.dag.needrun_jobs()],
-        executor.array_jobs,
-        settings.array_limit,
-        plugin.get_max_array_size(),
-        limits,
-    )
-    if settings.status_command == "squeue":
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
-        settings.status_command = choose_status_command(shown.stdout)
-    plugin.query_job_status = with_preempted_as_failed(plugin.query_job_status)
-    # It would look for the account of an earlier job, in a way that never finds one, and fails where there is no sacct.
-    executor._fallback_account_arg = ""
-
-
-def cancel_left_over():
-    """Cancel jobs that are still on the cluster: those of a killed run, or submitted while this one was being stopped."""
-    try:
-        for name in left_over_jobs(RESULTS):
-            cancel_jobs(name)
-    finally:
-        discard_frozen(RESULTS)  # what could not be cancelled is said once
-
-
-onstart:
-    # Snakemake's own lock outlives a run that was killed (it is off in the default profile); this one ends with the process that holds
-    # it, so that an interrupted run can be started again as it is, and two runs still cannot write to one folder.
-    try:
-        # Kept where it outlives this block.
-        workflow.run_lock = RunLock(RESULTS, PLANNED)
-        cancel_left_over()
-        executor = workflow.scheduler._executor
-        if hasattr(executor, "array_jobs"):
-            prepare_slurm(executor)
-        shared = SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage
-        if workflow.non_local_exec and shared and not workflow.remote_execution_settings.immediate_submit:
-            # Jobs start from a copy of what was asked for, code and config; an overlay or an edit of later days is not theirs.
-            name = getattr(executor, "run_uuid", "")
-            executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code(), name, PLANNED).resolve())
-            workflow.config_settings.configfiles = []
-    except (ClusterError, FolderInUseError, EditedError) as error:
-        raise WorkflowError(str(error)) from None
-
-
-onsuccess:
-    discard_frozen(RESULTS)
-
-
-onerror:
-    try:
-        if hasattr(workflow, "run_lock"):  # or they are another run's
-            cancel_left_over()
-    except ClusterError as error:
-        print(error, file=sys.stderr)
