@@ -1,4 +1,4 @@
-"""A real SLURM cluster of two nodes on one machine, for tests: all its files lie in one folder, all its processes end with it."""
+"""A real SLURM cluster of two nodes on one machine, for tests: all its files are in one folder, all its processes end with it."""
 
 import ctypes
 import json
@@ -28,9 +28,9 @@ ACCOUNTING_PACKAGES = {
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
 }
-# Daemons lie in folders that the PATH of an ordinary user lacks.
+# Daemons are in folders that the PATH of an ordinary user lacks.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-# What a test sets, or a job of a real cluster that runs the tests, is not for the commands of this one.
+# Variables of a test, or of a job on a real cluster that runs the tests, must not reach the commands of this cluster.
 FOREIGN = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SALLOC_", "SCANCEL_", "SCONTROL_")
 SEPARATOR = "\x1f"
 PR_SET_CHILD_SUBREAPER = 36
@@ -42,7 +42,7 @@ def missing_programs(accounting: bool) -> list[str]:
 
 
 def reason_to_skip(accounting: bool) -> str:
-    """Why tests with a cluster cannot run here, in one sentence; empty where they can."""
+    """Why tests with a cluster cannot run here, in one sentence; empty if they can."""
     if not (missing := missing_programs(accounting)):
         return ""
     packages = _packages(accounting)
@@ -55,7 +55,7 @@ def _packages(accounting: bool) -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], Any], timeout: float, what: str | Callable[[], str], interval: float = 0.1) -> Any:
-    """The first true answer of `condition`; TimeoutError saying `what` did not come where there is none in `timeout` seconds."""
+    """The first true answer of `condition`; a TimeoutError that names `what` if there is none in `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > end:
@@ -93,7 +93,7 @@ FIELD_WIDTH = 400
 
 
 class Keeper:
-    """A process that starts daemons and kills all that came of them, orphans too, once it is told to or its parent is gone."""
+    """A process that starts daemons, and kills them and all their descendants when it is told to or when its parent ends."""
 
     def __init__(self, log: Path) -> None:
         with log.open("ab") as output:
@@ -127,7 +127,7 @@ class Keeper:
 
 def keep() -> None:
     """What the process of a Keeper runs: one line of its input is one daemon, and the end of its input is the end of all."""
-    # Orphans become children of this process instead of init's, so none gets lost: slurmstepd, and what jobs leave behind.
+    # Orphans become children of this process instead of init's: slurmstepd, and processes that jobs leave behind.
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
@@ -211,11 +211,11 @@ class Cluster:
         return dict(line.split() for line in lines if line)
 
     def down(self, node: str) -> None:
-        """As an administrator does it: SLURM ends the jobs of the node, and those that may be requeued run again."""
+        """Take a node down as an administrator does: SLURM ends its jobs, and starts those again that may be requeued."""
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def resume(self, node: str, timeout: float = 30) -> None:
-        """Takes back `down` and `crash`, and waits until the node takes jobs again."""
+        """Undo `down` and `crash`, and wait until the node takes jobs again."""
         if node not in self._keepers:
             self.down(node)  # or SLURM may wait for minutes for an answer about a job that ended in the crash
             self._boot(node)
@@ -256,7 +256,7 @@ class Cluster:
         wait_for(self._all_idle, timeout, "all nodes are idle")
 
     def stop(self) -> None:
-        """Kills all processes at once: nothing of this cluster is to last."""
+        """Kill all processes of the cluster."""
         with ExitStack() as stack:
             for keeper in self._keepers.values():
                 stack.callback(keeper.stop)

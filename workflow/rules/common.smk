@@ -31,7 +31,7 @@ DATASET = CONFIG.data.name
 # One network in file names: data set, architecture, noise level, seed.
 NETWORK = "{dataset}/{architecture}/noise{noise}/seed{seed}"
 SCALE = f"{RESULTS}/scale_detection"
-# Images chosen for torchvision's networks, where these are measured.
+# Images on which torchvision's networks are measured.
 IMAGENET_IMAGES = f"{RESULTS}/datasets/{IMAGENET}.h5"
 HAS_IMAGENET_IMAGES = bool(CONFIG.imagenet.networks and CONFIG.imagenet.images)
 # Simple CNNs of one experiment and activation, all seeds in one file.
@@ -72,12 +72,12 @@ def of_pair_networks(pattern):
 
 
 def of_imagenet_networks(pattern):
-    """File names of ``pattern`` for torchvision's networks, which are one of each kind, without noise."""
+    """File names of ``pattern`` for torchvision's networks: one per architecture, without noise."""
     return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, seed=0) for name in CONFIG.imagenet.networks]
 
 
 def pretrained_from(wildcards):
-    """Input of a pretrained network: a local file of its weights, where one is named, and images for its batch norms."""
+    """Input of a pretrained network: a local file of its weights if the config names one, and images for its batch norms."""
     weights = CONFIG.imagenet.weights.get(wildcards.architecture)
     return {
         **({"weights": weights} if weights else {}),
@@ -153,14 +153,14 @@ def experiment_of(wildcards):
 
 
 def ensemble_memory(wildcards):
-    """Memory in MB of training simple CNNs: their weights in memory, in the states that are kept, in a checkpoint, and in the file."""
+    """Memory (MB) of training simple CNNs: weights in memory, in the saved states, in a checkpoint and in the file."""
     experiment = experiment_of(wildcards)
     weights = SimpleDesign(**experiment.design(wildcards.activation)).parameter_count * experiment.seeds
     return 4000 + 12 * 4 * weights // 10**6
 
 
 def ordered(value):
-    """The same value with the keys of all its dicts in alphabetical order, so that the order in a config or a model is no change."""
+    """The same value with the keys of all its dicts sorted, so that another order in a config or a model is not a change."""
     return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
 
 
@@ -178,12 +178,12 @@ def options(**values):
     return {"options": of_wildcards}
 
 
-# Of bootstrap intervals.
+# Options of bootstrap intervals.
 INTERVAL = {"confidence": CONFIG.correlation.confidence, "resamples": CONFIG.correlation.resamples, "seed": CONFIG.seed}
 
 
 def data_options():
-    """What a data set depends on. The same published files in another folder are the same data set; the user's own files are not."""
+    """What a data set depends on. Published files are the same data set in any folder; files of the user are not."""
     data = CONFIG.data
     options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
     if data.name == IMAGE_FOLDER:
@@ -194,13 +194,13 @@ def data_options():
 
 
 def imagenet_memory(wildcards):
-    """Memory of a job on torchvision's networks in MB: their weights at 224 pixels in some copies, activations, probes."""
+    """Memory (MB) of a job on torchvision's networks: some copies of the weights, activations at 224 pixels, probes."""
     pixels = 3 * CONFIG.imagenet.crop**2
     return 4000 + 6000 * CONFIG.imagenet.crop**2 // 224**2 + 10 * 4 * pixels * CONFIG.imagenet.probes // 10**6
 
 
 def measuring_memory(wildcards):
-    """Memory of a job that takes a network through its probes, in MB."""
+    """Memory (MB) of a job that measures a network on its probes."""
     return imagenet_memory(wildcards) if wildcards.dataset == IMAGENET else 4000
 
 
@@ -209,7 +209,7 @@ def recipe_of(wildcards):
     section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
     recipe = section.training_of(wildcards.architecture).model_dump()
     entry = ARCHITECTURES[wildcards.architecture]
-    # Settings without effect are as by default, so that another value of them trains nothing anew.
+    # A setting without effect has its default here, so that another value of it does not repeat the training.
     unused = {
         "momentum": recipe["optimizer"] == "adam",
         "diffeo_cutoff": recipe["diffeo_displacement"] == 0,
@@ -220,12 +220,12 @@ def recipe_of(wildcards):
 
 
 def trained_weights(wildcards):
-    """Which weights are the trained ones; torchvision's networks have one kind."""
+    """Which state of the weights counts as trained; torchvision's networks have one state."""
     return "last" if wildcards.dataset == IMAGENET else CONFIG.sensitivity.weights
 
 
 def user_labels():
-    """Labels of the user's architectures in figures; their order and number set the colours and marks of all architectures."""
+    """Labels of user architectures in figures; their order and number determine the colours and marks of all architectures."""
     return [(name, own.label or name) for name, own in CONFIG.own_architectures.items()]
 
 
@@ -241,16 +241,16 @@ def beyond_figure_4(skips):
 
 
 def followed():
-    """Architectures of the run whose weights are kept on the way, to measure them over training."""
+    """Architectures of the run whose weights are saved during training, to measure them over training."""
     return [name for name in CONFIG.architectures if CONFIG.training_of(name).snapshots]
 
 
 def images_to_test(wildcards):
-    """Test images of the noise level, or clean ones where the config says that tests are clean."""
+    """Test images with the noise of the network, or clean ones if the config says so (data.noisy_test)."""
     noise = wildcards.noise if CONFIG.data.noisy_test else "0"
     return f"{RESULTS}/datasets/{wildcards.dataset}/test_noise{noise}.h5"
 
 
 def gpus(wildcards):
-    """GPUs that a job which runs a network asks for."""
+    """Number of GPUs of a job that runs a network."""
     return 0 if CONFIG.device == "cpu" else 1
