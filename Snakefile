@@ -11,6 +11,7 @@ min_version("9.11")
 configfile: f"{workflow.basedir}/config.yaml"
 
 
+include: "workflow/rules/run.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/networks.smk"

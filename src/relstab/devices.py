@@ -1,7 +1,6 @@
-"""Where networks run: which device, which of several GPUs, in what precision, and how much fits."""
+"""Where networks run: device, one of several GPUs, precision, and the largest batch that fits."""
 
 import contextlib
-import fcntl
 import os
 import random
 import re
@@ -9,22 +8,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 __all__ = [
+    "acquire_gpu",
     "choose_device",
     "choose_precision",
     "is_out_of_memory",
     "largest_batch",
     "occupied_device",
-    "occupied_slot",
     "repeatable",
 ]
 
-# Seconds between two looks for a free place on a GPU.
-_PATIENCE = 1.0
+# Seconds between two attempts to get a slot on a GPU.
+_INTERVAL = 1.0
 
 
 def choose_device(name: str) -> torch.device:
@@ -63,7 +63,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Inside, convolutions on a GPU add up in the same order at every repetition, and float32 is not TF32; on a CPU, as ever."""
+    """Inside, convolutions on a GPU sum in the same order each time, and float32 is not rounded to TF32. No effect on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -76,56 +76,48 @@ def repeatable(device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
-def _lock(path: Path) -> IO[str] | None:
-    """The file at ``path``, open and locked, or None where another process holds it; the lock goes when the process ends."""
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
 @contextlib.contextmanager
-def occupied_slot(folder: Path, names: Sequence[str], slots: int) -> Iterator[int]:
-    """Hold one of ``slots`` places on one of several devices against the other processes of this machine; waits for a free one.
+def acquire_gpu(folder: Path, names: Sequence[str], slots: int) -> Iterator[int]:
+    """Hold one slot on one of several GPUs, among the processes of this machine; waits until a slot is free.
 
-    First places come before second ones, so that processes spread over the devices before they share any. The places are file
-    locks, which end with the process that holds them, however it ends.
+    The first slots of all GPUs are taken before any second slot, so that processes spread over the GPUs. A slot is a file lock,
+    which the operating system releases when the process ends, also if it is killed.
 
     Args:
         folder: of the lock files, the same for all processes.
-        names: of the devices, by which processes know them as the same.
-        slots: processes that a device takes at a time.
+        names: identifiers of the GPUs, the same in all processes.
+        slots: processes that share one GPU.
 
     Yields:
-        The index of the device in ``names``.
+        The index of the GPU in ``names``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = False
     while True:
-        # In random order, so that processes that start together do not all meet at the first.
+        # In random order, so that processes that start together do not all try the same GPU first.
         order = random.Random(os.urandom(8)).sample(range(len(names)), len(names))
         for slot in range(slots):
             for index in order:
-                held = _lock(folder / f"{names[index]}.{slot}.lock")
-                if held is not None:
-                    with held:
-                        yield index
-                    return
+                lock = FileLock(folder / f"{names[index]}.{slot}.lock")
+                try:
+                    held = lock.acquire(blocking=False)
+                except Timeout:
+                    continue
+                with held:
+                    yield index
+                return
         if not waiting:
             print(f"{len(names)} GPU(s) with {slots} job(s) each: waiting for one to end", flush=True)
             waiting = True
-        time.sleep(_PATIENCE)
+        time.sleep(_INTERVAL)
 
 
 @contextlib.contextmanager
 def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
-    """Device for one job, by its name in the config: with "auto" or "cuda", a GPU on which there is still a place.
+    """Device of one job, by its name in the config; "auto" and "cuda" choose a GPU with a free slot and hold the slot.
 
-    Jobs that run at the same time on one machine take different GPUs as long as there are some, and at most ``jobs_per_gpu``
-    share one, also where it is named; a job for which there is no place waits.
+    Jobs that run at the same time on one machine use different GPUs while there are any. At most ``jobs_per_gpu`` jobs share a
+    GPU, also if the config names it. A job without a free slot waits.
 
     Args:
         name: "auto", "cpu", "cuda" or "cuda:N".
@@ -138,25 +130,25 @@ def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     indices = [device.index] if device.index is not None else list(range(torch.cuda.device_count()))
     uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in indices]
     folder = Path(tempfile.gettempdir()) / f"relstab-gpus-{os.getuid()}"
-    with occupied_slot(folder, uuids, jobs_per_gpu) as chosen:
+    with acquire_gpu(folder, uuids, jobs_per_gpu) as chosen:
         yield torch.device("cuda", indices[chosen])
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU had no memory left: torch's own error, or one of CUDA's libraries where other processes fill the GPU."""
+    """Whether a GPU was out of memory: torch's error, or an error of CUDA's libraries if other processes fill the GPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("out of memory", "ALLOC_FAILED", "NOT_ENOUGH_WORKSPACE")
     )
 
 
 def largest_batch(step: Callable[[int], None], batch_size: int) -> int:
-    """Largest of the halves, quarters and so on of a batch size whose step fits into the memory of the GPU; 0 where none does.
+    """Largest batch size that fits into the memory of the GPU, among a half, a quarter, ... of ``batch_size``; 0 if none fits.
 
     Args:
-        step: does all the work of one step on that many images, and raises ``torch.OutOfMemoryError`` where it does not fit.
-        batch_size: that did not fit.
+        step: all the work of one step on that many images; raises ``torch.OutOfMemoryError`` if it does not fit.
+        batch_size: number of images that did not fit.
     """
-    # Batch norm cannot be trained on one image.
+    # Batch norm cannot train on one image.
     while (batch_size := batch_size // 2) > 1:
         torch.cuda.empty_cache()
         try:

@@ -1,4 +1,4 @@
-"""A real SLURM cluster of two nodes on one machine, for tests: all its files lie in one folder, all its processes end with it."""
+"""A real SLURM cluster of two nodes on one machine, for tests: all its files are in one folder, all its processes end with it."""
 
 import ctypes
 import json
@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 NODES = ("n1", "n2")
-ACCOUNT = "relstab"
+ACCOUNT = "0042"  # YAML reads it as 34
 PACKAGES = {"munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "scontrol": "slurm-wlm"}
 ACCOUNTING_PACKAGES = {
     "slurmdbd": "slurmdbd",
@@ -28,9 +28,9 @@ ACCOUNTING_PACKAGES = {
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
 }
-# Daemons lie in folders that the PATH of an ordinary user lacks.
+# Daemons are in folders that the PATH of an ordinary user lacks.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-# What a test sets, or a job of a real cluster that runs the tests, is not for the commands of this one.
+# Variables of a test, or of a job on a real cluster that runs the tests, must not reach the commands of this cluster.
 FOREIGN = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_", "SALLOC_", "SCANCEL_", "SCONTROL_")
 SEPARATOR = "\x1f"
 PR_SET_CHILD_SUBREAPER = 36
@@ -42,7 +42,7 @@ def missing_programs(accounting: bool) -> list[str]:
 
 
 def reason_to_skip(accounting: bool) -> str:
-    """Why tests with a cluster cannot run here, in one sentence; empty where they can."""
+    """Why tests with a cluster cannot run here, in one sentence; empty if they can."""
     if not (missing := missing_programs(accounting)):
         return ""
     packages = _packages(accounting)
@@ -55,7 +55,7 @@ def _packages(accounting: bool) -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], Any], timeout: float, what: str | Callable[[], str], interval: float = 0.1) -> Any:
-    """The first true answer of `condition`; TimeoutError saying `what` did not come where there is none in `timeout` seconds."""
+    """The first true answer of `condition`; a TimeoutError that names `what` if there is none in `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > end:
@@ -70,11 +70,9 @@ class CommandError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """What slurmctld knows of a job; each task of an array is one."""
+    """What slurmctld knows of a job."""
 
-    id: str  # its own number; tasks of an array that wait still have the number of the array
-    array_id: str  # the number of the array; of the job itself where there is none
-    task: str  # of the array; empty where there is none
+    id: str
     name: str
     state: str  # PENDING, RUNNING, COMPLETED, ...
     reason: str  # why it waits or failed; None where there is no reason
@@ -83,18 +81,19 @@ class Job:
     nodes: str  # where it runs or ran last; empty before
     tres: str  # what it asks for: cpu=1,mem=500M,node=1,billing=1; with accounting gpus too, once it has run
     gpus: int  # what it asks for, on all nodes together
+    gpus_of_job: bool  # with --gpus, not with --gres
     comment: str
     restarts: int
 
 
 # Of squeue --Format, each in a column of this width.
-FIELDS = ("JobID", "ArrayJobID", "ArrayTaskID", "Name", "State", "Reason", "Partition", "Account", "NodeList", "tres-alloc")
+FIELDS = ("JobID", "Name", "State", "Reason", "Partition", "Account", "NodeList", "tres-alloc")
 FIELDS = (*FIELDS, "tres-per-job", "tres-per-node", "NumNodes", "Comment", "RestartCnt")
 FIELD_WIDTH = 400
 
 
 class Keeper:
-    """A process that starts daemons and kills all that came of them, orphans too, once it is told to or its parent is gone."""
+    """A process that starts daemons, and kills them and all their descendants when it is told to or when its parent ends."""
 
     def __init__(self, log: Path) -> None:
         with log.open("ab") as output:
@@ -128,7 +127,7 @@ class Keeper:
 
 def keep() -> None:
     """What the process of a Keeper runs: one line of its input is one daemon, and the end of its input is the end of all."""
-    # Orphans become children of this process instead of init's, so none gets lost: slurmstepd, and what jobs leave behind.
+    # Orphans become children of this process instead of init's: slurmstepd, and processes that jobs leave behind.
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
@@ -192,15 +191,11 @@ class Cluster:
     def jobs(self) -> list[Job]:
         """All jobs that slurmctld knows, those that ended included (it forgets them after five minutes)."""
         fields = ",".join(f"{name}:{FIELD_WIDTH}{SEPARATOR}" for name in FIELDS)
-        lines = self.run("squeue", "--noheader", "--all", "--array", "--states=all", f"--Format={fields}").splitlines()
+        lines = self.run("squeue", "--noheader", "--all", "--states=all", f"--Format={fields}").splitlines()
         return [_job(line) for line in lines if line.strip()]
 
     def job(self, number: str) -> Job:
-        """One job by its number, or one task of an array as 12_3."""
-        for job in self.jobs():
-            if number in (job.id, f"{job.array_id}_{job.task}"):
-                return job
-        raise KeyError(number)
+        return {job.id: job for job in self.jobs()}[number]
 
     def wait_for_state(self, number: str, *states: str, timeout: float = 60) -> Job:
         """The job once it is in one of the states."""
@@ -216,11 +211,11 @@ class Cluster:
         return dict(line.split() for line in lines if line)
 
     def down(self, node: str) -> None:
-        """As an administrator does it: SLURM ends the jobs of the node, and those that may be requeued run again."""
+        """Take a node down as an administrator does: SLURM ends its jobs, and starts those again that may be requeued."""
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def resume(self, node: str, timeout: float = 30) -> None:
-        """Takes back `down` and `crash`, and waits until the node takes jobs again."""
+        """Undo `down` and `crash`, and wait until the node takes jobs again."""
         if node not in self._keepers:
             self.down(node)  # or SLURM may wait for minutes for an answer about a job that ended in the crash
             self._boot(node)
@@ -261,7 +256,7 @@ class Cluster:
         wait_for(self._all_idle, timeout, "all nodes are idle")
 
     def stop(self) -> None:
-        """Kills all processes at once: nothing of this cluster is to last."""
+        """Kill all processes of the cluster."""
         with ExitStack() as stack:
             for keeper in self._keepers.values():
                 stack.callback(keeper.stop)
@@ -333,7 +328,7 @@ def _job(line: str) -> Job:
     *texts, per_job, per_node, nodes, comment, restarts = fields[: len(FIELDS)]
     # --gpus is per job, --gres and --gpus-per-node are per node.
     gpus = _gpus(per_job) or _gpus(per_node) * int(nodes)
-    return Job(*texts, gpus=gpus, comment=comment, restarts=int(restarts))
+    return Job(*texts, gpus=gpus, gpus_of_job=_gpus(per_job) > 0, comment=comment, restarts=int(restarts))
 
 
 def _gpus(tres: str) -> int:
@@ -457,7 +452,7 @@ def start_cluster(
 
     Args:
         folder: All files of the cluster lie in it, and of no other. Its path has to be short, for there are sockets in it.
-        accounting: With slurmdbd and a database of its own, and `relstab` as the account of the user; without, sacct fails.
+        accounting: With slurmdbd and a database of its own, and `ACCOUNT` as the account of the user; without, sacct fails.
         cpus: Cores of each node, whether the machine has them or not.
         memory: MB of each node.
         partitions: Each has both nodes; the first is the default.

@@ -67,14 +67,6 @@ def test_a_gpu_has_one_job_at_a_time(cluster: Cluster) -> None:
         assert cluster.wait_for_state(job, "CANCELLED").gpus == 1
 
 
-def test_tasks_of_an_array_are_jobs(cluster: Cluster) -> None:
-    number = cluster.submit("echo $SLURM_ARRAY_TASK_ID", "--array=3,5", "--comment=a=b, and c", "--partition=other")
-    tasks = [cluster.wait_for_state(f"{number}_{task}", "COMPLETED") for task in (3, 5)]
-    assert [task.array_id for task in tasks] == [number, number]
-    assert [(task.task, cluster.output(task.id)) for task in tasks] == [("3", "3\n"), ("5", "5\n")]
-    assert [(task.comment, task.partition, task.gpus) for task in tasks] == [("a=b, and c", "other", 0)] * 2
-
-
 def test_jobs_of_a_node_taken_down_run_again(cluster: Cluster) -> None:
     job = cluster.submit("sleep 60")
     node = cluster.wait_for_state(job, "RUNNING").nodes

@@ -6,8 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,8 +38,7 @@ REMEMBER = ["MinJobAge=3600"]
 @pytest.fixture(scope="module")
 def clean_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Without accounting."""
-    # Four CPUs a node, as the profile has it for a group of jobs, whatever this machine has.
-    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=False, cpus=4, memory=16000, extra=REMEMBER) as cluster:
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting=False, memory=16000, extra=REMEMBER) as cluster:
         yield cluster
 
 
@@ -90,21 +87,17 @@ def start(cluster: Cluster, checkout: Path, log: Path, *arguments: str, config: 
         )
 
 
-def output_of(cluster: Cluster, checkout: Path, *arguments: str, config: str = SMOKE) -> tuple[int, str]:
+def output_of(cluster: Cluster, checkout: Path, *arguments: str, config: str = SMOKE, timeout: float = 120) -> tuple[int, str]:
     done = subprocess.run(
         on_cluster(*arguments, config=config),
         cwd=checkout,
         env=environment(cluster),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
-
-
-def rule_of(job: Job) -> str:
-    return job.comment.removeprefix("rule_").split("_wildcards_")[0]
 
 
 def ended(cluster: Cluster) -> list[Job]:
@@ -114,83 +107,88 @@ def ended(cluster: Cluster) -> list[Job]:
 
 
 def edit_profile(checkout: Path, **values: str) -> None:
-    """What README asks a user to do: take a line out of its comment and put one's own name there."""
+    """Edit the profile as docs/cluster.md says: remove the comment sign of a line, and enter a name."""
     profile = checkout / "slurm" / "config.yaml"
     text = profile.read_text()
     for key, value in values.items():
-        placeholder = f"# {key}: YOUR_{key.removeprefix('slurm_').upper()}"
+        placeholder = f"# {key}: \"'YOUR_{key.removeprefix('slurm_').upper()}'\""
         assert text.count(placeholder) == 1
-        text = text.replace(placeholder, f"{key}: {value}")
+        text = text.replace(placeholder, f"{key}: \"'{value}'\"")
     profile.write_text(text)
 
 
-@dataclass
-class Run:
-    """A run of the smoke config on a cluster of its own."""
-
-    cluster: Cluster
-    checkout: Path
-    log: Path
-    process: subprocess.Popen[str]
+def ask_with_gres(checkout: Path) -> None:
+    """Edit the profile for a cluster that refuses --gpus."""
+    profile = checkout / "slurm" / "config.yaml"
+    text = profile.read_text().replace("# gpu_model: a100", "gpu: 0\n    gres: \"'gpu:1'\"")
+    profile.write_text(text)
 
 
 @pytest.fixture(scope="module")
-def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, Run]]:
-    """By whether there is accounting. Both at once: most of the time is waiting, for the next look at the queue."""
-    runs = {}
-    with ExitStack() as stack:
-        for accounting in (True, False):
-            if reason_to_skip(accounting):
-                continue
-            folder = tmp_path_factory.mktemp("smoke")
-            cluster = stack.enter_context(
-                start_cluster(tmp_path_factory.mktemp("slurm"), accounting=accounting, cpus=4, memory=16000, extra=REMEMBER)
-            )
-            checkout = new_checkout(folder / "checkout")
-            edit_profile(checkout, slurm_partition="other", **({"slurm_account": ACCOUNT} if accounting else {}))
-            status, said = output_of(cluster, checkout, "all", "--jobs", "5")
-            assert status != 0
-            assert re.search(r"jobs is 5 and \d+ jobs are to be done", said)  # with arrays, it would wait for ever
-            process = start(cluster, checkout, folder / "run.log", "all")
-            stack.callback(process.kill)
-            runs[accounting] = Run(cluster, checkout, folder / "run.log", process)
-        yield runs
+def small_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Nodes of two CPUs, with accounting where this machine can."""
+    accounting = not reason_to_skip(accounting=True)
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting, cpus=2, memory=16000, extra=REMEMBER) as cluster:
+        yield cluster
 
 
-@pytest.mark.parametrize("accounting", [True, False], ids=["accounting", "no accounting"])
-def test_smoke_config(finished, smoke_runs, accounting):
-    """After the edits that README names the results are those of one machine."""
-    if reason := reason_to_skip(accounting):
-        pytest.skip(reason)
-    mine = smoke_runs[accounting]
-    cluster, checkout = mine.cluster, mine.checkout
-    assert mine.process.wait(timeout=1500) == 0, mine.log.read_text()[-5000:]
+def test_smoke_config(small_cluster, checkout, finished):
+    """After the edits that docs/cluster.md names, on a cluster with small nodes, the results are those of one machine."""
+    cluster = small_cluster
+    edit_profile(checkout, slurm_partition="other", **({"slurm_account": ACCOUNT} if cluster.accounting else {}))
+    ask_with_gres(checkout)
+    few = ("--jobs", "5", "--slurm-status-command", "sacct" if cluster.accounting else "squeue")
+    status, said = output_of(cluster, checkout, "all", *few, timeout=900)
+    assert status == 0, said[-5000:]
     jobs = wait_for(lambda: ended(cluster), 60, "the end of all jobs")
     assert "Nothing to be done" in output_of(cluster, checkout, "all", "--dry-run")[1]
-    if accounting:
-        recorded = cluster.run("sacct", "--noheader", "--allocations", "--format=State")
-        assert set(recorded.split()) == {"COMPLETED"}
+    if cluster.accounting:
+        wait_for(
+            lambda: set(cluster.run("sacct", "--noheader", "--allocations", "--format=State").split()) == {"COMPLETED"},
+            20,
+            "all jobs are completed in sacct",
+        )
     assert_same_results(finished / "results/smoke", checkout / "results/smoke")
     assert {job.state for job in jobs} == {"COMPLETED"}
     assert {job.nodes for job in jobs} == set(NODES)
     assert {job.partition for job in jobs} == {"other"}
-    assert {job.account for job in jobs} == {ACCOUNT} or not accounting
-    # Each network was measured in one job; tables and figures are one of each kind.
-    measured = [job for job in jobs if rule_of(job).startswith("measured_")]
-    assert len(measured) == len([job for job in jobs if rule_of(job) == "train"])
-    assert any("sensitivity_sensitivity_over_training_shuffled_sensitivity" in rule_of(job) for job in measured)
-    for kind in ("tables_", "figures_", "scale_tables_"):
-        assert len([job for job in jobs if rule_of(job).startswith(kind)]) == 1
-    assert {rule_of(job) for job in jobs if job.task} >= {"noisy_test"}  # others may have become ready one after another
-    # What runs networks asked for a GPU, and nothing else did.
-    with_gpu = {"train", "train_ensemble", "ensemble_sensitivity"}
+    assert {job.account for job in jobs} == {ACCOUNT} or not cluster.accounting
+    # One CPU is enough for each job, also for groups.
+    assert {re.search(r"cpu=(\d+)", job.tres)[1] for job in jobs} == {"1"}
+    # Names say what a job is; all have the run's identifier as their comment.
+    names = sorted(job.name for job in jobs)
+    assert len({job.comment for job in jobs}) == 1
+    assert "train_mnist5k_lenet_noise10_seed0" in names
+    # The measurements of each network were one job; so were tables and figures of each kind, noise levels, and probes.
+    trained = {name.removeprefix("train_") for name in names if name.startswith("train_") and name.endswith("_seed0")}
+    measured = {name.removeprefix("measured_") for name in names if name.startswith("measured_")}
+    assert trained == measured
+    assert len(trained) == 7
+    for group in ("noisy_tests", "probes", "tables", "figures", "scale_tables"):
+        assert names.count(group) == 1
+    # All jobs that run networks got a GPU, asked for with --gres; the others asked for none.
+    with_gpu = ("train_", "ensemble_sensitivity_", "measured_")
     for job in jobs:
-        assert job.gpus == (job in measured or rule_of(job) in with_gpu), job
+        assert job.gpus == job.name.startswith(with_gpu), job
+        assert not job.gpus_of_job, "asked for with --gpus"
     logs = list((checkout / "results/smoke/logs/train").rglob("*.log"))
-    assert len(logs) == len(measured)
+    assert len(logs) == len(trained)
     if not torch.cuda.is_available():
-        assert all("a GPU was given (CUDA_VISIBLE_DEVICES=0)" in log.read_text() for log in logs)
+        assert all("this job has a GPU (CUDA_VISIBLE_DEVICES=0)" in log.read_text() for log in logs)
     assert not list((checkout / "results/smoke").glob(".run-*"))
+
+
+def test_refusals_and_numbers_in_place_of_names(small_cluster, checkout):
+    """SLURM's own sentence is shown for a group of jobs, which Snakemake alone would not show."""
+    file = "results/smoke/tables/scale_detection_samples.csv"
+    status, said = output_of(small_cluster, checkout, file, "--set-threads", "table_scale_detection_samples=3", "--retries", "0")
+    assert status != 0
+    assert "scale_tables: SLURM sbatch failed. The error message was 'sbatch: error: " in said
+    assert "Requested node configuration is not available" in said
+    status, said = output_of(small_cluster, checkout, file, "--default-resources", "slurm_account=42")
+    assert status != 0
+    assert "expected slurm_account of rule table_scale_detection_samples to be text, got 42" in said
+    assert "Traceback" not in said
 
 
 @pytest.fixture
@@ -209,7 +207,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(cluster: Cluster, noise: str, restarts: int = 0, but: str = "") -> Job | None:
     """The job that trains the network at a noise level, while it runs, after so many restarts; not a certain other one."""
-    here = [job for job in cluster.jobs() if job.comment == f"rule_train_wildcards_mnist5k_lenet_{noise}_0"]
+    here = [job for job in cluster.jobs() if job.name == f"train_mnist5k_lenet_noise{noise}_seed0"]
     return next((job for job in here if job.state == "RUNNING" and job.restarts == restarts and job.id != but), None)
 
 
@@ -299,5 +297,5 @@ def test_disturbed_and_edited_while_it_runs(clean_cluster, checkout, two_network
             in (checkout / f"results/two/logs/train/mnist5k/lenet/noise{noise}/seed0.log").read_text()
         )
     assert_same_results(undisturbed / "results/two", checkout / "results/two")
-    assert {job.task != "" for job in cluster.jobs() if rule_of(job) == "noisy_test"} == {True}, "an array"
+    assert [job.gpus_of_job for job in both] == [True, True], "asked for with --gpus"
     assert "Nothing to be done" in output_of(cluster, checkout, TABLE, "--dry-run", config=two_networks)[1]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from relstab import devices
-from relstab.devices import choose_device, choose_precision, largest_batch, occupied_device, occupied_slot
+from relstab.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -31,7 +31,7 @@ def test_precision_follows_the_hardware_and_the_config(monkeypatch):
 
 
 def hold(folder, names, slots, taken):
-    with occupied_slot(folder, names, slots) as index:
+    with acquire_gpu(folder, names, slots) as index:
         taken.send(index)
         time.sleep(600)
 
@@ -67,7 +67,7 @@ def test_processes_spread_over_devices_before_they_share_one_and_then_wait(tmp_p
             process.kill()
             process.join()
     # Nothing is held any more.
-    with occupied_slot(tmp_path, ["a"], 1):
+    with acquire_gpu(tmp_path, ["a"], 1):
         pass
 
 

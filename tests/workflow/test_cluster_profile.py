@@ -1,7 +1,9 @@
 """What the cluster profile asks for, as far as it can be told without a cluster; tests/slurm runs it on one."""
 
+import contextlib
 import re
 import subprocess
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -14,7 +16,7 @@ from relstab.training.checkpoint import Checkpoint, Checkpoints
 from helpers import ROOT, run
 
 PROFILE = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
-# Rules whose jobs are neither in an array nor in a group, and why.
+# Rules whose jobs are in no group, and why.
 ALONE = {
     "prepare_dataset": "one job",
     "pair_dataset": "one job",
@@ -23,7 +25,7 @@ ALONE = {
     "imagenet_images": "one job",
     "imagenet_probes": "one job",
     "report_page": "one job, after all others",
-    "train": "long, and a retry asks for more than the others of an array",
+    "train": "long, and a group is repeated as a whole",
     "train_ensemble": "long, each of its own memory",
     "ensemble_sensitivity": "few, each of its own memory",
     "imagenet_network": "few",
@@ -39,9 +41,7 @@ def rules():
 
 
 def test_every_rule_is_submitted_as_suits_it():
-    arrays = [name.strip() for name in PROFILE["slurm-array-jobs"].split(",")]
-    ways = [*arrays, *PROFILE["groups"], *ALONE]
-    assert sorted(ways) == sorted(rules())
+    assert sorted([*PROFILE["groups"], *ALONE]) == sorted(rules())
     assert PROFILE["group-components"].keys() == set(PROFILE["groups"].values())
 
 
@@ -51,22 +51,25 @@ def with_gpu():
 
 
 def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(tmp_path):
-    assert set(PROFILE["set-resources"]) == with_gpu()
+    # Jobs of one group have the same partition: filters are analysed in the job that measures the network.
+    on_gpu_nodes = with_gpu() | {"spectra"}
+    assert set(PROFILE["set-resources"]) == on_gpu_nodes
     text = (ROOT / "slurm/config.yaml").read_text()
-    for line in ("slurm_partition: YOUR_GPU_PARTITION", "gpu_model: a100", "slurm_partition: YOUR_PARTITION"):
-        text = text.replace(f"# {line}", line)
+    for line in ("slurm_partition: \"'YOUR_GPU_PARTITION'\"", "gpu_model: a100", "slurm_partition: \"'0042'\""):
+        text = text.replace(f"# {line.replace('0042', 'YOUR_PARTITION')}", line)
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text(text)
     said = run(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile")).stdout
     asked = re.findall(r"^ *rule (\w+):\n(?:.*\n)*?.*slurm_partition=(\w+)", said, flags=re.MULTILINE)
-    assert {rule for rule, partition in asked if partition == "YOUR_GPU_PARTITION"} == with_gpu() - {"imagenet_network"}
-    assert {rule for rule, partition in asked if partition == "YOUR_PARTITION"} >= {"spectra", "prepare_dataset", "figure"}
+    assert {rule for rule, partition in asked if partition == "YOUR_GPU_PARTITION"} == on_gpu_nodes - {"imagenet_network"}
+    assert {rule for rule, partition in asked if partition == "0042"} >= {"noisy_test", "prepare_dataset", "figure"}  # not 34
 
 
 def resources(text):
     """Of each rule's first job in a dry run: memory (MB), time (minutes) and GPUs."""
     found = {}
-    for rule, block in re.findall(r"^ *(?:local)?rule (\w+):\n((?:     *.*\n)+)", text, flags=re.MULTILINE):
+    # Jobs of a group are indented.
+    for _, rule, block in re.findall(r"^( *)(?:local)?rule (\w+):\n((?:\1    .*\n)+)", text, flags=re.MULTILINE):
         line = re.search(r"^ +resources: (.*)$", block, flags=re.MULTILINE)[1]
         asked = dict(entry.split("=", 1) for entry in line.split(", "))
         found.setdefault(rule, tuple(int(asked.get(key, 0)) for key in ("mem_mb", "runtime", "gpu")))
@@ -92,18 +95,49 @@ def test_gpus_are_asked_for_unless_the_device_is_the_cpu(tmp_path):
     assert planned_with_gpu("--config", "device=cpu") == set()
 
 
-def test_jobs_of_a_killed_run_that_cannot_be_cancelled_are_said_once(tmp_path):
+def test_jobs_of_a_killed_run_that_cannot_be_cancelled_are_reported_once(tmp_path):
     """There is no cluster here, and the results come from one."""
     left = tmp_path / "results/smoke/.run-0123"
     left.mkdir(parents=True)
-    (left / "job_name").write_text("a-name")
+    (left / "run").write_text("a-run")
     file = "results/smoke/tables/scale_detection_samples.csv"
     first = run(tmp_path, file, "--cores", "1", check=False)
     assert first.returncode != 0
-    assert "jobs of a run that was killed may still be on the cluster: scancel --name=a-name" in first.stdout + first.stderr
+    assert "jobs of a run that was killed may still be on the cluster: cancel the jobs that" in first.stdout + first.stderr
     assert not (tmp_path / file).exists()
     run(tmp_path, file, "--cores", "1")
     assert (tmp_path / file).exists()
+
+
+@pytest.mark.parametrize(
+    ("resources", "device"),
+    [
+        ({"gpu": 1}, "auto"),
+        ({"gpu": 0}, "cpu"),
+        ({}, "cpu"),
+        ({"gpu": 0, "gres": "gpu:1"}, "auto"),
+        ({"gres": "gpu:a100:2"}, "auto"),
+        ({"gres": "shard:4"}, "auto"),
+        ({"gres": "license:1"}, "cpu"),
+    ],
+)
+def test_a_job_uses_the_gpu_that_it_asked_for(resources, device, monkeypatch):
+    """With --gpus (resource gpu) or with --gres."""
+    monkeypatch.syspath_prepend(ROOT / "workflow/scripts")
+    import job
+
+    names = []
+
+    @contextlib.contextmanager
+    def occupied_device(name, _jobs_per_gpu):
+        names.append(name)
+        yield torch.device("cpu")
+
+    monkeypatch.setattr("relstab.devices.occupied_device", occupied_device)
+    config = {"threads": torch.get_num_threads(), "device": "auto", "jobs_per_gpu": 1}
+    with job.device(SimpleNamespace(config=config, resources=resources)) as chosen:
+        assert chosen == "cpu"
+    assert names == [device]
 
 
 def test_memory_grows_with_the_data(tmp_path):

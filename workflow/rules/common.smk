@@ -1,48 +1,25 @@
-# The checked configuration, the few functions that turn it into file names and resources, and what happens around a run.
+# The checked configuration, and the few functions that turn it into file names and resources.
 
-import copy
-import gc
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.settings.types import SharedFSUsage
-
-# What is edited later is not what is planned here.
-PLANNED = time.time()
-
-# A plan is millions of objects, most of which stay: looking through them for garbage as often as usual is a twelfth of its time.
-gc.set_threshold(100_000, 20, 100)
-
-# The library of this checkout, here and in every job, also in an environment into which nobody installed it.
-SOURCE = str(Path(workflow.basedir) / "src")
-sys.path.insert(0, SOURCE)
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
+from relstab.architectures.user_code import source_digest
 from relstab.config import IMAGENET, ConfigError, Training, load_config
 from relstab.data.datasets import IMAGE_FOLDER
-from relstab.runs.snapshot import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
-from relstab.architectures.user_code import source_digest
-from relstab.runs.lock import FolderInUseError, RunLock
 from relstab.scale_detection.design import PAIRS, SimpleDesign
-from relstab.runs.cluster import ClusterError, cancel_jobs, check_arrays, choose_status_command, with_preempted_as_failed
 
 
 def checked_config():
     """The configuration, or one sentence for each wrong key before anything runs."""
-    overlays = [Path(file).name for file in workflow.overwrite_configfiles]
     try:
-        return load_config(config, " with ".join(["config.yaml", *overlays]))
+        return load_config(config, " with ".join(["config.yaml", *OVERLAYS]))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
-# As given, before defaults fill it: what jobs on a cluster read.
-GIVEN = copy.deepcopy(config)
 CONFIG = checked_config()
 # Scripts read from here what changes where they run, but not what they make; a key that was left out has its default.
 config.update(CONFIG.model_dump())
@@ -54,7 +31,7 @@ DATASET = CONFIG.data.name
 # One network in file names: data set, architecture, noise level, seed.
 NETWORK = "{dataset}/{architecture}/noise{noise}/seed{seed}"
 SCALE = f"{RESULTS}/scale_detection"
-# Images chosen for torchvision's networks, where these are measured.
+# Images on which torchvision's networks are measured.
 IMAGENET_IMAGES = f"{RESULTS}/datasets/{IMAGENET}.h5"
 HAS_IMAGENET_IMAGES = bool(CONFIG.imagenet.networks and CONFIG.imagenet.images)
 # Simple CNNs of one experiment and activation, all seeds in one file.
@@ -95,12 +72,12 @@ def of_pair_networks(pattern):
 
 
 def of_imagenet_networks(pattern):
-    """File names of ``pattern`` for torchvision's networks, which are one of each kind, without noise."""
+    """File names of ``pattern`` for torchvision's networks: one per architecture, without noise."""
     return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, seed=0) for name in CONFIG.imagenet.networks]
 
 
 def pretrained_from(wildcards):
-    """Input of a pretrained network: a local file of its weights, where one is named, and images for its batch norms."""
+    """Input of a pretrained network: a local file of its weights if the config names one, and images for its batch norms."""
     weights = CONFIG.imagenet.weights.get(wildcards.architecture)
     return {
         **({"weights": weights} if weights else {}),
@@ -128,12 +105,12 @@ def sampled_tasks():
 
 
 def growing(base, per_mb=0):
-    """A resource that a job which failed for want of it gets more of: as much again with each attempt, where jobs are submitted.
+    """A resource that grows with the attempts of a job: the second attempt gets twice as much, the third three times.
 
-    ``base`` is a number or a function of the wildcards; ``per_mb`` comes on top for every MB of input, once the input is there.
+    ``base`` is a number or a function of the wildcards. ``per_mb`` is added for each MB of input files that exist.
     """
-    if workflow.resource_settings.nodes is None and not callable(base) and not per_mb:
-        return base  # nobody enforces it, and functions are a tenth of the time that planning takes
+    if not SUBMITS_JOBS and not callable(base) and not per_mb:
+        return base  # nothing enforces it on one machine, and calling functions takes a tenth of the planning time
 
     def amount(wildcards, input, attempt):
         files = [file for file in input if os.path.exists(file)] if per_mb else []
@@ -176,14 +153,14 @@ def experiment_of(wildcards):
 
 
 def ensemble_memory(wildcards):
-    """Memory in MB of training simple CNNs: their weights in memory, in the states that are kept, in a checkpoint, and in the file."""
+    """Memory (MB) of training simple CNNs: weights in memory, in the saved states, in a checkpoint and in the file."""
     experiment = experiment_of(wildcards)
     weights = SimpleDesign(**experiment.design(wildcards.activation)).parameter_count * experiment.seeds
     return 4000 + 12 * 4 * weights // 10**6
 
 
 def ordered(value):
-    """The same value with the keys of all its dicts in alphabetical order, so that the order in a config or a model is no change."""
+    """The same value with the keys of all its dicts sorted, so that another order in a config or a model is not a change."""
     return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
 
 
@@ -201,12 +178,12 @@ def options(**values):
     return {"options": of_wildcards}
 
 
-# Of bootstrap intervals.
+# Options of bootstrap intervals.
 INTERVAL = {"confidence": CONFIG.correlation.confidence, "resamples": CONFIG.correlation.resamples, "seed": CONFIG.seed}
 
 
 def data_options():
-    """What a data set depends on. The same published files in another folder are the same data set; the user's own files are not."""
+    """What a data set depends on. Published files are the same data set in any folder; files of the user are not."""
     data = CONFIG.data
     options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
     if data.name == IMAGE_FOLDER:
@@ -217,13 +194,13 @@ def data_options():
 
 
 def imagenet_memory(wildcards):
-    """Memory of a job on torchvision's networks in MB: their weights at 224 pixels in some copies, activations, probes."""
+    """Memory (MB) of a job on torchvision's networks: some copies of the weights, activations at 224 pixels, probes."""
     pixels = 3 * CONFIG.imagenet.crop**2
     return 4000 + 6000 * CONFIG.imagenet.crop**2 // 224**2 + 10 * 4 * pixels * CONFIG.imagenet.probes // 10**6
 
 
 def measuring_memory(wildcards):
-    """Memory of a job that takes a network through its probes, in MB."""
+    """Memory (MB) of a job that measures a network on its probes."""
     return imagenet_memory(wildcards) if wildcards.dataset == IMAGENET else 4000
 
 
@@ -232,7 +209,7 @@ def recipe_of(wildcards):
     section = CONFIG.scale_detection.images if wildcards.dataset == PAIRS else CONFIG
     recipe = section.training_of(wildcards.architecture).model_dump()
     entry = ARCHITECTURES[wildcards.architecture]
-    # Settings without effect are as by default, so that another value of them trains nothing anew.
+    # A setting without effect has its default here, so that another value of it does not repeat the training.
     unused = {
         "momentum": recipe["optimizer"] == "adam",
         "diffeo_cutoff": recipe["diffeo_displacement"] == 0,
@@ -243,12 +220,12 @@ def recipe_of(wildcards):
 
 
 def trained_weights(wildcards):
-    """Which weights are the trained ones; torchvision's networks have one kind."""
+    """Which state of the weights counts as trained; torchvision's networks have one state."""
     return "last" if wildcards.dataset == IMAGENET else CONFIG.sensitivity.weights
 
 
 def user_labels():
-    """Labels of the user's architectures in figures; their order and number set the colours and marks of all architectures."""
+    """Labels of user architectures in figures; their order and number determine the colours and marks of all architectures."""
     return [(name, own.label or name) for name, own in CONFIG.own_architectures.items()]
 
 
@@ -264,91 +241,16 @@ def beyond_figure_4(skips):
 
 
 def followed():
-    """Architectures of the run whose weights are kept on the way, to measure them over training."""
+    """Architectures of the run whose weights are saved during training, to measure them over training."""
     return [name for name in CONFIG.architectures if CONFIG.training_of(name).snapshots]
 
 
 def images_to_test(wildcards):
-    """Test images of the noise level, or clean ones where the config says that tests are clean."""
+    """Test images with the noise of the network, or clean ones if the config says so (data.noisy_test)."""
     noise = wildcards.noise if CONFIG.data.noisy_test else "0"
     return f"{RESULTS}/datasets/{wildcards.dataset}/test_noise{noise}.h5"
 
 
 def gpus(wildcards):
-    """GPUs that a job which runs a network asks for."""
+    """Number of GPUs of a job that runs a network."""
     return 0 if CONFIG.device == "cpu" else 1
-
-
-def own_code():
-    """Code of the user's that the config names."""
-    return [*filter(None, [CONFIG.data.function]), *(own.builder for own in CONFIG.own_architectures.values())]
-
-
-if changed := changed_code(workflow.basedir):
-    raise WorkflowError(f"{changed[0]} was changed since this run began: stop it, and start it again")
-
-
-def prepare_slurm(executor):
-    """Where jobs go to SLURM: see that none of them is waited for in vain."""
-    import snakemake_executor_plugin_slurm as plugin
-
-    settings, scheduling = workflow.executor_settings, workflow.scheduling_settings
-    limits = {
-        "jobs": workflow.resource_settings.nodes,
-        "max-jobs-per-timespan": getattr(scheduling.max_jobs_per_timespan, "max_jobs", None),
-        "scheduler-subsample": scheduling.subsample,
-    }
-    executor.array_jobs = check_arrays(
-        [job.rule.name for job in workflow.dag.needrun_jobs()],
-        executor.array_jobs,
-        settings.array_limit,
-        plugin.get_max_array_size(),
-        limits,
-    )
-    if settings.status_command == "squeue":
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
-        settings.status_command = choose_status_command(shown.stdout)
-    plugin.query_job_status = with_preempted_as_failed(plugin.query_job_status)
-    # It would look for the account of an earlier job, in a way that never finds one, and fails where there is no sacct.
-    executor._fallback_account_arg = ""
-
-
-def cancel_left_over():
-    """Cancel jobs that are still on the cluster: those of a killed run, or submitted while this one was being stopped."""
-    try:
-        for name in left_over_jobs(RESULTS):
-            cancel_jobs(name)
-    finally:
-        discard_frozen(RESULTS)  # what could not be cancelled is said once
-
-
-onstart:
-    # Snakemake's own lock outlives a run that was killed (it is off in the default profile); this one ends with the process that holds
-    # it, so that an interrupted run can be started again as it is, and two runs still cannot write to one folder.
-    try:
-        # Kept where it outlives this block.
-        workflow.run_lock = RunLock(RESULTS, PLANNED)
-        cancel_left_over()
-        executor = workflow.scheduler._executor
-        if hasattr(executor, "array_jobs"):
-            prepare_slurm(executor)
-        shared = SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage
-        if workflow.non_local_exec and shared and not workflow.remote_execution_settings.immediate_submit:
-            # Jobs start from a copy of what was asked for, code and config; an overlay or an edit of later days is not theirs.
-            name = getattr(executor, "run_uuid", "")
-            executor.snakefile = str(freeze(workflow.basedir, RESULTS, GIVEN, own_code(), name, PLANNED).resolve())
-            workflow.config_settings.configfiles = []
-    except (ClusterError, FolderInUseError, EditedError) as error:
-        raise WorkflowError(str(error)) from None
-
-
-onsuccess:
-    discard_frozen(RESULTS)
-
-
-onerror:
-    try:
-        if hasattr(workflow, "run_lock"):  # or they are another run's
-            cancel_left_over()
-    except ClusterError as error:
-        print(error, file=sys.stderr)

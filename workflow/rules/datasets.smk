@@ -17,7 +17,7 @@ rule prepare_dataset:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        # The user's code by its text: a file that was only touched is the same.
+        # User code by its text: a file with a new date and the same text is not a change.
         **options(**data_options(), source=source_digest(CONFIG.data.function) if CONFIG.data.function else ""),
     script:
         "../scripts/prepare_dataset.py"

@@ -36,7 +36,7 @@ rule figure:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=growing(10),
+        runtime=growing(3),
     params:
         options=figure_options,
     script:

@@ -1,5 +1,5 @@
-# Networks that torchvision has trained on ImageNet, and images to measure them on; their filters and sensitivities are taken by the rules
-# for the networks of the run.
+# Networks that torchvision has trained on ImageNet, and images to measure them on. The rules for the networks of the run measure their
+# filters and sensitivities.
 
 
 rule imagenet_images:

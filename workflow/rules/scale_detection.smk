@@ -8,7 +8,7 @@ rule train_ensemble:
         f"{LOGS}/train_ensemble/{ENSEMBLE}.log",
     benchmark:
         f"{BENCHMARKS}/train_ensemble/{ENSEMBLE}.tsv"
-    # The longest jobs of the default run, on which nothing else waits: last of all, they would leave cores idle.
+    # The longest jobs of the default run start first: started last, they would leave cores idle.
     priority: 10
     conda:
         "../../envs/relstab.yaml"

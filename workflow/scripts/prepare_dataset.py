@@ -6,10 +6,10 @@ from relstab.stages.datasets import prepare_dataset
 
 from job import job
 
-with job(snakemake) as tell:
+with job(snakemake) as report:
     name = snakemake.wildcards.dataset
     if name == IMAGE_FOLDER or name in PUBLISHED:
-        tell(f"progress of downloading and decoding is in {snakemake.log[0]}")
+        report(f"progress of downloading and decoding is in {snakemake.log[0]}")
     options = {"root": snakemake.config["data"]["root"], **snakemake.params.options}
     del options["source"]  # the text of the user's code, which the function reads itself
     prepare_dataset(snakemake.output.dataset, name, workers=snakemake.threads, **options)

@@ -4,12 +4,12 @@ from relstab.stages.sensitivity import measure_network
 
 from job import device, job
 
-with job(snakemake), device(snakemake) as place:
+with job(snakemake), device(snakemake) as device_name:
     measure_network(
         snakemake.output.sensitivity,
         snakemake.input.network,
         snakemake.input.probes,
         batch_size=snakemake.config["sensitivity"]["batch_size"],
-        device=place,
+        device=device_name,
         **snakemake.params.options,
     )

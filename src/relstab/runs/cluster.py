@@ -1,101 +1,107 @@
-"""What Snakemake's SLURM plugin (2.8) leaves to its users: jobs left behind, states it waits on for ever, limits of arrays."""
+"""SLURM as a run needs it: names of jobs, the command that knows their states, jobs that a killed run left behind."""
 
+import os
 import re
 import shutil
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-__all__ = ["ClusterError", "cancel_jobs", "check_arrays", "choose_status_command", "with_preempted_as_failed"]
+__all__ = [
+    "ClusterError",
+    "cancel_jobs",
+    "check_names",
+    "choose_status_command",
+    "job_name",
+    "refusal",
+    "with_preempted_as_failed",
+]
 
-# Tasks of one array whose commands, 1.9 kB each, fit into one argument of a command line, which has 128 kB. Above that the plugin
-# writes a script in which every task runs the first one's command.
-MAX_ARRAY_TASKS = 60
-# Seconds between two looks at the queue at most: what it forgets sooner can end unseen.
-LONGEST_LOOK = 180
+# Seconds between two queries of Snakemake's SLURM plugin for the states of jobs, at most. A job that the queue forgets sooner can
+# end without notice.
+LONGEST_INTERVAL = 180
 
 
 class ClusterError(RuntimeError):
-    """What was asked for would hang or do work twice; says what to do instead."""
+    """The run would wait for ever, or compute something twice. The message says what to do instead."""
 
 
-def cancel_jobs(name: str, patience: float = 90) -> None:
-    """Cancel all jobs of one name, and return when none is left on a node.
+def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
+    """Name of a job in SLURM: the rule and the values of its wildcards, as in train_mnist5k_lenet_noise10_seed0."""
+    return "_".join([rule, *(value if value[:1].isalpha() else f"{key}{value}" for key, value in wildcards.items())])
+
+
+def check_names(rule: str, resources: Mapping[str, Any]) -> None:
+    """Refuse SLURM's names that YAML has read as numbers: an account 0042 would be 34."""
+    for name in ("slurm_account", "slurm_partition", "gpu_model"):
+        value = resources.get(name)
+        if value is not None and not isinstance(value, str):
+            raise ClusterError(
+                f"expected {name} of rule {rule} to be text, got {value!r}: write the name in two pairs of quotes, "
+                f"{name}: \"'NAME'\" (slurm/config.yaml)"
+            )
+
+
+def refusal(message: str) -> str:
+    """The part of the plugin's message about a failed job that says why, without the command that submitted it."""
+    return message.partition("\n    sbatch call:")[0].strip()
+
+
+def _jobs_of(run: str) -> list[str] | None:
+    """Numbers of the jobs that wait or run and whose comment is ``run``; None if squeue fails."""
+    query = ["squeue", "--noheader", f"--user={os.getuid()}", "--Format=JobID:20,Comment:100"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    lines = [line.split() for line in answer.stdout.splitlines()]
+    return None if answer.returncode else [line[0] for line in lines if line[1:] == [run]]
+
+
+def cancel_jobs(run: str, patience: float = 90) -> None:
+    """Cancel all jobs of a run, and return when none is left on a node.
 
     Args:
-        name: of the jobs, all those of one run.
+        run: identifier of the run, the comment of its jobs.
         patience: seconds that jobs may take to end.
 
     Raises:
-        ClusterError: it cannot be done from here.
+        ClusterError: the jobs cannot be cancelled from this machine.
     """
-    failed = ClusterError(f"jobs of a run that was killed may still be on the cluster: scancel --name={name}, then start again")
+    failed = ClusterError(
+        f"jobs of a run that was killed may still be on the cluster: cancel the jobs that squeue --me --Format=JobID,Comment:50 "
+        f"lists with {run}, then start again"
+    )
     if not shutil.which("scancel"):
         raise failed
     end = time.monotonic() + patience
-    while True:
-        if subprocess.run(["scancel", "--name", name], capture_output=True, check=False).returncode:
-            raise failed
-        left = subprocess.run(["squeue", "--noheader", "--name", name], capture_output=True, text=True, check=False)
-        if left.returncode == 0 and not left.stdout.strip():
-            return
-        if time.monotonic() > end:
+    while (jobs := _jobs_of(run)) != []:
+        # A job may have ended since it was listed: scancel then fails, and the next list decides.
+        if jobs is not None:
+            subprocess.run(["scancel", *jobs], capture_output=True, check=False)
+        if jobs is None or time.monotonic() > end:
             raise failed
         time.sleep(1)
 
 
-def check_arrays(rules: Sequence[str], arrays: set[str], tasks: int, largest: int, limits: Mapping[str, int | None]) -> set[str]:
-    """Rules whose jobs may be submitted as arrays.
-
-    The plugin submits an array when all that is ready is there, and loses what it holds back: nothing else may hold jobs back.
-
-    Args:
-        rules: of the jobs that are to be done, one for each.
-        arrays: rules that are to be arrays, or "all".
-        tasks: of one array.
-        largest: number of a task that the cluster takes (MaxArraySize): the plugin counts tasks through all arrays of a rule.
-        limits: settings that bound how many jobs are submitted, by name; None for no bound.
-
-    Raises:
-        ClusterError: the run would wait for ever.
-    """
-    if not arrays:
-        return arrays
-    instead = "or no slurm-array-jobs (slurm/config.yaml)"
-    for name, number in limits.items():
-        if number is not None and number < len(rules):
-            raise ClusterError(
-                f"{name} is {number} and {len(rules)} jobs are to be done: with job arrays, some would never be submitted; "
-                f"a larger number is wanted, {instead}"
-            )
-    if tasks > MAX_ARRAY_TASKS:
-        raise ClusterError(f"slurm-array-limit is {tasks}: at most {MAX_ARRAY_TASKS} commands fit into one submission, {instead}")
-    counts = Counter(rules)
-    return {rule for rule in (counts if "all" in arrays else arrays) if counts[rule] <= largest}
-
-
 def choose_status_command(settings: str) -> str:
-    """Command that tells how jobs are: squeue where it remembers them for long enough, else sacct.
+    """Command that knows the states of jobs: squeue if it remembers ended jobs for long enough, else sacct.
 
     Args:
-        settings: what ``scontrol show config`` says.
+        settings: output of ``scontrol show config``.
 
     Raises:
-        ClusterError: neither remembers.
+        ClusterError: neither remembers ended jobs.
     """
     found = {
         key: re.search(rf"^{key}\s*=\s*(\S+)", settings, flags=re.MULTILINE) for key in ("MinJobAge", "AccountingStorageType")
     }
     age, accounting = found["MinJobAge"], found["AccountingStorageType"]
-    if age is None or int(age[1]) > LONGEST_LOOK:
+    if age is None or int(age[1]) > LONGEST_INTERVAL:
         return "squeue"
     if accounting is not None and accounting[1].endswith("slurmdbd"):
         return "sacct"
     raise ClusterError(
-        f"this cluster forgets jobs {age[1]} s after their end and keeps no accounts, so that their end would be missed: its "
-        f"administrator can set MinJobAge to 300 (slurm.conf)"
+        f"expected a cluster that remembers ended jobs, got MinJobAge = {age[1]} s and no accounting: the end of a job could be "
+        f"missed. Ask the administrator to set MinJobAge to 300 (slurm.conf)"
     )
 
 
@@ -103,18 +109,18 @@ Query = Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]]
 
 
 def with_preempted_as_failed(query: Query) -> Query:
-    """The plugin's question for the states of jobs, in which what was preempted and stays away has failed, to be tried again.
+    """The plugin's query for the states of jobs; a preempted job that SLURM does not start again counts as failed.
 
-    SLURM requeues preempted jobs or cancels them, as the cluster has it; the plugin waits for both.
+    SLURM requeues or cancels preempted jobs, depending on the cluster. The plugin waits for both.
     """
 
     async def asked(*arguments: Any, **options: Any) -> tuple[dict[str, str] | None, float | None]:
         states, seconds = await query(*arguments, **options)
         for number, state in (states or {}).items():
             if states is not None and state == "PREEMPTED":
-                # Without --states=all squeue knows what waits and runs.
-                here = subprocess.run(["squeue", "--noheader", "--jobs", number], capture_output=True, text=True, check=False)
-                if not here.stdout.strip():
+                # Without --states=all squeue lists only jobs that wait or run.
+                waiting = subprocess.run(["squeue", "--noheader", "--jobs", number], capture_output=True, text=True, check=False)
+                if not waiting.stdout.strip():
                     states[number] = "FAILED"
         return states, seconds
 

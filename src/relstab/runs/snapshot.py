@@ -1,4 +1,4 @@
-"""What a run's jobs do is what was asked for when it began: its code and config, kept in a folder from which the jobs start."""
+"""Snapshot of code and config, made when a run begins: jobs on a cluster start from it, whatever is edited meanwhile."""
 
 import json
 import math
@@ -13,41 +13,41 @@ import yaml
 from relstab.architectures.user_code import source_digest
 from relstab.files.hdf5 import COMMIT_FILE, git_commit
 
-__all__ = ["EditedError", "changed_code", "discard_frozen", "freeze", "left_over_jobs"]
+__all__ = ["EditedError", "changed_user_code", "discard_snapshots", "left_over_runs", "run_snapshot"]
 
 _PREFIX = ".run-"
-_OWN_CODE = "own_code.json"
-_JOB_NAME = "job_name"
+_USER_CODE = "user_code.json"
+_RUN = "run"
 
 
 class EditedError(RuntimeError):
-    """What is to be frozen is no longer what was planned."""
+    """Code was edited after the run was planned."""
 
 
-def freeze(
+def run_snapshot(
     checkout: str | Path,
     folder: str | Path,
     config: Mapping[str, Any],
-    own_code: Sequence[str] = (),
-    job_name: str = "",
+    user_code: Sequence[str] = (),
+    run: str = "",
     planned: float = math.inf,
 ) -> Path:
-    """Copy what the jobs of a run need, so that it can be edited meanwhile.
+    """Copy the code and the config that the jobs of a run need, so that both can be edited while the jobs wait.
 
-    A job in a queue starts Snakemake once more, which reads the workflow and the config anew: edited in the meantime, it would
-    train another network under the old one's name.
+    A job on a cluster starts Snakemake, which reads the workflow and the config. If these were edited in the meantime, the job
+    would train another network under the name of the planned one.
 
     Args:
-        checkout: of this project.
-        folder: of the results, in which the copy is made.
-        config: as it is, all files of it together.
-        own_code: references ``path/to/file.py:function`` of the config. The files are not copied, since they may import others
-            beside them; :func:`changed_code` tells whether they are as they were.
-        job_name: of all jobs of this run on the cluster, by which :func:`left_over_jobs` finds them.
-        planned: when the run was planned, seconds since 1970.
+        checkout: folder of this project.
+        folder: results folder, in which the snapshot is made.
+        config: the config, all its files merged.
+        user_code: references ``path/to/file.py:function`` in the config. User code is not copied, because it may import files
+            beside it; :func:`changed_user_code` tells whether it has changed.
+        run: identifier of the run, the comment of its jobs on the cluster, for :func:`left_over_runs`.
+        planned: time of planning, seconds since 1970.
 
     Returns:
-        The Snakefile of the copy; beside it is config.yaml.
+        The Snakefile of the snapshot; config.yaml is beside it.
 
     Raises:
         EditedError: a file was edited after the run was planned.
@@ -66,27 +66,27 @@ def freeze(
             )
     (partial / "src" / "relstab" / COMMIT_FILE).write_text(git_commit())
     (partial / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    (partial / _OWN_CODE).write_text(json.dumps({reference: source_digest(reference) for reference in own_code}))
-    (partial / _JOB_NAME).write_text(job_name)
+    (partial / _USER_CODE).write_text(json.dumps({reference: source_digest(reference) for reference in user_code}))
+    (partial / _RUN).write_text(run)
     partial.rename(target)
     return target / "Snakefile"
 
 
-def changed_code(basedir: str | Path) -> list[str]:
-    """References to code that is no longer what it was when a run froze; none outside a frozen run."""
-    path = Path(basedir) / _OWN_CODE
+def changed_user_code(basedir: str | Path) -> list[str]:
+    """References to user code that has changed since the snapshot ``basedir`` was made; empty if ``basedir`` is no snapshot."""
+    path = Path(basedir) / _USER_CODE
     if not path.exists():
         return []
     return [reference for reference, digest in json.loads(path.read_text()).items() if source_digest(reference) != digest]
 
 
-def left_over_jobs(folder: str | Path) -> list[str]:
-    """Names under which runs that were killed may still have jobs on the cluster."""
-    names = [path.read_text() for path in Path(folder).glob(f"{_PREFIX}*/{_JOB_NAME}")]
-    return [name for name in names if name]
+def left_over_runs(folder: str | Path) -> list[str]:
+    """Identifiers of runs that were killed and may still have jobs on the cluster."""
+    runs = [path.read_text() for path in Path(folder).glob(f"{_PREFIX}*/{_RUN}")]
+    return [run for run in runs if run]
 
 
-def discard_frozen(folder: str | Path) -> None:
-    """Remove the copies under a folder of results; jobs of a killed run that still wait then find nothing to start from."""
-    for left in Path(folder).glob(f"{_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+def discard_snapshots(folder: str | Path) -> None:
+    """Remove the snapshots in a results folder; waiting jobs of a killed run then fail at their start."""
+    for path in Path(folder).glob(f"{_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -5,55 +5,36 @@ from pathlib import Path
 import pytest
 
 from relstab.runs.cluster import (
-    MAX_ARRAY_TASKS,
     ClusterError,
     cancel_jobs,
-    check_arrays,
     choose_status_command,
+    job_name,
+    refusal,
     with_preempted_as_failed,
 )
 
-RULES = ["train"] * 4 + ["spectra"] * 3 + ["figure_1"]
+
+def test_names_say_what_a_job_is():
+    wildcards = {"dataset": "mnist5k", "architecture": "lenet", "noise": "0.01", "seed": "0"}
+    assert job_name("train", wildcards) == "train_mnist5k_lenet_noise0.01_seed0"
+    assert job_name("pair_dataset", {}) == "pair_dataset"
 
 
-def checked(**changes):
-    given = {"arrays": {"spectra", "probes"}, "tasks": 30, "largest": 1000, "limits": {"jobs": None}} | changes
-    return check_arrays(RULES, **given)
-
-
-def test_arrays_where_nothing_holds_jobs_back():
-    assert checked() == {"spectra", "probes"}
-    assert checked(limits={"jobs": len(RULES), "max-jobs-per-timespan": 100}) == {"spectra", "probes"}
-    assert checked(arrays={"all"}) == {"train", "spectra", "figure_1"}
-    assert checked(arrays=set(), tasks=999, limits={"jobs": 1}) == set()
-
-
-def test_a_rule_of_more_jobs_than_an_array_can_number_is_submitted_job_by_job():
-    assert checked(arrays={"train", "spectra"}, largest=3) == {"spectra"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"limits": {"jobs": 7}}, "jobs is 7 and 8 jobs are to be done: .* a larger number is wanted, or no slurm-array-jobs"),
-        ({"limits": {"jobs": None, "max-jobs-per-timespan": 7}}, "max-jobs-per-timespan is 7 and 8 jobs"),
-        ({"tasks": MAX_ARRAY_TASKS + 1}, "slurm-array-limit is 61: at most 60"),
-    ],
-)
-def test_what_would_wait_for_ever_is_refused(changes, sentence):
-    with pytest.raises(ClusterError, match=sentence):
-        checked(**changes)
+def test_a_refusal_is_the_sentence_of_slurm():
+    sentence = "SLURM sbatch failed. The error message was 'sbatch: error: CPU count per node can not be satisfied'."
+    assert refusal(f"{sentence}\n    sbatch call:\n        sbatch --parsable ...\n") == sentence
+    assert refusal("SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.") == "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'."
 
 
 def settings(age, accounting):
     return f"Configuration data as of now\nAccountingStorageType   = {accounting}\nMinJobAge               = {age} sec\n"
 
 
-def test_whoever_remembers_is_asked():
+def test_the_status_command_remembers_ended_jobs():
     assert choose_status_command(settings(300, "(null)")) == "squeue"
     assert choose_status_command(settings(60, "accounting_storage/slurmdbd")) == "sacct"
-    assert choose_status_command("") == "squeue"  # scontrol does not say
-    with pytest.raises(ClusterError, match="forgets jobs 60 s after their end and keeps no accounts"):
+    assert choose_status_command("") == "squeue"  # scontrol failed
+    with pytest.raises(ClusterError, match="got MinJobAge = 60 s and no accounting"):
         choose_status_command(settings(60, "accounting_storage/none"))
 
 
@@ -91,17 +72,18 @@ def test_an_unanswered_question_stays_one():
     assert asyncio.run(with_preempted_as_failed(nothing)()) == (None, None)
 
 
-def test_jobs_are_cancelled_until_none_is_left(programs, tmp_path):
-    left = tmp_path / "left"
-    left.write_text("x")
-    calls = programs(scancel="exit 0", squeue=f"cat {left}; : > {left}")
-    cancel_jobs("a-name")
-    assert calls.read_text().splitlines() == ["scancel --name a-name", "squeue --noheader --name a-name"] * 2
+def test_jobs_of_a_run_are_cancelled_until_none_is_left(programs, tmp_path):
+    queue = tmp_path / "queue"
+    queue.write_text("11        a-run\n12        another-run\n13        a-run\n14        \n")
+    calls = programs(scancel=f"sed -i '/ a-run$/d' {queue}", squeue=f"cat {queue}")
+    cancel_jobs("a-run")
+    query = f"squeue --noheader --user={os.getuid()} --Format=JobID:20,Comment:100"
+    assert calls.read_text().splitlines() == [query, "scancel 11 13", query]
 
 
-@pytest.mark.parametrize("scripts", [{}, {"scancel": "exit 1"}, {"scancel": "exit 0", "squeue": "echo a job"}])
-def test_jobs_that_cannot_be_cancelled_are_said(programs, monkeypatch, scripts):
+@pytest.mark.parametrize("scripts", [{}, {"scancel": "exit 1", "squeue": "exit 1"}, {"scancel": "", "squeue": "echo 7 a-run"}])
+def test_jobs_that_cannot_be_cancelled_are_named(programs, monkeypatch, scripts):
     programs(**scripts)
     monkeypatch.setattr("shutil.which", lambda name: name if name in scripts else None)
-    with pytest.raises(ClusterError, match="scancel --name=a-name, then start again"):
-        cancel_jobs("a-name", patience=0)
+    with pytest.raises(ClusterError, match="lists with a-run, then start again"):
+        cancel_jobs("a-run", patience=0)

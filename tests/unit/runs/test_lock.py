@@ -74,8 +74,8 @@ def test_without_file_locks_one_process_of_a_machine_at_a_time(tmp_path, elsewhe
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_run_on_another_machine_lives_while_it_gives_signs(tmp_path, locks, request):
-    """File locks may be known on one machine only: its note counts beside them."""
+def test_a_run_on_another_machine_holds_the_folder_while_it_updates_its_note(tmp_path, locks, request):
+    """File locks may be kept on each machine: the note counts as well."""
     if not locks:
         request.getfixturevalue("no_locks")
     note_of(tmp_path)
@@ -89,17 +89,29 @@ def test_a_run_on_another_machine_lives_while_it_gives_signs(tmp_path, locks, re
     assert (tmp_path / ".lock").read_text() == ""
 
 
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_file_dated_ahead_does_not_refuse_for_ever(tmp_path, locks, request):
+    if not locks:
+        request.getfixturevalue("no_locks")
+    tomorrow = time.time() + 86400
+    note_of(tmp_path)
+    os.utime(tmp_path / ".lock", (tomorrow, tomorrow))
+    RunLock(tmp_path, planned=time.time()).release()
+    os.utime(tmp_path / ".lock", (tomorrow, tomorrow))
+    RunLock(tmp_path, planned=time.time()).release()
+
+
 def test_a_plan_older_than_what_another_run_made_is_refused(tmp_path):
     RunLock(tmp_path).release()
     planned = (tmp_path / ".lock").stat().st_mtime - 1
-    with pytest.raises(FolderInUseError, match="while this one was being planned: start it again"):
+    with pytest.raises(FolderInUseError, match="while this run was being planned: start it again"):
         RunLock(tmp_path, planned)
     RunLock(tmp_path, planned + 2).release()
     RunLock(tmp_path / "new", 0).release()  # nobody wrote there
 
 
-def test_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "_BEAT", 0.05)
+def test_a_run_updates_the_date_of_its_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_INTERVAL", 0.05)
     lock = RunLock(tmp_path)
     os.utime(tmp_path / ".lock", (0, 0))
     deadline = time.monotonic() + 30
@@ -118,7 +130,7 @@ def test_of_two_without_file_locks_that_start_together_one_runs(tmp_path, monkey
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "another"'])
-def test_a_note_that_says_nothing_holds_nothing(tmp_path, text):
+def test_an_unreadable_note_is_ignored(tmp_path, text):
     (tmp_path / ".lock").write_text(text)
     RunLock(tmp_path).release()
 

@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 
-from relstab.runs.snapshot import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
+from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
 
 from helpers import ROOT
 
@@ -20,8 +20,8 @@ def own(tmp_path):
     return f"{code}:data"
 
 
-def test_the_copy_is_whole(tmp_path, own):
-    snakefile = freeze(ROOT, tmp_path / "results", CONFIG, [own])
+def test_the_snapshot_is_complete(tmp_path, own):
+    snakefile = run_snapshot(ROOT, tmp_path / "results", CONFIG, [own])
     copy = snakefile.parent
     for part in ("Snakefile", "workflow", "src", "envs"):
         theirs = [ROOT / part] if (ROOT / part).is_file() else list((ROOT / part).rglob("*"))
@@ -32,9 +32,9 @@ def test_the_copy_is_whole(tmp_path, own):
     assert not list((tmp_path / "results").glob("*.partial"))
 
 
-def test_the_copy_says_of_which_commit_it_is(tmp_path):
-    """Results of a cluster name the same commit as those of one machine, although the copy lies in no checkout."""
-    snakefile = freeze(ROOT, tmp_path, CONFIG)
+def test_the_snapshot_knows_its_commit(tmp_path):
+    """Results of a cluster name the same commit as those of one machine, although a snapshot is no checkout."""
+    snakefile = run_snapshot(ROOT, tmp_path, CONFIG)
     ask = "from relstab.files.hdf5 import git_commit; print(git_commit())"
     said = [
         subprocess.run([sys.executable, "-c", ask], env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True)
@@ -43,14 +43,14 @@ def test_the_copy_says_of_which_commit_it_is(tmp_path):
     assert said[0].stdout == said[1].stdout
 
 
-def test_own_code_is_as_it_was_or_named(tmp_path, own):
-    basedir = freeze(ROOT, tmp_path / "results", CONFIG, [own]).parent
-    assert changed_code(basedir) == []
+def test_changed_user_code_is_named(tmp_path, own):
+    basedir = run_snapshot(ROOT, tmp_path / "results", CONFIG, [own]).parent
+    assert changed_user_code(basedir) == []
     file = own.rpartition(":")[0]
     with open(file, "a") as code:
         code.write("# another text\n")
-    assert changed_code(basedir) == [own]
-    assert changed_code(ROOT) == []  # outside of a frozen run
+    assert changed_user_code(basedir) == [own]
+    assert changed_user_code(ROOT) == []  # not a snapshot
 
 
 def test_what_was_edited_while_the_run_was_planned_is_refused(tmp_path):
@@ -59,19 +59,19 @@ def test_what_was_edited_while_the_run_was_planned_is_refused(tmp_path):
         shutil.copytree(ROOT / part, checkout / part)
     shutil.copy2(ROOT / "Snakefile", checkout)
     planned = time.time()
-    freeze(checkout, tmp_path / "results", CONFIG, planned=planned)
+    run_snapshot(checkout, tmp_path / "results", CONFIG, planned=planned)
     (checkout / "Snakefile").touch()
     with pytest.raises(EditedError, match="Snakefile was edited while the run was being planned: start it again"):
-        freeze(checkout, tmp_path / "other", CONFIG, planned=planned)
+        run_snapshot(checkout, tmp_path / "other", CONFIG, planned=planned)
     assert not list((tmp_path / "other").iterdir())
 
 
-def test_nothing_is_left(tmp_path):
-    freeze(ROOT, tmp_path, CONFIG, job_name="a-name")
-    freeze(ROOT, tmp_path, CONFIG)  # of an executor whose jobs have no common name
-    assert left_over_jobs(tmp_path) == ["a-name"]
+def test_snapshots_are_discarded(tmp_path):
+    run_snapshot(ROOT, tmp_path, CONFIG, run="a-run")
+    run_snapshot(ROOT, tmp_path, CONFIG)  # of an executor other than slurm
+    assert left_over_runs(tmp_path) == ["a-run"]
     (tmp_path / ".run-killed.partial").mkdir()
     (tmp_path / "figures").mkdir()
-    discard_frozen(tmp_path)
+    discard_snapshots(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["figures"]
-    assert left_over_jobs(tmp_path) == []
+    assert left_over_runs(tmp_path) == []

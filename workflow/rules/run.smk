@@ -1,0 +1,142 @@
+# What happens around a run: its lock, the snapshot from which jobs on a cluster start, and SLURM. All that reaches inside Snakemake (9.27)
+# or its SLURM plugin (2.8) is in this file, with the issue of theirs that it works around.
+
+import copy
+import gc
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.settings.types import SharedFSUsage
+
+# A file that is edited after this moment is not the file that this run plans with.
+PLANNED = time.time()
+
+# A plan has millions of objects, most of which stay alive. Python's usual garbage collection takes a twelfth of the planning time.
+gc.set_threshold(100_000, 20, 100)
+
+# The library of this checkout, here and in all jobs, also in an environment in which it is not installed.
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
+
+from relstab.runs.cluster import (
+    ClusterError,
+    cancel_jobs,
+    check_names,
+    choose_status_command,
+    job_name,
+    refusal,
+    with_preempted_as_failed,
+)
+from relstab.runs.lock import FolderInUseError, RunLock
+from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
+
+# The config as the user gave it, before defaults fill it: jobs on a cluster read it.
+GIVEN = copy.deepcopy(config)
+# Files that --configfile names, for messages.
+OVERLAYS = [Path(file).name for file in workflow.overwrite_configfiles]
+SUBMITS_JOBS = workflow.resource_settings.nodes is not None
+
+
+if changed := changed_user_code(workflow.basedir):
+    raise WorkflowError(f"{changed[0]} was changed since this run began: stop the run, and start it again")
+
+
+def user_code():
+    """References to user code, ``path/to/file.py:function``, in the config."""
+    return [*filter(None, [CONFIG.data.function]), *(own.builder for own in CONFIG.own_architectures.values())]
+
+
+def prepare_slurm(executor):
+    """Change what the SLURM plugin does where it would wait for ever, hide a reason or name all jobs alike."""
+    import snakemake_executor_plugin_slurm as plugin
+
+    if executor.array_jobs:
+        # https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/473
+        raise ClusterError("job arrays can wait for ever in this version of Snakemake's SLURM plugin: leave out slurm-array-jobs")
+    for job in {job.rule.name: job for job in workflow.dag.needrun_jobs()}.values():
+        check_names(job.rule.name, job.resources)
+    settings = workflow.executor_settings
+    if settings.status_command == "squeue":
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+        settings.status_command = choose_status_command(shown.stdout)
+
+    # Without an account in the profile the plugin asks sacct for the user's last one, and fails where there is no accounting:
+    # https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/76
+    executor._fallback_account_arg = ""
+
+    # The plugin waits for preempted jobs, also for those that SLURM does not start again:
+    # https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/109
+    plugin.query_job_status = with_preempted_as_failed(plugin.query_job_status)
+
+    # The plugin gives all jobs of a run one name, a random number, and asks for their states by it:
+    # https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/17. Here the name says what a job is, the comment holds the
+    # number (relstab.runs.cluster finds left-over jobs by it), and states are asked for by user.
+    submit = plugin.get_submit_command
+    queries = {name: getattr(plugin, name) for name in ("query_job_status_squeue", "query_job_status_sacct")}
+
+    def submit_with_name(job, params, **options):
+        name = job.groupid if job.is_group() else job_name(job.rule.name, job.wildcards_dict)
+        return submit(job, {**params, "run_uuid": name, "comment_str": params["run_uuid"]}, **options)
+
+    plugin.get_submit_command = submit_with_name
+    for name, query in queries.items():
+        setattr(plugin, name, lambda run, query=query: query(run).replace(f"--name {run}", f"--user {os.getuid()}"))
+
+    # Snakemake drops the reason why a group of jobs failed, also SLURM's refusal of its submission:
+    # https://github.com/snakemake/snakemake-executor-plugin-slurm/issues/456
+    report_error = executor.report_job_error
+
+    def report_with_reason(job_info, msg=None, **options):
+        if msg and job_info.job.is_group():
+            logger.error(f"{job_info.job.groupid}: {refusal(msg)}")
+        report_error(job_info, msg=msg, **options)
+
+    executor.report_job_error = report_with_reason
+
+
+def cancel_left_over():
+    """Cancel jobs that are still on the cluster: those of a killed run, or submitted while this run was being stopped."""
+    try:
+        for run in left_over_runs(RESULTS):
+            cancel_jobs(run)
+    finally:
+        discard_snapshots(RESULTS)  # jobs that could not be cancelled are reported once
+
+
+onstart:
+    # Snakemake's own lock outlives a run that was killed, so it is off (profiles/default). This lock ends with its process: a run that was
+    # interrupted can be started again at once, and two runs cannot write to one folder.
+    try:
+        # An attribute of the workflow, because it has to outlive this block.
+        workflow.run_lock = RunLock(RESULTS, PLANNED)
+        cancel_left_over()
+        executor = workflow.scheduler._executor
+        if type(executor).__module__ == "snakemake_executor_plugin_slurm":
+            prepare_slurm(executor)
+        shared = SharedFSUsage.SOURCES in workflow.storage_settings.shared_fs_usage
+        if workflow.non_local_exec and shared and not workflow.remote_execution_settings.immediate_submit:
+            # Jobs start from a copy of code and config, so that the user can edit both while jobs wait in the queue:
+            # https://github.com/snakemake/snakemake/issues/3234
+            run = getattr(executor, "run_uuid", "")
+            executor.snakefile = str(run_snapshot(workflow.basedir, RESULTS, GIVEN, user_code(), run, PLANNED).resolve())
+            workflow.config_settings.configfiles = []
+    except (ClusterError, FolderInUseError, EditedError) as error:
+        raise WorkflowError(str(error)) from None
+
+
+onsuccess:
+    discard_snapshots(RESULTS)
+
+
+onerror:
+    try:
+        if hasattr(workflow, "run_lock"):  # without the lock the snapshots belong to another run
+            cancel_left_over()
+    except ClusterError as error:
+        print(error, file=sys.stderr)
