@@ -6,7 +6,7 @@ from relstab.stages.networks import train_and_save
 
 from job import device, job
 
-with job(snakemake) as tell, device(snakemake) as place:
+with job(snakemake) as report, device(snakemake) as device_name:
     network = train_and_save(
         snakemake.output.network,
         snakemake.wildcards.architecture,
@@ -16,8 +16,8 @@ with job(snakemake) as tell, device(snakemake) as place:
         float(snakemake.wildcards.noise),
         int(snakemake.wildcards.seed),
         snakemake.params.options["config_seed"],
-        place,
+        device_name,
         checkpoint_minutes=snakemake.config["checkpoint_minutes"],
     )
     last = network.history[-1]
-    tell(f"test error {last['test_error']:.4f} and loss {last['train_loss']:.4f} after {len(network.history)} epochs")
+    report(f"test error {last['test_error']:.4f} and loss {last['train_loss']:.4f} after {len(network.history)} epochs")

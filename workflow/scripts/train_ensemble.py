@@ -7,7 +7,7 @@ from relstab.stages.scale_detection import train_and_save_ensemble
 
 from job import device, job
 
-with job(snakemake) as tell, device(snakemake) as place:
+with job(snakemake) as report, device(snakemake) as device_name:
     options = snakemake.params.options
     trained = train_and_save_ensemble(
         snakemake.output.network,
@@ -16,7 +16,7 @@ with job(snakemake) as tell, device(snakemake) as place:
         SimpleDesign(**options["design"]),
         EnsembleRecipe(**options["recipe"]),
         *(options[key] for key in ("pairs", "seeds", "config_seed")),
-        place,
+        device_name,
         snakemake.config["checkpoint_minutes"],
     )
-    tell(f"{sum(trained.reached_zero)} of {len(trained.seeds)} networks at zero training loss, after {trained.epochs} epochs")
+    report(f"{sum(trained.reached_zero)} of {len(trained.seeds)} networks at zero training loss, after {trained.epochs} epochs")

@@ -40,7 +40,7 @@ def save_ensemble(
     """
     what = {"task": vars(trained.task), "design": trained.design.as_dict(), "recipe": vars(trained.recipe)}
     attributes: dict[str, Any] = {name: json.dumps(value) for name, value in what.items()}
-    attributes |= {"experiment": experiment, "seeds": trained.seeds, "learning_rates": trained.learning_rates}
+    attributes |= {"experiment": experiment, "seeds": trained.seeds}
     attributes |= {"epochs": trained.epochs, "reached_zero": trained.reached_zero}
     with write_hdf5(path, {**attributes, **provenance({**what, "config_seed": config_seed}, device=device)}) as file:
         for state, parameters in trained.states.items():
@@ -68,7 +68,6 @@ def load_ensemble(path: str | Path) -> "tuple[TrainedEnsemble, Pairs, Pairs]":
             design=design,
             recipe=EnsembleRecipe(**json.loads(attributes["recipe"])),
             seeds=[int(seed) for seed in attributes["seeds"]],
-            learning_rates=[float(rate) for rate in attributes["learning_rates"]],
             states={
                 state: {name: torch.as_tensor(file[f"states/{state}/{name}"][()]) for name, _ in design.parameters()}
                 for state in STATES

@@ -127,10 +127,8 @@ def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[tuple[str, int], tuple[
     for k, (response, blank) in enumerate(zip(responses, blanks, strict=True), start=1):
         for representation in REPRESENTATIONS:
             average = representation == "average"
-            field = float(participation_field(response, blank, task.sites, task.dimension, average))
-            width = float("nan")
-            if task.dimension == 1:
-                width = float(second_moment_field(response, blank, lit, task.sites, average))
+            field = float(participation_field(response, blank, task.sites, average))
+            width = float(second_moment_field(response, blank, lit, task.sites, average))
             found[representation, k] = (field, width)
     return found
 
@@ -156,7 +154,7 @@ def measure_ensemble(
     Returns:
         A row for each state, member, noise ("gaussian", "rectified"), representation and layer: the columns of
         :func:`measure_with_averages`, and learning_rate, epochs and reached_zero of the member, test_error, receptive_field (A_k;
-        1 for the input, NaN for the output) and response_width (see :func:`second_moment_field`; NaN on images).
+        1 for the input, NaN for the output) and response_width (see :func:`second_moment_field`).
     """
     import pandas as pd
 
@@ -188,7 +186,7 @@ def measure_ensemble(
                         table.assign(
                             state=state,
                             seed=seed,
-                            learning_rate=trained.learning_rates[index],
+                            learning_rate=trained.recipe.learning_rate,
                             epochs=trained.epochs[index],
                             reached_zero=trained.reached_zero[index],
                             noise=noise,

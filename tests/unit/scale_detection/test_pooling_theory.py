@@ -293,15 +293,6 @@ def test_measured_fields_are_those_of_each_member_and_leave_out_what_is_not_seen
     )
 
 
-def test_measured_fields_on_images_are_lengths_along_an_axis():
-    """A block of 6 of 10 x 10 sites is seen by each lit site: sqrt(6); on a layer of 5 x 5, twice as long."""
-    blank = torch.zeros(1, 100, 1)
-    response = torch.zeros(3, 100, 1)
-    response[:, [11, 12, 13, 21, 22, 23]] = 0.7
-    assert float(participation_field(response, blank, 100, 2)) == pytest.approx(math.sqrt(6), rel=1e-6)
-    assert float(participation_field(response[:, :25], blank[:, :25], 100, 2)) == pytest.approx(2 * math.sqrt(6), rel=1e-6)
-
-
 @pytest.mark.parametrize(("filter_size", "depth"), [(2, 10), (3, 8), (5, 6)])
 def test_second_moments_of_homogeneous_filters_add_up(filter_size, depth):
     """F equal weights have variance (F^2 - 1) / 12, and those of k layers add, as long as they do not reach round the ring."""
