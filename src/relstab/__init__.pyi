@@ -12,6 +12,7 @@ from .diffeomorphism import displacement_field as displacement_field
 from .diffeomorphism import temperature as temperature
 from .diffeomorphism import temperature_range as temperature_range
 from .diffeomorphism import typical_displacement as typical_displacement
+from .files.activations import measure_sensitivity as measure_sensitivity
 from .files.network import load_network as load_network
 from .files.network import save_network as save_network
 from .filter_spectra import filter_spectrum as filter_spectrum
@@ -21,7 +22,6 @@ from .noise import add_noise as add_noise
 from .noise import isotropic_noise as isotropic_noise
 from .probes import Probes as Probes
 from .probes import make_probes as make_probes
-from .files.activations import measure_sensitivity as measure_sensitivity
 from .training.train import train_network as train_network
 
 __version__: str

@@ -70,7 +70,6 @@ def test_imports_go_down():
     assert upward - SNAPSHOT == set()
 
 
-
 def test_no_imports_form_a_circle():
     graph = {module: {other for start, other in ARROWS if start == module} for module in MODULES}
     list(TopologicalSorter(graph).static_order())  # raises CycleError with the circle

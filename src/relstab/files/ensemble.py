@@ -25,7 +25,7 @@ class EnsembleFile:
     Attributes:
         experiment: its name in the config.
         task, design, recipe: what was trained on what, and how: the fields of the three dataclasses.
-        seeds, learning_rates: of each member, [M].
+        seeds: of each member, [M].
         epochs, reached_zero: of each member, [M]: epochs trained, and whether the training loss reached zero.
         loss: mean training loss of each epoch, one list per member.
         states: parameters, [M, ...], by state and name.
@@ -38,7 +38,6 @@ class EnsembleFile:
     design: dict[str, Any]
     recipe: dict[str, Any]
     seeds: list[int]
-    learning_rates: list[float]
     epochs: list[int]
     reached_zero: list[bool]
     loss: list[list[float]]
@@ -58,7 +57,7 @@ def write_ensemble(path: str | Path, content: EnsembleFile, config_seed: int = 0
     """
     described = {name: getattr(content, name) for name in ("task", "design", "recipe")}
     attributes: dict[str, Any] = {name: json.dumps(value) for name, value in described.items()}
-    attributes |= {name: getattr(content, name) for name in ("experiment", "seeds", "learning_rates", "epochs", "reached_zero")}
+    attributes |= {name: getattr(content, name) for name in ("experiment", "seeds", "epochs", "reached_zero")}
     with write_hdf5(path, {**attributes, **provenance({**described, "config_seed": config_seed}, device=device)}) as file:
         for state, parameters in content.states.items():
             for name, value in parameters.items():
@@ -79,7 +78,6 @@ def read_ensemble(path: str | Path) -> EnsembleFile:
             experiment=str(attributes["experiment"]),
             **{name: json.loads(attributes[name]) for name in ("task", "design", "recipe")},
             seeds=attributes["seeds"].tolist(),
-            learning_rates=attributes["learning_rates"].tolist(),
             epochs=attributes["epochs"].tolist(),
             reached_zero=attributes["reached_zero"].tolist(),
             loss=[row[~np.isnan(row)].tolist() for row in file["loss"][:]],

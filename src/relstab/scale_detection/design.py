@@ -21,13 +21,11 @@ class SimpleDesign:
 
     Attributes:
         depth: K, convolutional layers.
-        filter_size: F, sites of a filter along each axis.
+        filter_size: F, sites of a filter.
         stride: s, sites between windows.
         channels: H of every layer.
         activation: phi: "relu", "tanh", "gelu" or "abs".
         scaling: of the read-out: "mean_field", 1/H, or "ntk", 1/sqrt(H).
-        dimension: 1 or 2.
-        bias: whether layers have biases (the read-out has one in any case).
     """
 
     depth: int
@@ -36,8 +34,6 @@ class SimpleDesign:
     channels: int
     activation: ActivationName = "relu"
     scaling: Scaling = "mean_field"
-    dimension: int = 1
-    bias: bool = True
 
     def __post_init__(self) -> None:
         for name in ("depth", "filter_size", "stride", "channels"):
@@ -49,14 +45,12 @@ class SimpleDesign:
                 f"expected stride to be at most filter_size = {self.filter_size}, got {self.stride}: "
                 f"sites between windows are never seen otherwise"
             )
-        if self.dimension not in (1, 2):
-            raise ValueError(f"expected dimension to be 1, a ring, or 2, an image, got {self.dimension}")
         for name, allowed in (("activation", ACTIVATION_NAMES), ("scaling", get_args(Scaling))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
 
     def sizes(self, size: int) -> list[int]:
-        """Sites along an axis before each layer, and after the last, [K + 1], for an input of ``size``.
+        """Sites before each layer, and after the last, [K + 1], for a ring of ``size``.
 
         Raises:
             ValueError: a layer has less than half the sites of its filter, more than which the padding round the ring cannot add.
@@ -73,13 +67,8 @@ class SimpleDesign:
 
     @property
     def gain(self) -> float:
-        """Factor after the activation: sqrt of the sites in a window, sqrt(F) on the ring."""
-        return float(self.filter_size ** (self.dimension / 2))
-
-    @property
-    def window(self) -> int:
-        """Sites in a window."""
-        return int(self.filter_size**self.dimension)
+        """Factor after the activation, sqrt(F)."""
+        return math.sqrt(self.filter_size)
 
     @property
     def readout(self) -> float:
@@ -92,12 +81,11 @@ class SimpleDesign:
         return float(self.channels) if self.scaling == "mean_field" else 1.0
 
     def parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and shapes of the parameters in order; weights are [window * channels before, H], sites first."""
+        """Names and shapes of the parameters in order; weights are [F * channels before, H], sites first."""
         before = 1
         for layer in range(self.depth):
-            yield f"weights.{layer}", (self.window * before, self.channels)
-            if self.bias:
-                yield f"biases.{layer}", (self.channels,)
+            yield f"weights.{layer}", (self.filter_size * before, self.channels)
+            yield f"biases.{layer}", (self.channels,)
             before = self.channels
         yield "beta", (self.channels,)
         yield "output_bias", ()

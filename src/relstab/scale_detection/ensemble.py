@@ -55,7 +55,7 @@ class Ensemble:
 
     Args:
         design: of every member.
-        size: sites along each axis of the images.
+        size: sites of the ring.
         parameters: [M, ...] by name, as :meth:`SimpleDesign.parameters` says; they are changed in place by :meth:`step`.
     """
 
@@ -78,8 +78,7 @@ class Ensemble:
         """Numbers that the windows of the widest layer hold for one image of one member."""
         sizes = self.design.sizes(self.size)
         channels = [1, *[self.design.channels] * (self.design.depth - 1)]
-        windows = [size**self.design.dimension * self.design.window for size in sizes[1:]]
-        return int(max(count * before for count, before in zip(windows, channels, strict=True)))
+        return max(size * self.design.filter_size * before for size, before in zip(sizes[1:], channels, strict=True))
 
     def select(self, members: Tensor) -> "Ensemble":
         """Some of the members, copied."""
@@ -93,18 +92,14 @@ class Ensemble:
         """Windows [M, B * sites after, window * channels] of values [M, B, sites, channels]."""
         members, batch, sites, channels = values.shape
         read, size, stride = self._windows[layer], self.design.filter_size, self.design.stride
-        if read is None:
-            pass
-        elif self.design.dimension == 1:
+        if read is not None:
             # Channels lie together, and so do the windows of a padded ring: they are copied, not gathered.
             left = (size - 1) // 2
             padded = torch.cat([values[:, :, sites - left :], values, values[:, :, : size - 1 - left]], 2)
             rows = (len(read), size * channels)
             steps = (padded.stride(0), padded.stride(1), stride * channels, 1)
             values = padded.as_strided((members, batch, *rows), steps)
-        else:
-            values = values[:, :, read.flatten()]
-        return values.reshape(members, -1, self.design.window * channels)
+        return values.reshape(members, -1, size * channels)
 
     def _scale(self, inputs: Tensor) -> float:
         return 1 / math.sqrt(inputs.shape[2])
@@ -113,10 +108,7 @@ class Ensemble:
         """Windows, what phi is applied to (where its gradient needs that) and phi of it, [M, B * sites after, ...]."""
         inputs, name = self._read(values, layer), self.design.activation
         weight = self.parameters[f"weights.{layer}"]
-        if self.design.bias:
-            before = torch.baddbmm(self.parameters[f"biases.{layer}"][:, None], inputs, weight, alpha=self._scale(inputs))
-        else:
-            before = torch.bmm(inputs, weight).mul_(self._scale(inputs))
+        before = torch.baddbmm(self.parameters[f"biases.{layer}"][:, None], inputs, weight, alpha=self._scale(inputs))
         keeps = name not in ("relu", "tanh")
         return inputs, before if keeps else None, _FORWARD[name](before)
 
@@ -178,8 +170,7 @@ class Ensemble:
             weight, factor = self.parameters[f"weights.{layer}"], self._scale(inputs) * design.gain
             below = None if layer == 0 else torch.bmm(gradient, weight.transpose(1, 2)).mul_(factor)
             weight.baddbmm_(inputs.transpose(1, 2), gradient, alpha=-factor)
-            if design.bias:
-                self.parameters[f"biases.{layer}"].sub_(gradient.sum(1), alpha=design.gain)
+            self.parameters[f"biases.{layer}"].sub_(gradient.sum(1), alpha=design.gain)
             if below is not None:
                 gradient = self._unread(below, shape, layer)
         return loss
@@ -191,8 +182,6 @@ class Ensemble:
             return gradient.reshape(shape[0], -1, shape[3])
         by_site = gradient.reshape(*shape[:2], *read.shape, shape[3])
         found = gradient.new_zeros(shape)
-        if self.design.dimension == 2:
-            return found.index_add_(2, read.flatten(), by_site.flatten(2, 3)).flatten(1, 2)
         size, stride, sites = self.design.filter_size, self.design.stride, shape[2]
         for place in range(size):  # the same place of all windows, but for those that go round the ring
             start = (place - (size - 1) // 2) % sites

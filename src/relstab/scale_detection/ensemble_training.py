@@ -1,6 +1,6 @@
 """Training many simple CNNs at once on a scale-detection task, until the training loss of each is zero (paper, section 4).
 
-Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed or by learning rate; each
+Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed; each
 has its own order of the training pairs at every epoch and stops when an epoch had no loss in any of its batches, whatever the
 others do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned.
 Training then continues for some epochs with weight decay, as in the reference implementation, which leaves what the task needs.
@@ -9,7 +9,7 @@ Training then continues for some epochs with weight decay, as in the reference i
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoint, Checkpoints, digest
-from relstab.training.checkpointer import Keeper
+from relstab.training.checkpointer import Checkpointer
 
 __all__ = ["STATES", "EnsembleRecipe", "TrainedEnsemble", "ensemble_error", "train_ensemble"]
 
@@ -41,7 +41,7 @@ class TrainedEnsemble:
 
     Attributes:
         task, design, recipe: what was trained on what, and how.
-        seeds, learning_rates: of each member, [M].
+        seeds: of each member, [M].
         states: parameters [M, ...] by state and name.
         epochs: of each member, until its training loss was zero, [M].
         reached_zero: whether it was, or the epochs were over, [M].
@@ -52,7 +52,6 @@ class TrainedEnsemble:
     design: SimpleDesign
     recipe: EnsembleRecipe
     seeds: list[int]
-    learning_rates: list[float]
     states: dict[str, Parameters]
     epochs: list[int]
     reached_zero: list[bool]
@@ -91,7 +90,6 @@ class _EnsembleRun:
     design: SimpleDesign
     recipe: EnsembleRecipe
     identities: list[list[str | int | float]]
-    rates: Tensor
     images: Tensor
     labels: Tensor
     ensemble: Ensemble
@@ -155,7 +153,7 @@ class _EnsembleRun:
         self.ensemble = Ensemble(self.design, self.task.size, going)
         self.kept |= {state: under(f"kept/{state}") for state in self._later}
 
-    def run_epoch(self, look: Callable[[], None]) -> None:
+    def run_epoch(self, maybe_save: Callable[[], None]) -> None:
         """The rest of an epoch of the members still in training; keeps the states of those that have reached an end."""
         device, members = self.images.device, self.members.tolist()
         # From the identities alone, so that a checkpoint in mid-epoch needs no order.
@@ -164,7 +162,7 @@ class _EnsembleRun:
             for member in members
         ]
         order = torch.stack(orders).to(device)
-        rates = self.rates[self.members].to(device)
+        rates = torch.full((len(members),), self.recipe.learning_rate, device=device) * self.design.rate_factor
         decaying = torch.tensor([bool(self.zero_at[member]) for member in members], device=device)
         share = rates / self.design.rate_factor * self.recipe.weight_decay * decaying
         decays = bool((share > 0).any())
@@ -179,7 +177,7 @@ class _EnsembleRun:
                 self.ensemble.decay(share)
             self.position += 1
             if self.position < self.steps_per_epoch:
-                look()
+                maybe_save()
         self.epoch, self.position = self.epoch + 1, 0
         self._note(members, (self.total / len(self.images)).tolist())
 
@@ -189,7 +187,7 @@ class _EnsembleRun:
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the training loss of the simple CNN {self.identities[member]} became {loss} in epoch {self.epoch} at "
-                    f"learning rate {float(self.rates[member]) / self.design.rate_factor:g}: lower it "
+                    f"learning rate {self.recipe.learning_rate:g}: lower it "
                     f"(config: scale_detection.simple, learning_rate)"
                 )
             self.loss[member].append(loss)
@@ -227,13 +225,12 @@ def train_ensemble(
     design: SimpleDesign,
     recipe: EnsembleRecipe,
     seeds: Sequence[int],
-    learning_rates: Sequence[float] | None = None,
     identity: Sequence[str | int | float] = (),
     device: str | torch.device = "auto",
     checkpoints: str | Path | None = None,
     checkpoint_minutes: float = 3.0,
 ) -> TrainedEnsemble:
-    """Train one simple CNN for each seed and learning rate, all at once.
+    """Train one simple CNN for each seed, all at once.
 
     A member is the one that training it alone gives, bit for bit on one CPU thread, and otherwise up to rounding: its
     initialization and its orders follow from ``identity`` and its seed.
@@ -244,7 +241,6 @@ def train_ensemble(
         design: of every member.
         recipe: learning rate, batches and epochs.
         seeds: of the members.
-        learning_rates: one for each of the members; None for the recipe's.
         identity: of the run: its seed and so on.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoints: folder for checkpoints, as in :func:`relstab.train_network`; None for none.
@@ -253,15 +249,10 @@ def train_ensemble(
     Raises:
         FloatingPointError: a loss became NaN or infinite.
     """
-    if design.dimension != task.dimension:
-        raise ValueError(f"expected a network of dimension {task.dimension}, that of the task, got {design.dimension}")
+    if task.dimension != 1:
+        raise ValueError(f"expected a task of dimension 1, a ring, got {task.dimension}")
     if not seeds:
         raise ValueError("expected at least one seed, got none")
-    rates = [recipe.learning_rate] * len(seeds) if learning_rates is None else list(learning_rates)
-    if len(rates) != len(seeds):
-        raise ValueError(f"expected one learning rate per seed, got {len(rates)} learning rates and {len(seeds)} seeds")
-    for rate in rates:
-        replace(recipe, learning_rate=rate)  # checks it, with the weight decay
     place = choose_device(str(device))
     identities: list[list[str | int | float]] = [[*identity, seed] for seed in seeds]
     with kept_memory() if place.type == "cpu" else contextlib.nullcontext(), repeatable(place), _no_subnormals():
@@ -271,7 +262,6 @@ def train_ensemble(
             design=design,
             recipe=recipe,
             identities=identities,
-            rates=torch.tensor(rates) * design.rate_factor,
             images=task.images(train.sites).flatten(1).to(place),
             labels=train.labels.to(place, torch.float32),
             ensemble=Ensemble(design, task.size, {name: value.to(place, copy=True) for name, value in first.items()}),
@@ -288,7 +278,6 @@ def train_ensemble(
             everything = {
                 "format": _CHECKPOINT_FORMAT,
                 "identities": identities,
-                "rates": rates,
                 "task": vars(task),
                 "design": design.as_dict(),
                 "recipe": vars(recipe),
@@ -296,20 +285,20 @@ def train_ensemble(
                 "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
             }
             kept = Checkpoints(checkpoints, everything)
-            keeper = Keeper(run, kept, 60 * checkpoint_minutes)
-            with keeper.listening():
-                keeper.resume()
-                _train(run, keeper.look)
+            checkpointer = Checkpointer(run, kept, 60 * checkpoint_minutes)
+            with checkpointer.listening():
+                checkpointer.resume()
+                _train(run, checkpointer.maybe_save)
     folder = None if checkpoints is None else kept.folder
-    return TrainedEnsemble(task, design, recipe, list(seeds), rates, run.kept, run.zero_at, run.reached, run.loss, folder)
+    return TrainedEnsemble(task, design, recipe, list(seeds), run.kept, run.zero_at, run.reached, run.loss, folder)
 
 
-def _train(run: _EnsembleRun, look: Callable[[], None]) -> None:
-    """Train to the end from where the run is; ``look`` is called where it may be saved."""
+def _train(run: _EnsembleRun, maybe_save: Callable[[], None]) -> None:
+    """Train to the end from where the run is; ``maybe_save`` is called where it may be saved."""
     most = run.recipe.epochs + run.recipe.decay_epochs
     with tqdm(total=most, initial=run.epoch, desc=f"{len(run.identities)} simple CNNs", unit="epoch", disable=None) as progress:
         while len(run.members):
-            run.run_epoch(look)
+            run.run_epoch(maybe_save)
             progress.update()
             losses = [loss[-1] for loss in run.loss]
             text = f"loss {min(losses):.4f} to {max(losses):.4f}, {sum(run.reached)} of {len(losses)} at zero"
@@ -317,4 +306,4 @@ def _train(run: _EnsembleRun, look: Callable[[], None]) -> None:
             if progress.disable:
                 print(f"epoch {run.epoch}: {text}, {len(run.members)} to go", flush=True)
             if len(run.members):
-                look()
+                maybe_save()

@@ -128,7 +128,7 @@ def _fields(ensemble: Ensemble, task: ScaleTask) -> dict[tuple[str, int], float]
     for k, (response, blank) in enumerate(zip(responses, blanks, strict=True), start=1):
         for representation in REPRESENTATIONS:
             average = representation == "average"
-            found[representation, k] = float(participation_field(response, blank, task.sites, task.dimension, average))
+            found[representation, k] = float(participation_field(response, blank, task.sites, average))
     return found
 
 
@@ -184,7 +184,7 @@ def measure_ensemble(
                         table.assign(
                             state=state,
                             seed=seed,
-                            learning_rate=trained.learning_rates[index],
+                            learning_rate=trained.recipe.learning_rate,
                             epochs=trained.epochs[index],
                             reached_zero=trained.reached_zero[index],
                             noise=noise,

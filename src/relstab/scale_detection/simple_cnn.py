@@ -1,6 +1,6 @@
 """Simple convolutional networks for the scale-detection tasks: nothing but filters, strides and an average (paper, section 4).
 
-Layer k of K takes windows of F sites (on an image F x F), s apart, on a ring:
+Layer k of K takes windows of F sites, s apart, on a ring:
 
     f_k(i) = sqrt(F) phi( b_k + sum over window j, channels c of w_k(j, c) f_{k-1}(i s + j, c) / sqrt(fan-in) ),   k = 1 ... K,
     f(x) = b + 1/H sum over channels h of beta_h mean over sites of f_K(., h)        (mean-field; 1/sqrt(H) in the NTK scaling),
@@ -23,18 +23,13 @@ def windows(size: int, design: SimpleDesign) -> list[Tensor]:
     """For each layer, the sites that each of its windows reads, [sites after, sites in a window], int64.
 
     Args:
-        size: sites along each axis of the input.
+        size: sites of the ring.
         design: of the network.
     """
     layers = []
     for sites in design.sizes(size)[:-1]:
         starts = torch.arange(0, sites, design.stride) - (design.filter_size - 1) // 2
-        line = (starts[:, None] + torch.arange(design.filter_size)) % sites
-        if design.dimension == 1:
-            layers.append(line)
-        else:  # rows times n plus columns, over windows and over sites in a window
-            grid = line[:, None, :, None] * sites + line[None, :, None, :]
-            layers.append(grid.reshape(len(line) ** 2, design.window))
+        layers.append((starts[:, None] + torch.arange(design.filter_size)) % sites)
     return layers
 
 
@@ -44,16 +39,14 @@ class _Convolution(nn.Module):
     def __init__(self, before: int, design: SimpleDesign) -> None:
         super().__init__()
         self.design = design
-        self.weight = nn.Parameter(torch.randn(design.channels, before, *[design.filter_size] * design.dimension))
-        self.bias = nn.Parameter(torch.randn(design.channels)) if design.bias else None
+        self.weight = nn.Parameter(torch.randn(design.channels, before, design.filter_size))
+        self.bias = nn.Parameter(torch.randn(design.channels))
 
     def forward(self, values: Tensor) -> Tensor:
         left = (self.design.filter_size - 1) // 2
-        padding = (left, self.design.filter_size - 1 - left) * self.design.dimension
-        convolve = functional.conv1d if self.design.dimension == 1 else functional.conv2d
-        padded = functional.pad(values, padding, mode="circular")
+        padded = functional.pad(values, (left, self.design.filter_size - 1 - left), mode="circular")
         fan_in = self.weight[0].numel()
-        return convolve(padded, self.weight / fan_in**0.5, self.bias, stride=self.design.stride)
+        return functional.conv1d(padded, self.weight / fan_in**0.5, self.bias, stride=self.design.stride)
 
 
 class _Activation(nn.Module):
@@ -70,7 +63,7 @@ class _Activation(nn.Module):
 
 
 class SimpleCNN(nn.Module):
-    """One simple CNN: [N, 1, L] or [N, 1, n, n] to [N].
+    """One simple CNN: [N, 1, L] to [N].
 
     Layer k of the paper is the module ``layers.{k - 1}``.
     """
@@ -86,7 +79,7 @@ class SimpleCNN(nn.Module):
         self.output_bias = nn.Parameter(torch.randn(()))
 
     def forward(self, images: Tensor) -> Tensor:
-        pooled = self.layers(images).flatten(2).mean(2)
+        pooled = self.layers(images).mean(2)
         outputs: Tensor = pooled @ self.beta * self.design.readout + self.output_bias
         return outputs
 
@@ -99,10 +92,8 @@ class SimpleCNN(nn.Module):
             assert isinstance(convolution, _Convolution)
             weight = parameters[f"weights.{index}"]
             before = convolution.weight.shape[1]
-            sites = [self.design.filter_size] * self.design.dimension
-            convolution.weight.copy_(weight.reshape(*sites, before, self.design.channels).movedim((-1, -2), (0, 1)))
-            if convolution.bias is not None:
-                convolution.bias.copy_(parameters[f"biases.{index}"])
+            convolution.weight.copy_(weight.reshape(self.design.filter_size, before, self.design.channels).permute(2, 1, 0))
+            convolution.bias.copy_(parameters[f"biases.{index}"])
         self.beta.copy_(parameters["beta"])
         self.output_bias.copy_(parameters["output_bias"])
         return self

@@ -54,7 +54,6 @@ class ScaleTask:
         dimension: 1 or 2.
         norm: of the displacement, on an image: "L2" or "Linf".
         periodic: whether distances go round the edges: always on the ring; on an image on request.
-        amplitude: of lit sites, in units of the reference implementation's: see :attr:`height`.
     """
 
     rule: Rule
@@ -64,7 +63,6 @@ class ScaleTask:
     dimension: int = 1
     norm: Norm = "L2"
     periodic: bool = False
-    amplitude: float = 1.0
 
     def __post_init__(self) -> None:
         if self.dimension not in (1, 2):
@@ -77,8 +75,6 @@ class ScaleTask:
         if not 1 <= self.scale <= self.size / 2:
             where = "ring" if self.dimension == 1 else "image"
             raise ValueError(f"expected scale to be from 1 to {self.size // 2}, half the size of the {where}, got {self.scale}")
-        if not (self.amplitude > 0 and math.isfinite(self.amplitude)):
-            raise ValueError(f"expected amplitude to be positive and finite, got {self.amplitude}")
         if not 0 <= self.gap < self.scale:
             raise ValueError(f"expected gap to be at least 0 and below scale = {self.scale}, got {self.gap:g}")
         if self.rule == "block" and self.gap:
@@ -93,8 +89,8 @@ class ScaleTask:
 
     @property
     def height(self) -> float:
-        """Value of a lit site: the amplitude times sqrt(L/2) on the ring, n^2/2 on an image (the reference's)."""
-        return self.amplitude * (math.sqrt(self.size / 2) if self.dimension == 1 else self.size**2 / 2)
+        """Value of a lit site: sqrt(L/2) on the ring, n^2/2 on an image (the reference's)."""
+        return math.sqrt(self.size / 2) if self.dimension == 1 else self.size**2 / 2
 
     def coordinates(self, sites: Tensor) -> Tensor:
         """Coordinates [..., dimension] of sites [...]: position on the ring, or row and column."""

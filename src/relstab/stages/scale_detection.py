@@ -40,7 +40,7 @@ __all__ = [
     "train_and_save_ensemble",
 ]
 
-_PER_MEMBER = ("seeds", "learning_rates", "epochs", "reached_zero", "loss")
+_PER_MEMBER = ("seeds", "epochs", "reached_zero", "loss")
 
 
 def save_ensemble(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from relstab.training.checkpoint import Checkpoint, Checkpoints
 
-__all__ = ["Keeper", "Run"]
+__all__ = ["Checkpointer", "Run"]
 
 
 class Run(Protocol):
@@ -31,7 +31,7 @@ class Run(Protocol):
         """Go on from a checkpoint."""
 
 
-class Keeper:
+class Checkpointer:
     """Saves a training every few minutes, and before it is stopped by a signal."""
 
     def __init__(self, run: Run, checkpoints: Checkpoints, seconds: float) -> None:
@@ -45,7 +45,7 @@ class Keeper:
             self.run.restore(found)
             print(f"continued from the checkpoint in {self.run.where}")
 
-    def look(self) -> None:
+    def maybe_save(self) -> None:
         """Called where a training may be saved: after every step, and between the batches of an evaluation."""
         if self.signal is None and time.monotonic() - self.last < self.seconds:
             return

@@ -25,7 +25,7 @@ from relstab.noise import add_noise
 from relstab.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest
-from relstab.training.checkpointer import Keeper
+from relstab.training.checkpointer import Checkpointer
 from relstab.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -160,16 +160,16 @@ def train_network(
                 "precision": network.precision,
                 "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
             }
-            keeper = Keeper(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
-            network.checkpoints = keeper.checkpoints.folder
-            with keeper.listening():
-                keeper.resume()
-                _train(run, keeper.look)
+            checkpointer = Checkpointer(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
+            network.checkpoints = checkpointer.checkpoints.folder
+            with checkpointer.listening():
+                checkpointer.resume()
+                _train(run, checkpointer.maybe_save)
     return network
 
 
-def _train(run: TrainingRun, look: Callable[[], None]) -> None:
-    """Train to the end from where the run is; ``look`` is called where it may be saved."""
+def _train(run: TrainingRun, maybe_save: Callable[[], None]) -> None:
+    """Train to the end from where the run is; ``maybe_save`` is called where it may be saved."""
     epochs = run.recipe.epochs
     # A bar on a terminal, a line an epoch in a log.
     with tqdm(total=epochs, initial=run.epoch.number - 1, desc=run.title, unit="epoch", disable=None) as progress:
@@ -177,8 +177,8 @@ def _train(run: TrainingRun, look: Callable[[], None]) -> None:
             run.model.train()
             while run.epoch.position < run.steps_per_epoch:
                 run.checked_step()
-                look()
-            row = run.end_epoch(look)
+                maybe_save()
+            row = run.end_epoch(maybe_save)
             progress.update()
             progress.set_postfix(loss=f"{row['train_loss']:.4f}", test_error=f"{row['test_error']:.4f}")
             if progress.disable:

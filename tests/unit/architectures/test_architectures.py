@@ -178,6 +178,7 @@ def two_thousand(tmp_path_factory):
     return dataset, read_noisy_test(folder / "test.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_all_learn_with_the_recipe_of_the_config(name, two_thousand):
     """The default config's recipe at an eighth of the width, in small batches and few epochs: below half of chance error."""

@@ -189,17 +189,17 @@ def test_measurements_follow_from_the_identity(trained, table):
 
 def untrained(design, parameters, members=2):
     recipe = EnsembleRecipe()
-    seeds, rates = list(range(members)), [0.01] * members
-    return TrainedEnsemble(TASK, design, recipe, seeds, rates, {"init": parameters}, [0] * members, [False] * members, [])
+    return TrainedEnsemble(TASK, design, recipe, list(range(members)), {"init": parameters}, [0] * members, [False] * members, [])
 
 
 @pytest.mark.parametrize("activation", ["relu", "abs"])
 def test_homogeneous_members_have_the_fields_of_their_windows(activation):
     """Weights of 1 at F = s = 2, also where channels have different positive ones: A_k = 2^k, whole and on average."""
-    design = SimpleDesign(3, 2, 2, 6, activation, bias=False)
+    design = SimpleDesign(3, 2, 2, 6, activation)
     parameters = {name: torch.ones_like(value) for name, value in initial_parameters(design, [[0], [1]]).items()}
     for layer in range(3):
         parameters[f"weights.{layer}"][1] *= torch.linspace(1, 2, 6)
+        parameters[f"biases.{layer}"].zero_()
     table = measure_ensemble(untrained(design, parameters), TEST, device="cpu")
     inner = table[table["k"] < 4]
     np.testing.assert_allclose(inner["receptive_field"], 2.0 ** inner["k"], rtol=1e-5)

@@ -290,15 +290,6 @@ def test_measured_fields_are_those_of_each_member_and_leave_out_what_is_not_seen
     torch.testing.assert_close(participation_field(members, blanks, 16), torch.full((2,), 3.0, dtype=torch.float64))
 
 
-def test_measured_fields_on_images_are_lengths_along_an_axis():
-    """A block of 6 of 10 x 10 sites is seen by each lit site: sqrt(6); on a layer of 5 x 5, twice as long."""
-    blank = torch.zeros(1, 100, 1)
-    response = torch.zeros(3, 100, 1)
-    response[:, [11, 12, 13, 21, 22, 23]] = 0.7
-    assert float(participation_field(response, blank, 100, 2)) == pytest.approx(math.sqrt(6), rel=1e-6)
-    assert float(participation_field(response[:, :25], blank[:, :25], 100, 2)) == pytest.approx(2 * math.sqrt(6), rel=1e-6)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

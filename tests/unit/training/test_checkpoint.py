@@ -103,6 +103,7 @@ def undisturbed(digits, start, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_trainings_killed_at_twenty_random_moments_end_with_the_same_weights(digits, start, undisturbed, tmp_path):
     moments = random.Random(4)
     continued = 0
@@ -125,6 +126,7 @@ def test_trainings_killed_at_twenty_random_moments_end_with_the_same_weights(dig
     assert continued >= 5
 
 
+@pytest.mark.slow
 def test_one_training_killed_again_and_again_ends_with_the_same_weights(digits, start, undisturbed, tmp_path):
     reference, duration = undisturbed["vgg11_bn"]
     path = tmp_path / "network.h5"
