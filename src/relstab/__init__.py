@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relstab.filter_spectra import filter_spectrum, laplacian_modes
     from relstab.interpolation import warp
     from relstab.noise import add_noise, isotropic_noise
-    from relstab.probes import Probes, make_probes
+    from relstab.probes import Probes, make_probes, probes_of
     from relstab.training.train import train_network
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _MODULES = {
     "filter_spectra": ("filter_spectrum", "laplacian_modes"),
     "interpolation": ("warp",),
     "noise": ("add_noise", "isotropic_noise"),
-    "probes": ("Probes", "make_probes"),
+    "probes": ("Probes", "make_probes", "probes_of"),
     "files.activations": ("measure_sensitivity",),
     "files.network": ("load_network", "save_network"),
     "training.train": ("train_network",),
@@ -60,6 +60,7 @@ __all__ = [
     "make_probes",
     "measure_sensitivity",
     "own_architectures",
+    "probes_of",
     "save_network",
     "shuffle_channels",
     "temperature",
