@@ -18,8 +18,8 @@ Noise = Literal["gaussian", "rectified"]
 def move_sites(task: ScaleTask, sites: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Move each lit site by one, at random: on the ring to the left or right, on an image to one of eight neighbours.
 
-    On an image the step is a random unit vector, rounded: along an axis with probability 2/3. Coordinates are clipped to the ring or
-    the image, and in Task 2 to the block, since a move out of it would change the label.
+    On an image the step is a random unit vector, rounded: along an axis with probability 2/3. Coordinates are clipped to the ring
+    or the image, and in Task 2 to the block, since a move out of it would change the label.
 
     Args:
         task: whose images they are.
