@@ -156,14 +156,16 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
     if unseen:
         warnings.warn(
             f"{len(unseen)} batch norms, {unseen[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
-            f"are not statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
+            f"are not statistics of the network; measure with batch_norm='per_version', or call "
+            f"relstab.estimate_batch_statistics(model, images) before",
             stacklevel=5,
         )
     untracked = [name for name, norm in norms.items() if norm.running_mean is None]
     if untracked:
         warnings.warn(
             f"{len(untracked)} batch norms, {untracked[0]!r} the first, keep no running statistics: they normalise an image by "
-            f"those of its batch, so that D, G and R depend on the batch size; use track_running_stats=True",
+            f"those of its batch, so that D, G and R depend on the batch size; use track_running_stats=True or "
+            f"batch_norm='per_version'",
             stacklevel=5,
         )
 
@@ -324,7 +326,7 @@ def _batches(
 
 
 # Bytes that the activations of one layer may take, one version of all images, for batch norm to see all of them in one pass.
-_ONE_PASS_BYTES = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
+_ONE_PASS_BYTES = {"cpu": 512 * 2**20, "cuda": 4 * 2**30}
 
 
 def _version_norms(
@@ -477,7 +479,7 @@ def measure_sensitivity(
             returns rows of NaN and warns once, "raise" raises a ValueError.
         batch_norm: "running" normalises all images by the running statistics. "per_version" normalises x, tau x and x + eta each
             by the mean and the biased variance of their own P images, as the reference measures untrained networks, see
-            :class:`relstab.batch_norm.VersionNorms`. Images whose activations fit into 256 MiB per layer (4 GiB on a GPU) take
+            :class:`relstab.batch_norm.VersionNorms`. Images whose activations fit into 512 MiB per layer (4 GiB on a GPU) take
             one more pass; more images take one pass per batch norm. The probes must be Probes or a list of them.
         output: the part of the model's output that is measured, if it returns several: a key or attribute, such as "logits", or a
             function of what it returns. By default all its tensors together.

@@ -625,10 +625,16 @@ def test_statistics_by_version_are_those_of_three_passes_in_training_mode(name, 
     probes = random_probes(9, dtype=dtype)
     expected = separate_passes(model, probes)
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    sizes = []
+    handle = model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])), always_call=True)
     for images, batch_size in ((probes, None), (probes, 4), ([probes[:4], probes[4:]], 3)):
+        sizes.clear()
         table = relstab.measure_sensitivity(model, images, batch_norm="per_version", batch_size=batch_size).set_index("layer")
         for layer, values in expected.items():
             np.testing.assert_allclose(table.loc[layer, FIGURES].to_numpy(float), values, rtol=tolerance, err_msg=layer)
+        if batch_size is not None:
+            assert max(sizes) == 3 * batch_size  # no pass holds more images than the measurement does
+    handle.remove()
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training and "forward" not in vars(module) for module in model.modules())
     for key, value in model.state_dict().items():
