@@ -143,7 +143,10 @@ def measure_memory(case: str, method: str) -> None:
     """Print the peak in MB of one method beyond what the process held before it."""
     model, probes = prepared(case)
     if method == "float64":
-        model, probes = model.double(), relstab.Probes(*(version.double() for version in vars(probes).values()))
+        model, probes = (
+            model.double(),
+            relstab.Probes(*(version.double() for version in (probes.images, probes.deformed, probes.noisy))),
+        )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if method == "relstab":
         relstab.measure_sensitivity(model, probes)
@@ -172,7 +175,7 @@ def measure_time(case: str) -> None:
     images = probes.images[:500]
     for precision in precisions:
         dtype = getattr(torch, precision)
-        cast = relstab.Probes(*(version.to(dtype) for version in vars(probes).values()))
+        cast = relstab.Probes(*(version.to(dtype) for version in (probes.images, probes.deformed, probes.noisy)))
         start = time.perf_counter()
         textbook(model.to(dtype), cast)
         times[precision] = time.perf_counter() - start

@@ -125,6 +125,7 @@ def synthetic(networks=12, noise=(0.0,), exponent=2.0, shuffles=2):
             for state, fall in DEPTHS.items():
                 for shuffle in ["none", *map(str, range(shuffles))]:
                     rise = 0.0 if shuffle == "none" else 0.3
+                    statistics = "running" if shuffle == "none" else "stale"
                     scale = math.log(r) if state == "trained" else 0.02 * seed
                     kinds = [("input", "input"), ("c1", "Conv2d"), ("a1", "ReLU"), ("c2", "Conv2d"), ("a2", "ReLU")]
                     for index, (layer, kind) in enumerate([*kinds, ("output", "output")]):
@@ -132,8 +133,8 @@ def synthetic(networks=12, noise=(0.0,), exponent=2.0, shuffles=2):
                         value = math.exp(depth * (scale if fall else 0.5 + scale) + rise * depth)
                         g = 0.5 * value ** (-0.5) * (2.0 if state == "trained" else 1.0)
                         layers.append(
-                            {**keys, "state": state, "shuffle": shuffle, "layer": layer, "kind": kind, "index": index}
-                            | {"depth": depth, "D": value * g, "G": g, "R": value, "denominator": 1.0}
+                            {**keys, "state": state, "shuffle": shuffle, "statistics": statistics, "layer": layer, "kind": kind}
+                            | {"index": index, "depth": depth, "D": value * g, "G": g, "R": value, "denominator": 1.0}
                             | {"D_sem": 0.01, "G_sem": 0.01, "R_sem": 0.01}
                         )
                 for mode in (1, 2):

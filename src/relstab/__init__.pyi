@@ -22,6 +22,7 @@ from .noise import add_noise as add_noise
 from .noise import isotropic_noise as isotropic_noise
 from .probes import Probes as Probes
 from .probes import make_probes as make_probes
+from .probes import probes_of as probes_of
 from .training.train import train_network as train_network
 
 __version__: str

@@ -120,7 +120,7 @@ def deform(
     For images in half precision, fields and positions are computed in float32.
 
     Args:
-        images: [N, C, n, n], floating point.
+        images: [N, C, n, n], a tensor or numpy array, floating point.
         displacement: delta, the typical displacement in pixels.
         cutoff: c, the largest mode number of the field, at least 2.
         interpolation: "bilinear", "nearest" or "gaussian", see :func:`relstab.warp`.
@@ -132,6 +132,7 @@ def deform(
     Warns:
         UserWarning: when the temperature is outside :func:`temperature_range`.
     """
+    images = torch.as_tensor(images)
     if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"expected square images of shape [N, C, n, n], got shape {tuple(images.shape)}")
     if not images.is_floating_point():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = ["LayerSpectrum", "filter_spectrum", "has_spectrum", "laplacian_modes", "layer_spectra"]
 
@@ -62,13 +62,13 @@ def _gamma(weight: NDArray[Any]) -> Array:
     return gamma
 
 
-def filter_spectrum(weight: "Tensor") -> "Tensor":
+def filter_spectrum(weight: "Tensor | nn.Module | NDArray[Any]") -> "Tensor":
     """Average squared projection of filters on each Laplacian mode (paper, Eq. 3).
 
     gamma_l = 1 / (H H') * sum over the H x H' pairs of channels of (Psi_l . w_{c, c'})^2.
 
     Args:
-        weight: filters of a convolution, [out, in, F, F].
+        weight: filters of a convolution, [out, in, F, F]: a tensor, a numpy array, or the convolution itself.
 
     Returns:
         gamma, [F * F], in the order of :func:`laplacian_modes`, in float64, on the device of ``weight``; it sums to the mean of
@@ -76,6 +76,7 @@ def filter_spectrum(weight: "Tensor") -> "Tensor":
     """
     import torch
 
+    weight = torch.as_tensor(weight.weight if isinstance(weight, torch.nn.Module) else weight)
     return torch.from_numpy(_gamma(weight.detach().double().cpu().numpy())).to(weight.device)
 
 

@@ -9,6 +9,7 @@ digits of M: then it is the mean of the first batch. A layer keeps S, an estimat
 per feature.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from relstab.sensitivity_table import LayerSums
 
-__all__ = ["LayerAccumulator", "Scratch"]
+__all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 
 # Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
 # of 4,096 terms however wide the layer is.
@@ -27,6 +28,24 @@ _BLOCK = 4096
 _ENTRIES = {"cpu": 2**20, "cuda": 2**24}
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
+# Images and features up to which a representation is kept for its medians.
+_MEDIAN_IMAGES, _MEDIAN_FEATURES = 2048, 2048
+
+
+def median_sensitivities(clean: Tensor, deformed: Tensor, noisy: Tensor) -> tuple[float, float]:
+    """D and G with medians in place of means, as in arXiv 2105.02468: robust to a few images.
+
+    D = sum over coordinates c of median over images of (f_c(tau x) - f_c(x))^2 / median over pairs of |f(x1) - f(x2)|^2,
+    and G likewise. As in the authors' code the pairs are all P^2, x1 = x2 included, and the median of an even number of values is
+    the lower of the two in the middle.
+
+    Args:
+        clean, deformed, noisy: f(x), f(tau x), f(x + eta), [P, features].
+    """
+    clean, deformed, noisy = (version.double() for version in (clean, deformed, noisy))
+    pairs = torch.cdist(clean, clean, compute_mode="donot_use_mm_for_euclid_dist").square().flatten().median()
+    d, g = ((version - clean).square().median(0).values.sum() / pairs for version in (deformed, noisy))
+    return float(d), float(g)
 
 
 def _double(value: Tensor) -> Tensor:
@@ -87,6 +106,7 @@ class LayerAccumulator:
     _count: int = 0
     # For each batch, its images and 1 / (images of the estimate), negative if the estimate is the mean of the batch itself.
     _shares: list[tuple[int, float]] = field(default_factory=list)
+    _representation: list[Tensor] = field(default_factory=list)
 
     def add(self, representation: Tensor) -> Tensor:
         """Add one batch.
@@ -149,6 +169,12 @@ class LayerAccumulator:
         self._kept[:, self._count : end] = values
         self._count = end
 
+    def keep_representation(self, representation: Tensor) -> None:
+        """Keep a batch [3 B, features] for :func:`median_sensitivities`: at most 2,048 images of at most 2,048 features."""
+        kept = sum(part.shape[1] for part in self._representation)
+        if kept < _MEDIAN_IMAGES and representation.shape[1] <= _MEDIAN_FEATURES:
+            self._representation.append(representation.unflatten(0, (3, -1))[:, : _MEDIAN_IMAGES - kept].to("cpu", copy=True))
+
     def _set_estimate(self, estimate: Tensor) -> None:
         if self._estimate is None:
             self._estimate = estimate
@@ -191,4 +217,7 @@ class LayerAccumulator:
         assert self._estimate is not None
         rounding = torch.finfo(self._estimate.dtype).eps
         is_constant = denominator <= (4 * rounding) ** 2 * float(mean.square().sum())
-        return LayerSums(self.layer, self.kind, diffeo, noise, spread, denominator, is_constant)
+        medians = (math.nan, math.nan)
+        if self._representation and not is_constant:
+            medians = median_sensitivities(*torch.cat(self._representation, 1))
+        return LayerSums(self.layer, self.kind, diffeo, noise, spread, denominator, is_constant, medians)

@@ -9,6 +9,9 @@ the mean over all P^2 pairs, which is 2 (mean |f|^2 - |mean f|^2) exactly: it ta
 """
 
 import contextlib
+import dataclasses
+import fnmatch
+import functools
 import itertools
 import math
 import warnings
@@ -21,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
+import relstab
+from relstab.batch_norm import VersionNorms
 from relstab.layer_sums import LayerAccumulator, Scratch
 from relstab.nearest import nearest
-from relstab.probes import Probes
+from relstab.probes import VERSIONS, Probes
 from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ __all__ = ["RepresentationStore", "accumulate_sums", "measure_sensitivity"]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Floating-point tensors in a module's output: a tensor, or tuples, lists and dicts of them."""
+    """Floating-point tensors in a module's output: a tensor, or tuples, lists, dicts and dataclasses of them."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
@@ -46,6 +50,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _tensors(item)
+    elif dataclasses.is_dataclass(value):
+        yield from _tensors(vars(value))
 
 
 class _NotByImageError(ValueError):
@@ -74,18 +80,55 @@ def _axes_in_memory(tensor: Tensor) -> list[int]:
     return [0, *sorted(range(1, tensor.ndim), key=lambda axis: tensor.stride()[axis], reverse=True)]
 
 
-def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
-    """Modules to watch by name: the leaves by default, those of ``layers`` otherwise."""
+def _chosen_layers(model: nn.Module, layers: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Names of the rows: of the layers that are named, and of the others.
+
+    The default rows are the input, the leaves and the output; none of them is named. A pattern selects among these, a name
+    selects any module.
+    """
     modules = {name: module for name, module in model.named_modules() if name}
+    defaults = ["input", *(name for name, module in modules.items() if not list(module.children())), "output"]
     if layers is None:
-        return {name: module for name, module in modules.items() if not list(module.children())}
-    allowed = ["input", *modules, "output"]
-    for name in layers:
-        if name not in allowed:
+        return [], defaults
+    named, matched = [], []
+    for name in [layers] if isinstance(layers, str) else layers:
+        matches = fnmatch.filter(defaults, name)
+        if name in ("input", *modules, "output"):
+            named.append(name)
+        elif matches:
+            matched += matches
+        else:
             raise ValueError(
-                f'expected layers to be modules of the model, "input" or "output", got {name!r}{nearest(name, allowed)}'
+                f'expected layers to be modules of the model, "input" or "output", or patterns of their names, got {name!r}'
+                f"{nearest(name, ['input', *modules, 'output'])}"
             )
-    return {name: module for name, module in modules.items() if name in layers}
+    return named, [name for name in matched if name not in named]
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Named parts of a model's output: the items of a dict, the fields of a dataclass or named tuple."""
+    if isinstance(value, dict):
+        return {str(name): part for name, part in value.items()}
+    return value._asdict() if hasattr(value, "_asdict") else dict(getattr(value, "__dict__", {}))
+
+
+def _chosen_output(value: Any, output: str | Callable[[Any], Any] | None, warn: bool) -> Any:
+    """The part of the model's output that is measured; ``warn`` if several parts are measured as one."""
+    if callable(output):
+        return output(value)
+    names = ", ".join(_parts(value))
+    if output is not None:
+        if output not in _parts(value):
+            raise ValueError(f"expected output to be one of {names or 'no names'} in {type(value).__name__}, got {output!r}")
+        return _parts(value)[output]
+    count = len(list(_tensors(value)))
+    if warn and count > 1:
+        warnings.warn(
+            f"the output is {count} tensors ({names[:80] or type(value).__name__}), which are measured as one; choose a part "
+            f"with output=, a name or a function",
+            stacklevel=5,
+        )
+    return value
 
 
 @contextlib.contextmanager
@@ -113,14 +156,16 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
     if unseen:
         warnings.warn(
             f"{len(unseen)} batch norms, {unseen[0]!r} the first, never saw an image: their running mean 0 and variance 1 "
-            f"are not statistics of the network; call relstab.estimate_batch_statistics(model, images) before",
+            f"are not statistics of the network; measure with batch_norm='per_version', or call "
+            f"relstab.estimate_batch_statistics(model, images) before",
             stacklevel=5,
         )
     untracked = [name for name, norm in norms.items() if norm.running_mean is None]
     if untracked:
         warnings.warn(
             f"{len(untracked)} batch norms, {untracked[0]!r} the first, keep no running statistics: they normalise an image by "
-            f"those of its batch, so that D, G and R depend on the batch size; use track_running_stats=True",
+            f"those of its batch, so that D, G and R depend on the batch size; use track_running_stats=True or "
+            f"batch_norm='per_version'",
             stacklevel=5,
         )
 
@@ -147,11 +192,11 @@ _LARGEST_BATCH = 4096
 class _Recorder:
     """What the hooks of one pass of the probes through a network record, layer by layer and call by call."""
 
-    def __init__(self, layers: Sequence[str] | None, store: RepresentationStore | None) -> None:
+    def __init__(self, named: Sequence[str], store: RepresentationStore | None) -> None:
         self.sums: dict[tuple[str, str, int], LayerAccumulator] = {}
         self.left_out: set[str] = set()
         self.bytes_per_image = 0  # of the largest representation seen, one version
-        self._layers = layers
+        self._named = named
         self._store = store
         self._rows: NDArray[np.int64] = np.arange(0)
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -187,7 +232,7 @@ class _Recorder:
         try:
             tensor = _by_image(value, batch, name)
         except _NotByImageError:
-            if self._layers is not None or kind in ("input", "output"):
+            if name in self._named or kind in ("input", "output"):
                 raise
             self.left_out.add(name)
             return
@@ -203,6 +248,8 @@ class _Recorder:
         matrix = tensor.permute(self._axes[key]).reshape(batch, -1)
         matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
         self._pending.append((self.sums[key], self.sums[key].add(matrix)))
+        if kind == "output":
+            self.sums[key].keep_representation(matrix)
 
     def end(self) -> None:
         """Fetch the sums of the batch and check that they are finite: once per batch, since a GPU has to be waited for."""
@@ -221,7 +268,7 @@ class _Recorder:
 
     def finish(self, order: NDArray[np.int64]) -> list[LayerSums]:
         """Sums of every layer in order of execution, after the last batch; ``order`` [P] says which probe each image was."""
-        for name in self._layers or ():
+        for name in self._named:
             if not any(layer.layer == name for layer in self.sums.values()):
                 raise ValueError(f"expected layers that the forward pass calls, got {name!r}, which it never calls")
         # A layer that some batches did not reach would have D, G and R of other images than the rest.
@@ -240,7 +287,12 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _unwrapped(model.module)
     original = getattr(model, "_orig_mod", None)  # set by torch.compile
-    return _unwrapped(original) if isinstance(original, nn.Module) else model
+    if isinstance(original, nn.Module):
+        return _unwrapped(original)
+    if not isinstance(model, nn.Module):
+        hint = "; torch.export.unflatten(program) is one" if isinstance(model, torch.export.ExportedProgram) else ""
+        raise ValueError(f"expected model to be a torch.nn.Module, got {type(model).__name__}{hint}")
+    return model
 
 
 def _batches(
@@ -273,12 +325,56 @@ def _batches(
         seen += len(part)
 
 
+# Bytes that the activations of one layer may take, one version of all images, for batch norm to see all of them in one pass.
+_ONE_PASS_BYTES = {"cpu": 512 * 2**20, "cuda": 4 * 2**30}
+
+
+def _version_norms(
+    model: nn.Module, probes: Probes | Iterable[Probes], batch_size: int | None, load: Callable[[Tensor], Tensor]
+) -> VersionNorms:
+    """Batch norms with the statistics of each version of the probes; the model is in evaluation mode."""
+    if isinstance(probes, Iterator):
+        raise ValueError(
+            f"expected Probes or a list of Probes for batch_norm='per_version', which reads them several times, "
+            f"got a {type(probes).__name__} that can be read once"
+        )
+    parts = [probes] if isinstance(probes, Probes) else probes
+    total = sum(map(len, parts))
+    if batch_size is None:
+        recorder = _Recorder([], None)
+        first = load(next(iter(parts)).images[:2])
+        recorder.begin(np.arange(len(first)))
+        handles = [module.register_forward_hook(recorder.measure_size) for module in model.modules()]
+        try:
+            model(first)
+        finally:
+            for handle in handles:
+                handle.remove()
+        image_bytes = max(3 * recorder.bytes_per_image, 1)  # it divides by three versions, and here is one
+        one_pass, several = (sizes.get(first.device.type, sizes["cuda"]) for sizes in (_ONE_PASS_BYTES, _LAYER_BYTES))
+        batch_size = total if total * image_bytes <= one_pass else max(several // image_bytes, _SMALLEST_BATCH)
+
+    def batches(version: str) -> Iterator[Tensor]:
+        if total <= batch_size:
+            yield load(torch.cat([getattr(part, version) for part in parts]))
+        else:
+            for part in parts:
+                yield from map(load, getattr(part, version).split(batch_size))
+
+    norms = VersionNorms(model)
+    for version in VERSIONS:
+        norms.estimate(functools.partial(batches, version), total <= batch_size)
+    return norms
+
+
 def accumulate_sums(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     store: RepresentationStore | None = None,
+    batch_norm: Literal["running", "per_version"] = "running",
+    output: str | Callable[[Any], Any] | None = None,
 ) -> list[LayerSums]:
     """Run the probes through the network and accumulate the sums behind D, G and R of every layer.
 
@@ -286,76 +382,107 @@ def accumulate_sums(
     next one can change it in place, so that no activation outlives its layer and the memory does not grow with P.
 
     Args:
-        model, probes, layers, batch_size, store: those of :func:`measure_sensitivity`.
+        model, probes, layers, batch_size, store, batch_norm, output: those of :func:`measure_sensitivity`.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected batch_size to be at least 1, or None for an automatic one, got {batch_size}")
+    if batch_norm not in ("running", "per_version"):
+        raise ValueError(f"expected batch_norm to be 'running' or 'per_version', got {batch_norm!r}")
     model = _unwrapped(model)
-    modules = _chosen_modules(model, layers)
+    named, others = _chosen_layers(model, layers)
+    rows_of = {*named, *others}
+    if rows_of - {"input", "output"} and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(
+            "expected a model that runs in Python, got a scripted or traced one, whose layers cannot be watched; measure the "
+            "module that it was made from, or layers=['input', 'output']"
+        )
     reference = next(itertools.chain(model.parameters(), model.buffers()), None)
     device = reference.device if reference is not None else None
     dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
-    _warn_of_batch_norms(model)
+    per_version = batch_norm == "per_version" and any(isinstance(module, _BatchNorm) for module in model.modules())
+    if not per_version:
+        _warn_of_batch_norms(model)
 
-    recorder = _Recorder(layers, store)
-    handles: list[RemovableHandle] = []
+    recorder = _Recorder(named, store)
     orders: list[NDArray[np.int64]] = []
     total = len(probes) if isinstance(probes, Probes) else None
-    try:
-        handles += [module.register_forward_hook(recorder.hook(name)) for name, module in modules.items()]
-        watched = set(modules.values())
-        others = [module for module in model.modules() if module not in watched and not list(module.children())]
-        handles += [module.register_forward_hook(recorder.measure_size) for module in others]
-        # The bar appears on a terminal, after 10 s.
-        with _eval_mode(model), tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar:
-            for rows, part in _batches(probes, batch_size, recorder, device or torch.device("cpu")):
-                recorder.begin(rows)
-                orders.append(rows)
-                stacked = torch.cat([part.images, part.deformed, part.noisy]).to(device, dtype)
-                recorder.measure_size(model, None, stacked)
-                if layers is None or "input" in layers:
-                    recorder.record("input", "input", stacked)
-                output = model(stacked)
-                if layers is None or "output" in layers:
-                    recorder.record("output", "output", output)
-                del stacked, output
-                recorder.end()
-                bar.update(len(part))
-    finally:
-        for handle in handles:
-            handle.remove()
+    # The bar appears on a terminal, after 10 s.
+    with (
+        _eval_mode(model),
+        contextlib.ExitStack() as stack,
+        tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
+    ):
+        if per_version:
+            stack.enter_context(_version_norms(model, probes, batch_size, lambda images: images.to(device, dtype)).applied())
+        for name, module in model.named_modules():
+            if name in rows_of and name:
+                stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
+            elif not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
+                stack.callback(module.register_forward_hook(recorder.measure_size).remove)
+        for rows, part in _batches(probes, batch_size, recorder, device or torch.device("cpu")):
+            recorder.begin(rows)
+            stacked = torch.cat([part.images, part.deformed, part.noisy]).to(device, dtype)
+            recorder.measure_size(model, None, stacked)
+            if "input" in rows_of:
+                recorder.record("input", "input", stacked)
+            result = model(stacked)
+            if "output" in rows_of:
+                recorder.record("output", "output", _chosen_output(result, output, warn=not orders))
+            orders.append(rows)
+            del stacked, result
+            recorder.end()
+            bar.update(len(part))
     images = sum(map(len, orders))
     if images < 2:
         raise ValueError(f"expected probes of at least 2 images, and 500 are usual, got {images} image(s)")
     return recorder.finish(np.concatenate(orders))
 
 
+def _report_constants(sums: Sequence[LayerSums], constant: Literal["nan", "raise"]) -> None:
+    """Raise or warn if layers return the same representation for all images."""
+    names = ", ".join(repr(layer.layer) for layer in sums if layer.is_constant)
+    if names and constant == "raise":
+        raise ValueError(
+            f"expected representations that differ between images, got the same one for all images from {names}, so that D and G "
+            f"have denominator 0; constant='nan' gives these layers rows of NaN"
+        )
+    if names:
+        message = f"rows of NaN, since the representation is the same for all images: {names}"
+        warnings.warn(message if len(message) <= 200 else f"{message[:197]}...", stacklevel=4)
+
+
 def measure_sensitivity(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
-    constant: Literal["raise", "nan"] = "raise",
+    constant: Literal["nan", "raise"] = "nan",
+    batch_norm: Literal["running", "per_version"] = "running",
+    output: str | Callable[[Any], Any] | None = None,
     store: RepresentationStore | None = None,
 ) -> "pd.DataFrame":
     """Measure D, G and R of every layer of a network (paper, Eq. 1).
 
     The network is in evaluation mode during the measurement and gets its modes back afterwards; weights and buffers
-    stay as they are. At initialization the running statistics of batch norm mean nothing yet: estimate them first with
-    :func:`relstab.estimate_batch_statistics`. If torch.compile, DataParallel or DistributedDataParallel wraps the network, the
-    network itself is measured.
+    stay as they are. If torch.compile, DataParallel or DistributedDataParallel wraps the network, the network itself is measured.
 
     Args:
         model: any module that takes the probes' images; the probes go to its device and dtype.
         probes: from :func:`relstab.make_probes`, or an iterable of such batches. The standard errors of D and G assume that the
             order of the images carries no information. Probes are shuffled; an iterable is used in its own order.
-        layers: names in ``model.named_modules()``, and "input" and "output"; by default these two and every module without
-            children, except those that return nothing by image in every batch (a warning names them). A module that is called
-            several times has one row per call.
+        layers: a name or several: of modules in ``model.named_modules()``, "input" and "output"; or shell patterns, which select
+            among the default rows. These are the input, every module without children, and the output, except those that return
+            nothing by image in every batch (a warning names them). A module that is called several times has one row per call.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
             activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but at least 3.
-        constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
-            "raise" a ValueError, or return "nan".
+        constant: what to do with layers whose representation is the same for all images, so that the denominator is 0: "nan"
+            returns rows of NaN and warns once, "raise" raises a ValueError.
+        batch_norm: "running" normalises all images by the running statistics. "per_version" normalises x, tau x and x + eta each
+            by the mean and the biased variance of their own P images, as the reference measures untrained networks, see
+            :class:`relstab.batch_norm.VersionNorms`. Images whose activations fit into 512 MiB per layer (4 GiB on a GPU) take
+            one more pass; more images take one pass per batch norm. The probes must be Probes or a list of them.
+        output: the part of the model's output that is measured, if it returns several: a key or attribute, such as "logits", or a
+            function of what it returns. By default all its tensors together.
         store: object that also gets the representations; none by default. ``relstab.measure_sensitivity(keep_activations=path)``
             writes them to a file.
 
@@ -365,21 +492,25 @@ def measure_sensitivity(
         - layer, kind: name and class of the module;
         - index, depth: k from 0 (the input) to K (the output), and k / K; with ``layers``, the position among the rows;
         - D, G, R and their standard errors D_sem, G_sem, R_sem (delta method over the images);
-        - denominator: mean of |f(x1) - f(x2)|^2 over all pairs of images.
+        - denominator: mean of |f(x1) - f(x2)|^2 over all pairs of images;
+        - D_median, G_median, R_median: of the output, with medians in place of means, see
+          :func:`relstab.layer_sums.median_sensitivities`; NaN for the other layers.
+
+        Its ``attrs`` say P, displacement, cutoff and interpolation of the probes, batch_norm, and the versions of relstab and
+        torch.
 
     Raises:
-        ValueError: fewer than two images, a layer that is unknown or not called, activations that are not finite, a constant
-            representation.
+        ValueError: fewer than two images, a layer that is unknown or not called, activations that are not finite, a scripted or
+            exported model.
     """
-    if constant not in ("raise", "nan"):
-        raise ValueError(f"expected constant to be 'raise' or 'nan', got {constant!r}")
-    sums = accumulate_sums(model, probes, layers, batch_size, store)
-    for layer in sums:
-        if constant == "raise" and layer.is_constant:
-            raise ValueError(
-                f"expected representations that differ between images, got the same one for all images from layer "
-                f"{layer.layer!r} ({layer.kind}), so that D and G have denominator 0; constant='nan' gives its row NaN"
-            )
+    if constant not in ("nan", "raise"):
+        raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
+    sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output)
+    _report_constants(sums, constant)
     import pandas as pd  # here, because a job that only writes HDF5 does not need it
 
-    return pd.DataFrame(sensitivity_rows(sums), columns=COLUMNS)
+    table = pd.DataFrame(sensitivity_rows(sums), columns=COLUMNS)
+    table.attrs.update(probes.made if isinstance(probes, Probes) else {})
+    table.attrs.update(P=len(sums[0].diffeo) if sums else 0, batch_norm=batch_norm)
+    table.attrs.update(relstab_version=relstab.__version__, torch_version=str(torch.__version__))
+    return table

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "LayerSums", "sensitivity_rows"]
+__all__ = ["COLUMNS", "MEDIANS", "LayerSums", "sensitivity_rows"]
 
-COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
+MEDIANS = ["D_median", "G_median", "R_median"]
+COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator", *MEDIANS]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LayerSums:
             spread says how each image moves the denominator; only the standard errors of D and G use it.
         denominator: mean of |f(x1) - f(x2)|^2 over all P^2 pairs.
         is_constant: whether f is the same for all images, up to rounding.
+        medians: D and G with medians in place of means, see :func:`relstab.layer_sums.median_sensitivities`; NaN if not measured.
     """
 
     layer: str
@@ -38,6 +40,7 @@ class LayerSums:
     spread: NDArray[np.float64]
     denominator: float
     is_constant: bool
+    medians: tuple[float, float] = (math.nan, math.nan)
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: float, influence: NDArray[np.float64]) -> tuple[float, float]:
@@ -72,6 +75,8 @@ def sensitivity_rows(sums: Sequence[LayerSums]) -> list[dict[str, Any]]:
         g, g_sem = _ratio(noise, denominator, 2 * layer.spread)
         r, r_sem = _ratio(diffeo, noise.mean() if denominator else 0.0, noise)
         depth = index / last if last else 0.0
-        row = (layer.layer, layer.kind, index, depth, d, g, r, d_sem, g_sem, r_sem, denominator)
+        d_median, g_median = layer.medians
+        medians = (d_median, g_median, d_median / g_median if g_median else math.nan)
+        row = (layer.layer, layer.kind, index, depth, d, g, r, d_sem, g_sem, r_sem, denominator, *medians)
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     return rows

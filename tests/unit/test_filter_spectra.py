@@ -76,7 +76,10 @@ def test_a_mode_has_itself_as_its_spectrum():
 
 def test_float32_weights_that_need_gradients_are_taken():
     layer = torch.nn.Conv2d(2, 3, 3)
-    assert relstab.filter_spectrum(layer.weight).dtype == torch.float64
+    spectrum = relstab.filter_spectrum(layer.weight)
+    assert spectrum.dtype == torch.float64
+    assert torch.equal(relstab.filter_spectrum(layer), spectrum)
+    assert torch.equal(relstab.filter_spectrum(layer.weight.detach().numpy()), spectrum)
 
 
 def test_files_hold_every_convolution_larger_than_one_pixel(tmp_path):

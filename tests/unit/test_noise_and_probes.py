@@ -1,11 +1,15 @@
 import math
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
 import relstab
+from relstab.files.dataset import read_noisy_test
 from relstab.files.hdf5 import write_hdf5
-from relstab.files.probes import read_probes
+from relstab.files.probes import read_images, read_probes
+from relstab.probes import VERSIONS
 from relstab.stages.probes import perturb_test_images
 
 
@@ -58,8 +62,6 @@ def test_probes_survive_the_disk_and_do_not_depend_on_the_noise_level(tmp_path):
         perturb_test_images(paths[sigma], tmp_path / f"test{sigma}.h5", 4, 1.0, 3, "bilinear", seed=1)
     first, second = read_probes(paths[0]), read_probes(paths[3])
     assert len(first) == 4
-    images = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(3))[:4]
-    assert torch.equal(second.images, images)
     # The same displacement fields: warping the second's images as the first's were gives the second's.
     direction = [(p.noisy - p.images).flatten(1) for p in (first, second)]
     cosine = torch.nn.functional.cosine_similarity(*direction)
@@ -75,6 +77,58 @@ def test_more_probes_than_images_name_the_key(tmp_path):
     assert not (tmp_path / "probes.h5").exists()
 
 
+def test_probes_are_random_test_images(tmp_path):
+    """The same of every noise level; the file says which, and figure 1 shows one and the same image at all levels."""
+    for level in (0, 1):
+        with write_hdf5(tmp_path / f"test{level}.h5", {"name": "some"}) as file:
+            file["images"] = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(level)).numpy()
+            file["labels"] = torch.zeros(40, dtype=torch.int64).numpy()
+        perturb_test_images(tmp_path / f"probes{level}.h5", tmp_path / f"test{level}.h5", 6, 0.7, 3, "bilinear", seed=2)
+    shown = read_images(tmp_path / "probes0.h5", {10.0: tmp_path / "test1.h5"}, 4)
+    with h5py.File(tmp_path / "probes0.h5") as first, h5py.File(tmp_path / "probes1.h5") as second:
+        positions = first["positions"][:]
+        np.testing.assert_array_equal(second["positions"][:], positions)
+        assert len(set(positions)) == 6
+        assert sorted(positions) != list(range(6))
+        for level, file in ((0, first), (1, second)):
+            test, _ = read_noisy_test(tmp_path / f"test{level}.h5")
+            np.testing.assert_array_equal(file["images"][:], test[positions].numpy())
+        np.testing.assert_array_equal(shown["probe"]["images"], first["images"][4])
+        np.testing.assert_array_equal(shown["noisy"][10.0], second["images"][4])
+    perturb_test_images(tmp_path / "other.h5", tmp_path / "test0.h5", 6, 0.7, 3, "bilinear", seed=3)
+    with h5py.File(tmp_path / "other.h5") as other:
+        assert list(other["positions"]) != list(positions)
+
+
+def batches_of(kind, images):
+    for batch in images.split(3):
+        labels = torch.zeros(len(batch), dtype=torch.int64)
+        yield {"tensor": batch, "tuple": (batch, labels), "dict": {"labels": labels, "pixels": batch}, "numpy": batch.numpy()}[
+            kind
+        ]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "dict", "numpy"])
+def test_probes_of_a_loader_are_those_of_its_first_images(generator, kind):
+    images = torch.rand(8, 1, 8, 8, generator=generator)
+    expected = relstab.make_probes(images[:5], 0.6, generator=torch.Generator().manual_seed(1))
+    options = {"displacement": 0.6, "generator": torch.Generator().manual_seed(1)}
+    probes = relstab.probes_of(batches_of(kind, images), 5, **options)
+    assert torch.equal(probes.images, images[:5])
+    assert torch.equal(probes.noisy, expected.noisy)
+    assert probes.made["displacement"] == 0.6
+    with pytest.raises(ValueError, match="expected at least 9 images, got 8 from the loader"):
+        relstab.probes_of(batches_of(kind, images), 9)
+
+
+def test_numpy_images_are_perturbed_and_measured(generator):
+    images = torch.rand(4, 1, 8, 8, generator=generator)
+    one, two = (relstab.make_probes(x, 0.6, generator=torch.Generator().manual_seed(1)) for x in (images, images.numpy()))
+    assert torch.equal(one.deformed, two.deformed)
+    arrays = relstab.Probes(*(getattr(one, version).numpy() for version in VERSIONS))
+    assert relstab.measure_sensitivity(torch.nn.Flatten(), arrays).equals(relstab.measure_sensitivity(torch.nn.Flatten(), one))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -88,6 +142,7 @@ def test_more_probes_than_images_name_the_key(tmp_path):
             r"deformed probes .* got \(2, 4\)",
         ),
         (lambda: relstab.Probes(*[torch.zeros(2, 3, dtype=torch.int64)] * 3), "int64"),
+        (lambda: relstab.probes_of([torch.zeros(2, 3)], 2), r"expected batches of .*, got Tensor of \[\(2, 3\)\]"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):

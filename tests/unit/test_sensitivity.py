@@ -1,4 +1,6 @@
+import collections
 import copy
+import dataclasses
 import math
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import relstab
 from relstab.architectures import ARCHITECTURES
 from relstab.architectures.torchvision import torchvision
 from relstab.layer_sums import LayerAccumulator
+from relstab.probes import VERSIONS
 from relstab.sensitivity import accumulate_sums
 from relstab.sensitivity_table import COLUMNS
 from relstab.training.train import _initialise
@@ -220,9 +223,39 @@ class TwoOutputs(nn.Module):
 
 def test_outputs_in_tuples_and_dicts_count_together():
     probes = random_probes()
-    table = relstab.measure_sensitivity(nn.Sequential(TwoOutputs()), probes)
+    with pytest.warns(UserWarning, match=r"the output is 2 tensors \(mean, rest\), which are measured as one"):
+        table = relstab.measure_sensitivity(nn.Sequential(TwoOutputs()), probes)
     versions = [torch.cat([v.mean((2, 3)), v.amax((2, 3))], 1) for v in (probes.images, probes.deformed, probes.noisy)]
     np.testing.assert_allclose(table[FIGURES].iloc[1], textbook(*versions), rtol=1e-10)
+
+
+@dataclasses.dataclass
+class Result:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class TwoParts(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.layer = kind, nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.kind(logits=self.layer(x), features=x.square())
+
+
+@pytest.mark.parametrize("kind", [dict, Result, collections.namedtuple("Result", "logits features")])
+def test_a_part_of_the_output_can_be_chosen(generator, kind):
+    model = TwoParts(kind).double()
+    probes = relstab.Probes(*torch.randn(3, 6, 4, dtype=torch.float64, generator=generator))
+    part = (lambda result: result["features"]) if kind is dict else (lambda result: result.features)
+    for output, expected in (("logits", model.layer), (part, torch.square)):
+        with torch.no_grad():
+            versions = [expected(getattr(probes, version)) for version in VERSIONS]
+        table = relstab.measure_sensitivity(model, probes, output=output)
+        np.testing.assert_allclose(table[FIGURES].iloc[-1].to_numpy(float), textbook(*versions), rtol=1e-10)
+    with pytest.raises(ValueError, match=r"expected output to be one of logits, features in .*, got 'logit'"):
+        relstab.measure_sensitivity(model, probes, output="logit")
 
 
 def test_batch_norm_that_never_saw_an_image_warns():
@@ -296,6 +329,12 @@ def test_batches_of_probes_are_one_set(reference_network):
 def test_layers_can_be_chosen(reference_network):
     table = relstab.measure_sensitivity(reference_network, random_probes(), layers=["7", "output", "1"])
     assert list(table["layer"]) == ["1", "7", "output"]
+    assert list(relstab.measure_sensitivity(reference_network, random_probes(), layers="7")["layer"]) == ["7"]
+    model = nn.Sequential(collections.OrderedDict(a=nn.Sequential(nn.Flatten(), nn.Identity()), b=nn.Tanh())).double()
+    for layers, expected in (("a*", ["a.0", "a.1"]), (["a", "*put"], ["input", "a", "output"]), (["[!a]"], ["b"])):
+        assert list(relstab.measure_sensitivity(model, random_probes(), layers=layers)["layer"]) == expected
+    with pytest.raises(ValueError, match=r"patterns of their names, got 'c\.\*'"):
+        relstab.measure_sensitivity(model, random_probes(), layers=["c.*"])
     with pytest.raises(ValueError, match=r"expected layers to be modules .*, got 'classifer' \(nearest: 'classifier'\)"):
         relstab.measure_sensitivity(relstab.build_model("lenet", (3, 16, 16), 10), random_probes(), layers=["classifer"])
 
@@ -429,20 +468,25 @@ def test_small_differences_in_wide_layers_are_no_constant(generator):
     assert table["D"].iloc[0] == pytest.approx(1 * 6 / 5, rel=0.05)
 
 
-def test_a_constant_representation_is_refused_or_nan():
-    class Dead(nn.Module):
-        def forward(self, x):
-            return torch.full((len(x), 3), 0.1, dtype=x.dtype)
+class Dead(nn.Module):
+    def forward(self, x):
+        return torch.full((len(x), 3), 0.1, dtype=x.dtype)
 
-    model = nn.Sequential(nn.Flatten(), Dead())
-    for dtype in (torch.float32, torch.float64):
-        probes = random_probes(dtype=dtype)
-        with pytest.raises(ValueError, match=r"the same one for all images from layer '1' \(Dead\)"):
-            relstab.measure_sensitivity(model, probes)
-        table = relstab.measure_sensitivity(model, probes, constant="nan")
-        assert table.loc[1, "R"] > 0
-        assert table.loc[2, ["D", "G", "R"]].isna().all()
-        assert table.loc[2, "denominator"] == 0
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_representation_is_nan_with_one_warning_or_refused(dtype):
+    model = nn.Sequential(nn.Flatten(), *(Dead() for _ in range(60)))
+    probes = random_probes(dtype=dtype)
+    with pytest.warns(UserWarning, match="rows of NaN, .* all images: '1', '2'") as caught:
+        table = relstab.measure_sensitivity(model, probes)
+    assert len(caught) == 1
+    assert len(str(caught[0].message)) == 200
+    assert caught[0].filename == __file__
+    assert table.loc[1, "R"] > 0
+    assert table.loc[2:, ["D", "G", "R", "D_median", "R_median"]].isna().all(axis=None)
+    assert (table.loc[2:, "denominator"] == 0).all()
+    with pytest.raises(ValueError, match="the same one for all images from '1', '2'"):
+        relstab.measure_sensitivity(model, probes, constant="raise")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -463,7 +507,9 @@ def test_activations_that_are_not_finite_name_the_layer(bad):
         (lambda: relstab.measure_sensitivity(nn.Identity(), []), r"at least 2 images, .* got 0 image\(s\)"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_size=0), "expected batch_size .*, got 0"),
         (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"got shape \(6912,\) for 9 images"),
-        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'raise' or 'nan', got 'skip'"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'nan' or 'raise', got 'skip'"),
+        (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_norm="none"), "'per_version', got 'none'"),
+        (lambda: relstab.measure_sensitivity(print, random_probes()), "expected model to be a torch.nn.Module, got builtin"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), (torch.zeros(3, 4),) * 3), "got an iterable of Tensor"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), [(torch.zeros(3, 4),) * 3]), "got an iterable of tuple"),
     ],
@@ -554,6 +600,128 @@ def test_batch_norm_without_running_statistics_warns():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).double()
     with pytest.warns(UserWarning, match="1 batch norms, '1' the first, keep no running statistics"):
         relstab.measure_sensitivity(model, random_probes())
+
+
+def separate_passes(model, probes):
+    """D and G of every batch norm and of the output, from three passes in which batch norm is in training mode."""
+    model = copy.deepcopy(model).eval()
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    collected = {name: [] for name in [*norms, "output"]}
+    for name, norm in norms.items():
+        norm.train()
+        norm.register_forward_hook(lambda _, __, output, name=name: collected[name].append(output.clone()))
+    with torch.no_grad():
+        for version in VERSIONS:
+            collected["output"].append(model(getattr(probes, version)))
+    return {name: textbook(*versions) for name, versions in collected.items()}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18"])
+def test_statistics_by_version_are_those_of_three_passes_in_training_mode(name, dtype, tolerance):
+    """In one batch, in several, and from a list of probes; the network and the random state stay as they were."""
+    torch.manual_seed(0)
+    model = relstab.build_model(name, (3, 16, 16), 10, 0.05).to(dtype)
+    probes = random_probes(9, dtype=dtype)
+    expected = separate_passes(model, probes)
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    sizes = []
+    handle = model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])), always_call=True)
+    for images, batch_size in ((probes, None), (probes, 4), ([probes[:4], probes[4:]], 3)):
+        sizes.clear()
+        table = relstab.measure_sensitivity(model, images, batch_norm="per_version", batch_size=batch_size).set_index("layer")
+        for layer, values in expected.items():
+            np.testing.assert_allclose(table.loc[layer, FIGURES].to_numpy(float), values, rtol=tolerance, err_msg=layer)
+        if batch_size is not None:
+            assert max(sizes) == 3 * batch_size  # no pass holds more images than the measurement does
+    handle.remove()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training and "forward" not in vars(module) for module in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_statistics_by_version_have_the_biased_variance(generator):
+    """A batch norm takes mean and size of each version away: with sum (x - mean)^2 / N, their mean square is 1."""
+    images = torch.randn(5, 2, dtype=torch.float64, generator=generator)
+    seen = []
+    norm = nn.BatchNorm1d(2, eps=0).double()
+    norm.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+    relstab.measure_sensitivity(norm, relstab.Probes(images, 3 * images + 1, -images), batch_size=5, batch_norm="per_version")
+    versions = seen[-1].unflatten(0, (3, 5))
+    torch.testing.assert_close(versions.square().mean(1), torch.ones(3, 2, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(versions[1], versions[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(versions[2], -versions[0], rtol=0, atol=1e-12)
+
+
+class Unusual(nn.BatchNorm2d):
+    """As timm's: a batch norm with an activation, called twice, without running statistics of its own."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_statistics_by_version_keep_what_a_batch_norm_does_besides():
+    norm = Unusual(4, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 4, 3), norm).double()
+    probes = random_probes(5)
+    relu = relstab.measure_sensitivity(
+        nn.Sequential(model[0], nn.BatchNorm2d(4), nn.ReLU(), model[2], nn.BatchNorm2d(4), nn.ReLU()).double(),
+        probes,
+        layers="output",
+        batch_norm="per_version",
+    )
+    for batch_size in (2, None):
+        table = relstab.measure_sensitivity(model, probes, layers="output", batch_norm="per_version", batch_size=batch_size)
+        np.testing.assert_allclose(table[FIGURES].to_numpy(float), relu[FIGURES].to_numpy(float), rtol=1e-11)
+    assert norm.running_mean is None
+
+
+def test_statistics_by_version_need_probes_that_can_be_read_again():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
+    with pytest.raises(ValueError, match="reads them several times, got a list_iterator"):
+        relstab.measure_sensitivity(model, iter([random_probes()]), batch_norm="per_version")
+
+
+def test_medians_are_those_of_the_2021_paper(generator):
+    """Of each coordinate over the images, summed, over the median of all P^2 distances; the lower of two in the middle."""
+    probes = relstab.Probes(*torch.randn(3, 8, 5, dtype=torch.float64, generator=generator))
+    row = relstab.measure_sensitivity(nn.Identity(), probes, batch_size=3).iloc[-1]
+    pairs = sorted(float((x - y).square().sum()) for x in probes.images for y in probes.images)[31]
+    d, g = (
+        sum(sorted(column)[3] for column in (version - probes.images).square().T.tolist()) / pairs
+        for version in (probes.deformed, probes.noisy)
+    )
+    np.testing.assert_allclose(row[["D_median", "G_median", "R_median"]].to_numpy(float), [d, g, d / g], rtol=1e-12)
+    inner = relstab.measure_sensitivity(nn.Sequential(nn.Tanh()), probes).iloc[:2]
+    assert inner[["D_median", "G_median", "R_median"]].isna().all(axis=None)
+
+
+def test_the_table_says_what_made_it(generator):
+    probes = relstab.make_probes(torch.rand(5, 1, 12, 12, generator=generator), 0.7, 4)
+    attributes = relstab.measure_sensitivity(nn.Flatten(), probes).attrs
+    assert attributes.pop("torch_version") == torch.__version__
+    assert attributes == {
+        "displacement": 0.7, "cutoff": 4, "interpolation": "bilinear", "P": 5, "batch_norm": "running",
+        "relstab_version": relstab.__version__,
+    }  # fmt: skip
+
+
+def test_models_without_layers_to_watch_say_what_works():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
+    probes = random_probes(dtype=torch.float32)
+    expected = relstab.measure_sensitivity(model, probes)
+    for compiled in (torch.jit.script(model), torch.jit.trace(model, probes.images)):
+        with pytest.raises(ValueError, match=r"measure the module that it was made from, or layers=\['input', 'output'\]"):
+            relstab.measure_sensitivity(compiled, probes)
+        table = relstab.measure_sensitivity(compiled, probes, layers=["input", "output"])
+        np.testing.assert_allclose(table["D"], expected["D"].iloc[[0, -1]], rtol=1e-6)
+    batch = {"input": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(model, (probes.images,), dynamic_shapes=batch)
+    with pytest.raises(ValueError, match=r"got ExportedProgram; torch.export.unflatten\(program\) is one"):
+        relstab.measure_sensitivity(program, probes)
+    table = relstab.measure_sensitivity(torch.export.unflatten(program), probes)
+    np.testing.assert_allclose(table["D"], expected["D"], rtol=1e-6)
 
 
 PEAK = """

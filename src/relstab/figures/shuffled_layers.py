@@ -72,7 +72,8 @@ def _draw(
     for ax in axes.flat[len(names) :]:
         ax.remove()
     for ax, name, title in zip(axes.flat, names, titles, strict=False):
-        rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state", "shuffle"])
+        of_network = (chosen["architecture"] == name) & (chosen["statistics"] != "recalibrated")
+        rows = paper_layers(chosen[of_network], [*KEYS, "state", "shuffle"])
         rows = rows.assign(shuffled=rows["shuffle"] != "none")
         for state, colour in (("init", INITIAL), ("trained", "k")):
             for is_shuffled, line in ((False, "-"), (True, "--")):

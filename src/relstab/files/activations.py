@@ -95,7 +95,7 @@ class ActivationStore:
 
 
 @contextlib.contextmanager
-def write_activations(path: str | Path, patterns: Sequence[str], layers: Sequence[str] | None) -> Iterator[ActivationStore]:
+def write_activations(path: str | Path, patterns: Sequence[str], layers: str | Sequence[str] | None) -> Iterator[ActivationStore]:
     """New HDF5 file of representations, written atomically.
 
     Args:
@@ -106,7 +106,7 @@ def write_activations(path: str | Path, patterns: Sequence[str], layers: Sequenc
     Raises:
         ValueError: a pattern matched no measured layer; no file is left.
     """
-    parameters = {"keep_layers": list(patterns), "layers": None if layers is None else list(layers)}
+    parameters = {"keep_layers": list(patterns), "layers": [layers] if isinstance(layers, str) else layers and list(layers)}
     with write_hdf5(path, provenance(parameters)) as file:
         store = ActivationStore(file, patterns)
         yield store
@@ -120,7 +120,7 @@ def write_activations(path: str | Path, patterns: Sequence[str], layers: Sequenc
 def measure_sensitivity(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     *,
     keep_activations: str | Path | None = None,

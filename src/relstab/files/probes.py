@@ -1,6 +1,6 @@
 """The file of the probes: images x, their deformed versions tau(x) and their noisy versions x + eta."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,15 @@ __all__ = ["read_images", "read_probes", "write_probes"]
 Image = NDArray[np.float32]
 
 
-def write_probes(path: str | Path, probes: "Probes", dataset: str, parameters: Mapping[str, Any], seed: int) -> None:
-    """Write probes to HDF5: "images", "deformed" and "noisy", [P, C, n, n].
+def write_probes(
+    path: str | Path,
+    probes: "Probes",
+    dataset: str,
+    parameters: Mapping[str, Any],
+    seed: int,
+    positions: NDArray[np.int64] | None = None,
+) -> None:
+    """Write probes to HDF5: "images", "deformed" and "noisy", [P, C, n, n], and "positions".
 
     Args:
         path: of the HDF5 file.
@@ -26,12 +33,14 @@ def write_probes(path: str | Path, probes: "Probes", dataset: str, parameters: M
         dataset: name of the data set whose test images they are.
         parameters: how they were made.
         seed: of the run.
+        positions: of the images in the test set, [P]; by default they are its first images.
     """
     from relstab.probes import VERSIONS
 
     with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
         for version in VERSIONS:
             file[version] = getattr(probes, version).numpy()
+        file["positions"] = np.arange(len(probes)) if positions is None else positions
 
 
 def read_probes(path: str | Path) -> "Probes":
@@ -41,17 +50,8 @@ def read_probes(path: str | Path) -> "Probes":
     from relstab.probes import VERSIONS, Probes
 
     with open_hdf5(path) as file:
-        return Probes(*(torch.from_numpy(file[version][:]) for version in VERSIONS))
-
-
-def _read_example(path: str | Path, example: int, versions: Sequence[str]) -> dict[str, Image]:
-    with open_hdf5(path) as file:
-        count = len(file["images"])
-        if example >= count:
-            raise ValueError(
-                f"expected an example from 0 to {count - 1} for {path}, got {example} (config.yaml: figures.example)"
-            )
-        return {version: file[version][example] for version in versions}
+        images, deformed, noisy = (torch.from_numpy(file[version][:]) for version in VERSIONS)
+    return Probes(images, deformed, noisy)
 
 
 def read_images(probes: str | Path, noisy: Mapping[float, str | Path], example: int) -> dict[str, dict[Any, Image]]:
@@ -60,12 +60,22 @@ def read_images(probes: str | Path, noisy: Mapping[float, str | Path], example: 
     Args:
         probes: file of the probes.
         noisy: files of noisy test images, by noise level.
-        example: which of the images, from 0.
+        example: which of the probes, from 0.
 
     Returns:
-        "probe": the image and its two perturbed versions, by the names of the versions; "noisy": a test image by noise level.
+        "probe": the image and its two perturbed versions, by the names of the versions; "noisy": the same test image by noise
+        level.
     """
-    return {
-        "probe": _read_example(probes, example, ("images", "deformed", "noisy")),
-        "noisy": {noise: _read_example(path, example, ("images",))["images"] for noise, path in noisy.items()},
-    }
+    with open_hdf5(probes) as file:
+        count = len(file["images"])
+        if example >= count:
+            raise ValueError(
+                f"expected an example from 0 to {count - 1} for {probes}, got {example} (config.yaml: figures.example)"
+            )
+        probe = {version: file[version][example] for version in ("images", "deformed", "noisy")}
+        position = int(file["positions"][example])
+    noisy_images = {}
+    for noise, path in noisy.items():
+        with open_hdf5(path) as file:
+            noisy_images[noise] = file["images"][position]
+    return {"probe": probe, "noisy": noisy_images}

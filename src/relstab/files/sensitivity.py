@@ -1,8 +1,11 @@
 """The file of sensitivities: D, G and R of every layer of one network, and the sums behind them.
 
 A measurement is a group with one data set per column of the table and, under "sums", the sums per layer and image. Its name says
-what was measured: "init" and "trained" for the network as it is, "init/0", "init/1", ..., "trained/0", ... for its shuffles, and
-"0", "3", ..., "250" for its snapshots after these epochs, with test error and training loss as attributes.
+what was measured:
+
+- "init", "init_frozen" and "trained": the network as it is;
+- "init/0/stale", "init/0/recalibrated", ..., "trained/0/stale", ...: its shuffles, by the statistics of batch norm;
+- "0", "3", ..., "250": its snapshots after these epochs, with test error and training loss as attributes.
 """
 
 import contextlib
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["SensitivityFile", "read_over_training", "read_sensitivity", "write_sensitivity"]
 
 _TEXT = {"layer", "kind"}
+_UNSHUFFLED = {"init": "per_version", "init_frozen": "running", "trained": "running"}
+STATES = list(_UNSHUFFLED)
 
 
 class SensitivityFile:
@@ -48,6 +53,10 @@ class SensitivityFile:
             group.create_dataset(column, data=[row[column] for row in rows], dtype=dtype)
         for part in ("diffeo", "noise", "spread"):
             group[f"sums/{part}"] = np.stack([getattr(layer, part) for layer in sums])
+
+    def add_link(self, name: str, other: str) -> None:
+        """Give a measurement a second name: "init_frozen" and "init" of a network without batch norm are the same."""
+        self._file[name] = self._file[other]
 
     def activation_store(self, name: str, patterns: Sequence[str]) -> "ActivationStore | None":
         """Store for the representations of one measurement, under "activations" in its group; None without patterns."""
@@ -89,16 +98,25 @@ def _rows(group: h5py.Group, keys: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def read_sensitivity(path: str | Path) -> pd.DataFrame:
-    """Rows of one network by state, and by shuffle where its channels were shuffled ("none" where they were not)."""
+    """Rows of one network by state, shuffle and statistics of batch norm.
+
+    Without a shuffle, shuffle is "none" and statistics are "per_version" (state init) or "running". With one, shuffle is its
+    number and statistics are "stale", those of the network before the shuffle, or "recalibrated".
+    """
     parts = []
     with open_hdf5(path) as file:
         key = NetworkKey.from_attributes(file.attrs).as_dict()
-        for state in ("init", "trained"):
+        for state in sorted(file, key=STATES.index):
             group = file[state]
-            shuffled = "layer" not in group
-            measurements = {name: group[name] for name in sorted(group, key=int)} if shuffled else {"none": group}
-            parts += [_rows(rows, {**key, "state": state, "shuffle": name}) for name, rows in measurements.items()]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, "state", "shuffle", *COLUMNS])
+            if "layer" in group:
+                parts.append(_rows(group, {**key, "state": state, "shuffle": "none", "statistics": _UNSHUFFLED[state]}))
+                continue
+            for number in sorted(group, key=int):
+                for statistics in ("stale", "recalibrated"):
+                    keys = {**key, "state": state, "shuffle": number, "statistics": statistics}
+                    parts.append(_rows(group[number][statistics], keys))
+    columns = [*KEYS, "state", "shuffle", "statistics", *COLUMNS]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def read_over_training(path: str | Path) -> pd.DataFrame:

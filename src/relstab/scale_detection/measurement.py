@@ -17,7 +17,7 @@ from relstab.scale_detection.simple_cnn import SimpleCNN
 from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
 from relstab.sensitivity import accumulate_sums
-from relstab.sensitivity_table import COLUMNS, sensitivity_rows
+from relstab.sensitivity_table import COLUMNS, MEDIANS, sensitivity_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def measure_with_averages(
     finally:
         watched.close()
     found = pd.DataFrame([places[name] for name in table["layer"]], columns=["layer", "representation", "k"])
-    return pd.concat([found, table.drop(columns=["layer", "index", "depth"])], axis=1).sort_values(
+    return pd.concat([found, table.drop(columns=["layer", "index", "depth", *MEDIANS])], axis=1).sort_values(
         ["k", "representation"], ignore_index=True
     )
 

@@ -1,10 +1,12 @@
 """Perturbations of images with two lit sites: local deformations that move each by one site, and white noise to match."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from relstab.noise import image_norms, isotropic_noise
 from relstab.probes import Probes
 from relstab.scale_detection.tasks import ScaleTask
 
@@ -14,10 +16,10 @@ Noise = Literal["gaussian", "rectified"]
 
 
 def move_sites(task: ScaleTask, sites: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Move each lit site by one: on the ring to the left or right, on an image also up or down, at random.
+    """Move each lit site by one, at random: on the ring to the left or right, on an image to one of eight neighbours.
 
-    A move over an end of the ring or an edge of the image is not made, and in Task 2 none that leaves the block, since it would
-    change the label.
+    On an image the step is a random unit vector, rounded: along an axis with probability 2/3. Coordinates are clipped to the ring
+    or the image, and in Task 2 to the block, since a move out of it would change the label.
 
     Args:
         task: whose images they are.
@@ -27,16 +29,15 @@ def move_sites(task: ScaleTask, sites: Tensor, generator: torch.Generator | None
     Returns:
         The sites after the moves, [N, lit]. Two that meet are one lit site.
     """
-    direction = torch.randint(0, 2 * task.dimension, sites.shape, generator=generator)
-    step = 2 * (direction % 2) - 1
+    if task.dimension == 1:
+        steps = (2 * torch.randint(0, 2, sites.shape, generator=generator) - 1)[..., None]
+    else:
+        angle = 2 * math.pi * torch.rand(sites.shape, generator=generator)
+        steps = torch.stack([angle.sin(), angle.cos()], -1).round()
     before = task.coordinates(sites)
-    after = before.clone()
-    for axis in range(task.dimension):
-        after[..., axis] += torch.where(direction // 2 == axis, step, 0).to(sites.dtype)
-    allowed = ((after >= 0) & (after < task.size)).all(-1)
-    if task.rule == "block":
-        allowed &= (after // task.scale == before // task.scale).all(-1)
-    return task.at(torch.where(allowed[..., None], after, before))
+    length = task.scale if task.rule == "block" else task.size
+    first = before // length * length
+    return task.at(torch.clamp(before + steps.to(before.dtype), first, first + length - 1))
 
 
 def make_pair_probes(
@@ -44,8 +45,9 @@ def make_pair_probes(
 ) -> Probes:
     """Images of pairs, the same with each lit site moved by one, and with noise.
 
-    The noise is Gaussian, independent from entry to entry, of the variance that makes E|eta|^2 = E|tau x - x|^2 over the images;
-    "rectified" sets its negative entries to 0, as the reference implementation does, which halves E|eta|^2.
+    The noise is Gaussian. On the ring its entries are independent, of the variance that makes E|eta|^2 = E|tau x - x|^2 over the
+    images; on an image |eta| = |tau x - x| image by image (paper, Eq. 1). "rectified" sets its negative entries to 0, as the
+    reference implementation does on the ring, which halves E|eta|^2.
 
     Args:
         task: whose images they are.
@@ -56,6 +58,9 @@ def make_pair_probes(
     if noise not in ("gaussian", "rectified"):
         raise ValueError(f"expected noise to be 'gaussian' or 'rectified', got {noise!r}")
     images, deformed = task.images(sites), task.images(move_sites(task, sites, generator))
-    variance = (deformed - images).square().mean(dtype=torch.float64)
-    eta = torch.randn(images.shape, generator=generator) * variance.sqrt().float()
+    if task.dimension == 1:
+        variance = (deformed - images).square().mean(dtype=torch.float64)
+        eta = torch.randn(images.shape, generator=generator) * variance.sqrt().float()
+    else:
+        eta = isotropic_noise(images, image_norms(deformed - images), generator)
     return Probes(images, deformed, images + (eta.clamp_(min=0) if noise == "rectified" else eta))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from relstab.files.dataset import read_noisy_test
 from relstab.files.hdf5 import read_attributes
 from relstab.files.probes import write_probes
@@ -20,7 +22,7 @@ def perturb_test_images(
     interpolation: str,
     seed: int = 0,
 ) -> None:
-    """Perturb the first test images of a data set and write the three versions to HDF5.
+    """Perturb random test images of a data set and write the three versions to HDF5.
 
     All noise levels have the same images and the same perturbations, so that levels differ by their noise alone.
 
@@ -37,6 +39,7 @@ def perturb_test_images(
             f"expected at most {len(images)} probes, the size of the test set, got {number} (config.yaml: probes.images)"
         )
     dataset = str(read_attributes(noisy_test)["name"])
-    probes = make_probes(images[:number], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
+    chosen = torch.randperm(len(images), generator=make_generator("probe images", dataset, seed))[:number]
+    probes = make_probes(images[chosen], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
-    write_probes(path, probes, dataset, parameters, seed)
+    write_probes(path, probes, dataset, parameters, seed, chosen.numpy())

@@ -1,11 +1,12 @@
 """The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from relstab.batch_norm import estimate_batch_statistics
 from relstab.channel_shuffle import shuffle_channels
 from relstab.devices import choose_device
 from relstab.files.hdf5 import read_attributes
@@ -17,10 +18,10 @@ from relstab.sensitivity import accumulate_sums
 
 __all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
 
+# Clean probes per batch whose statistics recalibrate a shuffled network.
+_CALIBRATION_BATCH = 50
 
-def _models(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
-    for state, saved in (("init", "init"), ("trained", weights)):
-        yield state, load_network(network, saved).to(choose_device(device))
+BatchNorm = Literal["running", "per_version"]
 
 
 def measure_network(
@@ -34,8 +35,12 @@ def measure_network(
 ) -> None:
     """Measure a saved network at initialization and after training.
 
+    Its states are "init", where batch norm normalises each version of the probes by its own statistics, as the reference does;
+    "init_frozen", where it has one set of statistics, of training images; and "trained". Without batch norm the first two are the
+    same measurement.
+
     Args:
-        path: of the HDF5 file of sensitivities; its measurements are "init" and "trained".
+        path: of the HDF5 file of sensitivities; its measurements are "init", "init_frozen" and "trained".
         network: file of :func:`relstab.save_network`.
         probes: file of :func:`relstab.files.probes.write_probes`.
         weights: which weights are the trained ones, "last" or "best".
@@ -45,11 +50,20 @@ def measure_network(
     """
     images = read_probes(probes)
     parameters = {"weights": weights, "keep_activations": list(keep_activations)}
+    states: list[tuple[str, str, BatchNorm]] = [
+        ("init", "init", "per_version"),
+        ("init_frozen", "init", "running"),
+        ("trained", weights, "running"),
+    ]
     with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
-        for state, model in _models(network, weights, device):
+        for state, saved, batch_norm in states:
+            model = load_network(network, saved).to(choose_device(device))
+            if state == "init_frozen" and not any(isinstance(module, _BatchNorm) for module in model.modules()):
+                file.add_link(state, "init")
+                continue
             print(f"{state}: {len(images)} probes")
             store = file.activation_store(state, keep_activations)
-            file.add(state, accumulate_sums(model, images, batch_size=batch_size, store=store))
+            file.add(state, accumulate_sums(model, images, None, batch_size, store, batch_norm))
             if store is not None and store.unmatched:
                 patterns = " or ".join(map(repr, store.unmatched))
                 print(f"no layer has a name that matches {patterns} (config.yaml: sensitivity.keep_activations)")
@@ -59,6 +73,8 @@ def measure_over_training(
     path: str | Path, network: str | Path, probes: str | Path, batch_size: int | None = None, device: str = "auto"
 ) -> None:
     """Measure the snapshots of a saved network, with its weights at initialization and after the last epoch.
+
+    As in :func:`measure_network`, batch norm normalises each version by its own statistics at initialization, epoch 0.
 
     Args:
         path: of the HDF5 file of sensitivities; its measurements are the epochs "0", "3", ..., "250".
@@ -73,8 +89,9 @@ def measure_over_training(
         for epoch, state in states.items():
             print(f"epoch {epoch}: {len(images)} probes")
             model = load_network(network, state).to(choose_device(device))
+            batch_norm: BatchNorm = "running" if epoch else "per_version"
             scores = {name: history[name][epochs.index(epoch)] for name in ("test_error", "train_loss")} if epoch else {}
-            file.add(str(epoch), accumulate_sums(model, images, batch_size=batch_size), scores)
+            file.add(str(epoch), accumulate_sums(model, images, batch_size=batch_size, batch_norm=batch_norm), scores)
 
 
 def measure_shuffled(
@@ -90,11 +107,16 @@ def measure_shuffled(
 ) -> None:
     """Measure a saved network with shuffled channels, ``shuffles`` times, at initialization and after training.
 
+    A trained network with batch norm is measured twice: with "stale" statistics, those of the network before the shuffle, as in
+    the reference, and with "recalibrated" ones, of the clean probes x in the shuffled network. At initialization each version has
+    its own statistics, of the shuffled network, so that the two are the same measurement; so they are without batch norm.
+
     A shuffle follows from the run's seed, the network and the number of the shuffle alone, so that more shuffles leave the first
     ones as they are.
 
     Args:
-        path: of the HDF5 file of sensitivities; its measurements are "init/0", "init/1", ..., "trained/0", ...
+        path: of the HDF5 file of sensitivities; its measurements are "init/0/stale", "init/0/recalibrated", ...,
+            "trained/0/stale", ...
         network, probes, weights, batch_size, device: as in :func:`measure_network`.
         shuffles: how many.
         which: channels that are permuted, "input" or "both".
@@ -103,11 +125,21 @@ def measure_shuffled(
     if which not in ("input", "both"):
         raise ValueError(f"expected which to be 'input' or 'both', got {which!r}")
     images = read_probes(probes)
+    place = choose_device(device)
     identity = NetworkKey.from_attributes(read_attributes(network)).identity
     parameters = {"weights": weights, "shuffles": shuffles, "which": which, "config_seed": seed}
-    with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
-        for state, model in _models(network, weights, device):
+    states: list[tuple[str, str, BatchNorm]] = [("init", "init", "per_version"), ("trained", weights, "running")]
+    with write_sensitivity(path, network, probes, parameters, str(place)) as file:
+        for state, saved, batch_norm in states:
+            model = load_network(network, saved).to(place)
+            recalibrates = state == "trained" and any(isinstance(module, _BatchNorm) for module in model.modules())
             for number in range(shuffles):
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")
                 shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity, number))
-                file.add(f"{state}/{number}", accumulate_sums(shuffled, images, batch_size=batch_size))
+                group = f"{state}/{number}"
+                file.add(f"{group}/stale", accumulate_sums(shuffled, images, batch_size=batch_size, batch_norm=batch_norm))
+                if recalibrates:
+                    estimate_batch_statistics(shuffled, images.images.to(place), _CALIBRATION_BATCH)
+                    file.add(f"{group}/recalibrated", accumulate_sums(shuffled, images, batch_size=batch_size))
+                else:
+                    file.add_link(f"{group}/recalibrated", f"{group}/stale")

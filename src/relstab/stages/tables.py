@@ -82,7 +82,9 @@ def history_table(networks: Paths) -> pd.DataFrame:
 
 
 def sensitivity_table(measured: Paths, shuffled: Paths) -> pd.DataFrame:
-    """D, G and R with standard errors: one row per layer, state and shuffle ("none" or its number) of each network.
+    """D, G and R with standard errors: one row per layer, state, shuffle and statistics of batch norm of each network.
+
+    See :func:`relstab.files.sensitivity.read_sensitivity` for the values of these keys.
 
     Args:
         measured: files of :func:`relstab.stages.sensitivity.measure_network`.

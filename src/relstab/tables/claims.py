@@ -170,7 +170,9 @@ def claim_table(
     outputs = output_sensitivities(networks, sensitivity)
     trained = outputs[outputs["state"] == "trained"]
     clean = trained[trained["noise"] == lowest].reset_index(drop=True)
-    in_depth = paper_layers(of_learned(sensitivity[sensitivity["noise"] == lowest], networks), [*KEYS, "state", "shuffle"])
+    # As in the reference, shuffled networks keep the statistics of batch norm.
+    chosen = (sensitivity["noise"] == lowest) & (sensitivity["statistics"] != "recalibrated")
+    in_depth = paper_layers(of_learned(sensitivity[chosen], networks), [*KEYS, "state", "shuffle"])
     convolutional = _convolutional(in_depth, spectrum)
     plain = convolutional[convolutional["shuffle"] == "none"]
     shuffled = convolutional[convolutional["shuffle"] != "none"]

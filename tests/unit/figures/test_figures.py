@@ -227,6 +227,7 @@ def test_a_sample_that_is_not_there_names_the_key(tmp_path):
     with h5py.File(tmp_path / "probes.h5", "w") as file:
         for name in ("images", "deformed", "noisy"):
             file[name] = np.zeros((4, 1, 8, 8), np.float32)
+        file["positions"] = np.arange(4)
     assert read_images(tmp_path / "probes.h5", {0.0: tmp_path / "probes.h5"}, 3)["probe"]["noisy"].shape == (1, 8, 8)
     with pytest.raises(
         ValueError, match=r"expected an example from 0 to 3 for .*probes.h5, got 4 \(config.yaml: figures.example\)"

@@ -192,7 +192,7 @@ MOVED = [
 def test_each_lit_site_moves_by_one_or_stays_at_a_border(task, generator):
     """Borders are the ends of the ring or the image, and of the blocks where these are the task."""
     before, after = (task.coordinates(sites).long() for sites in moved(task, generator))
-    steps = (after - before).abs().sum(-1)
+    steps = (after - before).abs().amax(-1)
     assert set(steps.unique().tolist()) == {0, 1}
     length = task.scale if task.rule == "block" else task.size
     at_border = ((before % length == 0) | (before % length == length - 1)).any(-1)
@@ -207,13 +207,24 @@ def test_each_lit_site_moves_by_one_or_stays_at_a_border(task, generator):
 def test_directions_are_equally_likely(task, generator):
     """Among 10,000 moves of a site inside a block; tolerance: 4 standard errors sqrt(p (1 - p) / 10000) of the share."""
     middle = task.at(torch.full((10_000, 1, task.dimension), 1))
-    directions = 2 * task.dimension
     steps = task.coordinates(move_sites(task, middle, generator)) - 1
-    share = 1 / directions
+    # Of a unit vector, a component rounds to 0 where its angle is within 30 degrees of the other axis.
+    share = 1 / 2 if task.dimension == 1 else 1 / 3
     for axis in range(task.dimension):
         for step in (-1, 1):
             measured = float((steps[:, 0, axis] == step).double().mean())
             assert measured == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 10_000))
+    along_an_axis = float((steps[:, 0] == 0).any(-1).double().mean())
+    share = 2 / 3 if task.dimension == 2 else 0
+    assert along_an_axis == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 10_000))
+
+
+def test_noise_on_images_has_the_norm_of_the_move_image_by_image(generator):
+    task = ScaleTask("distance", 8, 3, dimension=2)
+    probes = make_pair_probes(task, task.enumerate().sites[:300], generator=generator)
+    moved, added = ((version - probes.images).flatten(1).norm(dim=1) for version in (probes.deformed, probes.noisy))
+    assert len(moved.unique()) > 1
+    torch.testing.assert_close(added, moved, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("task", [task for task in MOVED if task.rule == "block"], ids=named)

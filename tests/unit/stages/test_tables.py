@@ -53,12 +53,15 @@ def test_histories_have_one_row_per_network_and_epoch(tmp_path):
 
 
 def test_states_and_shuffles_become_one_table_in_their_order(tmp_path):
-    plain = sensitivity_file(tmp_path / "plain.h5", ["init", "trained"])
-    shuffled = sensitivity_file(tmp_path / "shuffled.h5", [f"{s}/{i}" for s in ("init", "trained") for i in range(11)])
+    plain = sensitivity_file(tmp_path / "plain.h5", ["init", "init_frozen", "trained"])
+    kinds = [(s, i, kind) for s in ("init", "trained") for i in range(11) for kind in ("stale", "recalibrated")]
+    shuffled = sensitivity_file(tmp_path / "shuffled.h5", ["/".join(map(str, kind)) for kind in kinds])
     table = sensitivity_table([plain], [shuffled])
-    assert table.groupby("state")["shuffle"].unique()["trained"].tolist() == ["none", *map(str, range(11))]
-    assert len(table) == 2 * 2 * 12
-    assert table.columns.tolist() == [*KEY, "state", "shuffle", *COLUMNS]
+    keys = table[["state", "shuffle", "statistics"]].drop_duplicates().itertuples(index=False, name=None)
+    unshuffled = [("init", "none", "per_version"), ("init_frozen", "none", "running"), ("trained", "none", "running")]
+    assert list(keys) == unshuffled + [(state, str(number), kind) for state, number, kind in kinds]
+    assert len(table) == 2 * (3 + 2 * 11 * 2)
+    assert table.columns.tolist() == [*KEY, "state", "shuffle", "statistics", *COLUMNS]
 
 
 def test_epochs_become_one_table_in_their_order(tmp_path):
