@@ -68,7 +68,7 @@ class Architecture:
 _WITHOUT_BATCH_NORM = {"learning_rate": 0.02, "initialization": "he", "warmup_epochs": 2}
 # At the rate of the paper, these stay near chance for many epochs without it.
 _DEEP_VGG_WITH_BATCH_NORM = {"warmup_epochs": 2}
-# The reference's: a constant learning rate, since a step of Adam changes a weight, which is of order one here, by at most as much.
+# The reference's. A step of Adam changes a weight by about the learning rate, and weights are of order one here.
 _FULLY_CONNECTED = {"optimizer": "adam", "learning_rate": 0.1, "weight_decay": 0.0, "schedule": "constant"}
 _WIDE = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 

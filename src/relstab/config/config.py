@@ -64,8 +64,8 @@ class Config(TrainedNetworks):
             "vgg11_bn": {"width": 0.25},
             "resnet18": {"width": 0.125, "epochs": 11},
         },
-        "By architecture: keys of training that differ, and seeds, another number of networks. Recipes that architectures have of "
-        f"their own, in place of what training says: {own_recipes()}.",
+        "By architecture: keys of training that differ, and seeds, another number of networks. Recipes that architectures have "
+        f"of their own, in place of what training says: {own_recipes()}.",
         validate_default=True,
     )
     probes: Probing = Field(default_factory=Probing)
