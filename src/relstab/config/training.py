@@ -12,7 +12,9 @@ Loss = Literal["cross_entropy", "hinge"]
 
 
 class Training(Section):
-    """How networks are trained. An architecture's own recipe, listed at recipes below, wins over this, and recipes win over both."""
+    """How networks are trained. An architecture's own recipe, listed at recipes below, wins over this, and recipes win over
+    both.
+    """
 
     epochs: Count = key(13, "Passes over the training images.")
     loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
@@ -21,9 +23,7 @@ class Training(Section):
     learning_rate: Positive = key(0.05, "Learning rate at the start of the schedule.")
     momentum: Annotated[float, Field(ge=0, lt=1)] = key(0.9, "Momentum of sgd.")
     weight_decay: NotNegative = key(5e-4, "L2 penalty on parameters with more than one dimension.")
-    schedule: Literal["cosine", "constant"] = key(
-        "cosine", "cosine (the learning rate falls to 0 at schedule_fraction) or constant."
-    )
+    schedule: Literal["cosine", "constant"] = key("cosine", "cosine (the learning rate falls to 0) or constant.")
     schedule_fraction: Annotated[float, Field(gt=0, le=1)] = key(
         1.0,
         "Share of the epochs over which the cosine falls to 0. After them it rises again: 0.8 is the reference's schedule, which "

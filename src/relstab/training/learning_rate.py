@@ -10,13 +10,15 @@ __all__ = ["learning_rate"]
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: "Training") -> float:
-    """Learning rate of one step: linear warm-up, then a cosine or constant. With t epochs done, fraction f and E epochs,
+    """Learning rate of one step: linear warm-up, then a cosine or constant.
+
+    After t of E epochs, with f the share of the epochs over which it falls (``schedule_fraction``), the cosine is
 
         learning_rate * (1 + cos(pi t / (f E))) / 2.
 
-    It is 0 for one step, at t = f E, and rises again after it, as torch's CosineAnnealingLR(T_max = f E) does when it is stepped on:
-    with f = 0.8 and E = 250, as in the reference, to 0.0141 of 0.1 in the last epoch. torch's value is this one at the start of
-    each epoch, for the whole epoch.
+    It is 0 for one step, at t = f E, and rises again after it, as torch's CosineAnnealingLR(T_max = f E) does when it is stepped
+    on: with f = 0.8 and E = 250, as in the reference, from 0.1 to 0.0141 in the last epoch. torch's learning rate of an epoch is
+    the one at its start.
 
     The warm-up takes at most half of the f E epochs, so that a training run of few epochs does not end before it begins.
 

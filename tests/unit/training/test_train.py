@@ -85,7 +85,7 @@ def test_only_matrices_decay():
 
 
 def test_weight_decay_reaches_matrices_alone():
-    """Ten steps without a gradient at learning rate 0.1 and weight decay 0.5: (1 - 0.05)^10 = 0.599 of weights, all of the rest."""
+    """Ten steps without a gradient at learning rate 0.1 and weight decay 0.5 leave (1 - 0.05)^10 = 0.599 of weights alone."""
     model = relstab.build_model("vgg11_bn", (1, 28, 28), 10, 0.05)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     optimizer = _optimizer(model, Training(learning_rate=0.1, momentum=0.0, weight_decay=0.5))
