@@ -355,6 +355,48 @@ def test_training_is_the_plain_loop():
                 torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_a_ridge_is_that_of_autograd_and_lasts_beyond_interpolation():
+    """r sum |w|^2 / (H K) from the first step on: torch's SGD on loss and penalty gives the weights of the first epoch.
+
+    Its steps take the ridge at the weights before a step, ours after it: the weights differ by lr * 2 r / K of a step.
+    """
+    validation = split_pairs(TASK.enumerate(), 32, 16)[1]
+    recipe = EnsembleRecipe(learning_rate=0.03, epochs=1, ridge=0.1)
+    found = trained(recipe, [5], validation=validation)
+    network = SimpleCNN(DESIGN).double().set_parameters({n: v[0] for n, v in found.states["init"].items()})
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.03 * DESIGN.channels)
+    images, labels = TASK.images(TRAIN.sites).double(), TRAIN.labels.double()
+    for chosen in torch.randperm(len(TRAIN), generator=make_generator("order", 5, 1)).split(8):
+        optimizer.zero_grad()
+        loss = (1 - labels[chosen] * network(images[chosen])).clamp(min=0).mean()
+        penalty = sum(layer[0].weight.square().sum() for layer in network.layers) / (DESIGN.channels * DESIGN.depth)
+        (loss + 0.1 * penalty).backward()
+        optimizer.step()
+    expected = SimpleCNN(DESIGN).double().set_parameters({n: v[0] for n, v in found.states["decayed"].items()})
+    for value, wanted in zip(expected.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(value, wanted, rtol=2e-3, atol=2e-3)
+    plain = trained(EnsembleRecipe(learning_rate=0.03, epochs=1), [5]).states["trained"]
+    # Each of 4 steps leaves 1 - 2 lr r / K = 0.998 of the weights.
+    shrunk = found.states["decayed"]["weights.1"].norm() / plain["weights.1"].norm()
+    assert float(shrunk) == pytest.approx(0.998**4, abs=1e-3)
+
+
+def test_training_with_a_ridge_ends_long_after_interpolation_without_error():
+    validation = split_pairs(TASK.enumerate(), 32, 16)[1]
+    recipe = dataclasses.replace(RECIPE, ridge=0.01, interpolation_factor=3, epochs=1500)
+    found = trained(recipe, [0, 1], validation=validation)
+    assert found.reached_zero == [True] * 2
+    for index, (first, losses) in enumerate(zip(found.epochs, found.loss, strict=True)):
+        assert losses[first - 1] == 0
+        assert all(loss > 0 for loss in losses[: first - 1])
+        assert len(losses) >= 3 * first
+        network = SimpleCNN(DESIGN).set_parameters({n: v[index] for n, v in found.states["decayed"].items()})
+        wrong = (validation.labels * network(TASK.images(validation.sites)) <= 0).any()
+        assert len(losses) == recipe.epochs or (losses[-1] == 0 and not wrong)
+    with pytest.raises(ValueError, match="expected validation pairs beside a ridge, got none"):
+        trained(recipe)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     with pytest.raises(FloatingPointError, match=r"loss of the simple CNN \['run', 0\] became (nan|inf) in epoch 1 at .* 1e\+20"):
         trained(dataclasses.replace(RECIPE, learning_rate=1e20), identity=["run"])
@@ -370,6 +412,9 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         ({"decay_epochs": -1}, "expected decay_epochs to be at least 0, got -1"),
         ({"weight_decay": 200.0}, "expected weight_decay times learning_rate to be at least 0 and below 1, got 200.0 times 0.01"),
         ({"weight_decay": -1.0}, "expected weight_decay times learning_rate .* got -1.0 times 0.01"),
+        ({"ridge": -0.1}, "expected ridge to be at least 0 and finite, got -0.1"),
+        ({"ridge": 0.1, "decay_epochs": 3}, "expected decay_epochs to be 0 beside a ridge, got 3"),
+        ({"interpolation_factor": 0}, "expected interpolation_factor to be at least 1, got 0"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(options, message):
