@@ -317,7 +317,8 @@ class Row:
 NOTHING: Jobs = {}
 
 # How training goes, by key: another value, and the networks of the smoke run that it reaches when it stands under training. The
-# others have their own: fc2 its optimizer, rate and decay, lenet its rate; and recipes say epochs, widths and snapshots of some.
+# others have their own: fc2 its optimizer, rate, decay and schedule, lenet its rate; and recipes say epochs, widths and snapshots of
+# some.
 HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "epochs": (4, ""),
     "batch_size": (32, "lenet vgg11_bn"),
@@ -326,8 +327,8 @@ HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "learning_rate": (0.03, "vgg11_bn"),
     "momentum": (0.8, "lenet vgg11_bn"),
     "weight_decay": (0.001, "lenet vgg11_bn"),
-    "schedule": ("constant", "fc2 lenet vgg11_bn"),
-    "schedule_fraction": (0.7, "fc2 lenet vgg11_bn"),
+    "schedule": ("constant", "lenet vgg11_bn"),
+    "schedule_fraction": (0.7, "lenet vgg11_bn"),
     "warmup_epochs": (0.5, "fc2 lenet vgg11_bn"),
     "initialization": ("he", "fc2 lenet vgg11_bn"),
     "width": (0.5, "lenet"),
@@ -504,6 +505,8 @@ ROWS = [
     # Those of tanh have no decay.
     Row({f"{ONE_EXPERIMENT}.decay_epochs": 4}, RELU_ONLY),
     Row({f"{ONE_EXPERIMENT}.weight_decay": 0.2}, RELU_ONLY),
+    Row({f"{ONE_EXPERIMENT}.ridge": 0.1, f"{ONE_EXPERIMENT}.decay_epochs": 0}, BOTH_ACTIVATIONS),
+    Row({f"{ONE_EXPERIMENT}.interpolation_factor": 20}, NOTHING),  # without a ridge
     Row({f"{ONE_EXPERIMENT}.decay_activations": ["relu", "tanh"]}, ensembles("task1_stride1/tanh")),
     Row({"scale_detection.probes": 50}, {
         "ensemble_sensitivity": {f"scale_detection/sensitivity/{name}.h5" for name in ENSEMBLES}, **once(*OF_ENSEMBLES),

@@ -235,6 +235,7 @@ def recipe_of(wildcards):
     # Settings without effect are as by default, so that another value of them trains nothing anew.
     unused = {
         "momentum": recipe["optimizer"] == "adam",
+        "schedule_fraction": recipe["schedule"] == "constant" and not recipe["warmup_epochs"],
         "diffeo_cutoff": recipe["diffeo_displacement"] == 0,
         "pooling": not entry.builder and recipe["pooling"] == entry.pooling,
         "activation": not entry.builder and recipe["activation"] == entry.activation,

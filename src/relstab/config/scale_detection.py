@@ -72,9 +72,9 @@ class SimpleExperiment(Section):
     weight_decay: float = key(0.05, "Share of the weights that a step of these passes takes off, in units of the learning rate.")
     ridge: float = key(
         0.0,
-        "r of the penalty r sum |w|^2 / (H K) from the first pass on, without decay_epochs; 0: none. With one, training ends with "
-        "a pass without loss or error on 128 validation pairs, after at least interpolation_factor times the passes to the "
-        "first zero loss.",
+        "r of the penalty r sum |w|^2 / (H K) from the first pass on, without decay_epochs; 0: none. With one, training ends "
+        "with a pass without loss or error on 128 validation pairs, after at least interpolation_factor times the passes to "
+        "the first zero loss.",
     )
     interpolation_factor: int = key(500, "See ridge; 500 in the reference implementation.")
 
