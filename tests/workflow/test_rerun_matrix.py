@@ -317,8 +317,8 @@ class Row:
 NOTHING: Jobs = {}
 
 # How training goes, by key: another value, and the networks of the smoke run that it reaches when it stands under training. The
-# others have their own: fc2 its optimizer, rate, decay and schedule, lenet its rate; and recipes say epochs, widths and snapshots of
-# some.
+# others have their own: fc2 its optimizer, rate, decay and schedule, lenet its rate; and recipes say epochs, widths and snapshots
+# of some.
 HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "epochs": (4, ""),
     "batch_size": (32, "lenet vgg11_bn"),

@@ -234,7 +234,7 @@ def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
 
 
 def test_the_papers_config_holds_its_recipe():
-    """SGD, momentum 0.9, learning rate 0.1, weight decay 5e-4, cosine with T_max of 0.8 of 250 epochs, batches of 128; four seeds.
+    """SGD, momentum 0.9, learning rate 0.1, decay 5e-4, cosine with T_max of 0.8 of 250 epochs, batches of 128, 4 seeds.
 
     Eleven of the fully connected, which have Adam at a constant 0.1 without decay. The weights of best test error.
     """
