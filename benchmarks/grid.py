@@ -2,14 +2,14 @@
 
 Deep networks on the data set and on images with two lit pixels, and simple CNNs on rings, as `relstab` trains them. Of a
 network, hours are its epochs times its images over the images a second that were measured; evaluation, measuring and figures
-are not in them. Simple CNNs are given all of their epochs, of which most need fewer; with a ridge, the epochs that it asks for after
---interpolation epochs to zero training loss.
+are not in them. Simple CNNs are given all of their epochs, of which most need fewer; with a ridge, the least that it asks for
+where the training loss is zero after --interpolation epochs.
 
 Beside them stands an estimate for a GPU, for which nothing is measured: floating-point operations (three times those of the
 forward pass) at a tenth of 312e12 a second, the dense bfloat16 of an A100 (simple CNNs: at three tenths of its 19.5e12 in
 float32), but no step in less than 5 ms, about what starting its kernels takes. `--device cuda` measures instead.
 
-    python benchmarks/grid.py CONFIG [--device cuda] [--seconds 8] [--threads 1] [--interpolation 20] [--table TABLE.csv]
+    python benchmarks/grid.py CONFIG [--device cuda] [--seconds 8] [--threads 1] [--interpolation 10] [--table TABLE.csv]
 """
 
 import argparse
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, help="training images, where the data set is your own")
-    parser.add_argument("--interpolation", type=int, default=20, help="epochs to zero training loss, of simple CNNs with a ridge")
+    parser.add_argument("--interpolation", type=int, default=10, help="epochs to zero training loss, of simple CNNs with a ridge")
     parser.add_argument("--table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
