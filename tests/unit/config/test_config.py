@@ -254,8 +254,9 @@ def test_the_papers_config_holds_its_recipe():
     for name in config.architectures:
         recipe = config.training_of(name)
         # The departures that docs/conventions.md names.
-        assert recipe.warmup_epochs == (2 if name in ("alexnet", "vgg11", "vgg16_bn", "vgg19_bn") else 0), name
-        assert recipe.learning_rate == (0.02 if name in ("lenet", "alexnet", "vgg11") else 0.1), name
+        assert recipe.warmup_epochs == (2 if name in ("alexnet", "vgg16_bn", "vgg19_bn") else 0), name
+        assert recipe.learning_rate == (0.02 if name == "alexnet" else 0.1), name
+        assert recipe.initialization == ("he" if name == "alexnet" else "default"), name
         if name.startswith("fc"):
             assert (recipe.optimizer, recipe.weight_decay) == ("adam", 0), name
 
