@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from relstab.files.ensemble import load_ensemble
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, train_ensemble
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.seeding import make_generator
+from relstab.stages.scale_detection import train_and_save_ensemble
 
 # Depth, filter, stride, and sites of the ring: windows that overlap, touch, go round the ring more than once, do not
 # fill it evenly, lie as they are read (F = s = 2), or are of one site.
@@ -571,3 +573,19 @@ def test_subnormal_numbers_are_as_they_were_after_a_training():
             assert flushed() == setting
     finally:
         torch.set_flush_denormal(before)
+
+
+def test_the_stage_validates_a_ridge_on_pairs_that_are_not_tested(tmp_path):
+    """Ring of 32, scale 8: 448 pairs in balanced classes, 64 to train, 128 to validate, 256 to test."""
+    task = ScaleTask("distance", 32, 8)
+    with contextlib.redirect_stdout(None):
+        for name, ridge in (("plain", 0.0), ("ridge", 0.01)):
+            recipe = EnsembleRecipe(epochs=2, ridge=ridge)
+            train_and_save_ensemble(tmp_path / f"{name}.h5", "one", task, DESIGN, recipe, 64, 1, device="cpu")
+    (_, train, everything), (trained_with, same, test) = (load_ensemble(tmp_path / f"{n}.h5") for n in ("plain", "ridge"))
+    assert torch.equal(train.sites, same.sites)
+    assert (len(train), len(everything), len(test)) == (64, 384, 256)
+    assert int(test.labels.sum()) == 0
+    assert {tuple(pair) for pair in test.sites.tolist()} < {tuple(pair) for pair in everything.sites.tolist()}
+    assert list(trained_with.states) == ["init", "trained", "decayed"]
+    assert trained_with.recipe.ridge == 0.01
