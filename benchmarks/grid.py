@@ -2,13 +2,14 @@
 
 Deep networks on the data set and on images with two lit pixels, and simple CNNs on rings, as `relstab` trains them. Of a
 network, hours are its epochs times its images over the measured images per second; evaluation, measuring and figures
-are not in them. Simple CNNs are given all of their epochs, of which most need fewer.
+are not in them. Simple CNNs are given all of their epochs, of which most need fewer; with a ridge, the least that it asks for
+where the training loss is zero after --interpolation epochs.
 
 Beside them stands an estimate for a GPU, for which nothing is measured: floating-point operations (three times those of the
 forward pass) at a tenth of 312e12 a second, the dense bfloat16 of an A100 (simple CNNs: at three tenths of its 19.5e12 in
 float32), but no step in less than 5 ms, about what starting its kernels takes. `--device cuda` measures instead.
 
-    python benchmarks/grid.py CONFIG [--device cuda] [--seconds 8] [--threads 1] [--table TABLE.csv]
+    python benchmarks/grid.py CONFIG [--device cuda] [--seconds 8] [--threads 1] [--interpolation 10] [--table TABLE.csv]
 """
 
 import argparse
@@ -89,7 +90,7 @@ def step_of_ensemble(
     task: ScaleTask, pairs: int, design: SimpleDesign, recipe: EnsembleRecipe, seeds: int, device: str, seconds: float
 ) -> float:
     """Seconds of one step of all members, in the loop that trains them."""
-    train, _ = split_pairs(task.enumerate(), pairs)
+    train, others = split_pairs(task.enumerate(), pairs)
     marks: list[float] = []
 
     def look() -> None:
@@ -104,7 +105,7 @@ def step_of_ensemble(
             run.run_epoch(look)
 
     with mock.patch.object(ensemble_training, "_train", time_it):
-        ensemble_training.train_ensemble(task, train, design, recipe, range(seeds), device=device)
+        ensemble_training.train_ensemble(task, train, design, recipe, range(seeds), device=device, validation=others)
     return float(np.median(np.diff(marks[1:])))
 
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, help="training images, where the data set is your own")
+    parser.add_argument("--interpolation", type=int, default=10, help="epochs to zero training loss, of simple CNNs with a ridge")
     parser.add_argument("--table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -138,7 +140,10 @@ def main() -> None:
             design = SimpleDesign(**experiment.design(activation))
             task = ScaleTask(**experiment.task())
             seconds = step_of_ensemble(task, experiment.pairs, design, recipe, experiment.seeds, options.device, options.seconds)
-            steps = (recipe.epochs + recipe.decay_epochs) * -(-experiment.pairs // recipe.batch_size)
+            epochs = recipe.epochs + recipe.decay_epochs
+            if recipe.ridge:
+                epochs = min(epochs, recipe.interpolation_factor * options.interpolation)
+            steps = epochs * -(-experiment.pairs // recipe.batch_size)
             # Each weight of a filter is multiplied at each site, for each image of each member.
             sites = [task.size, *design.sizes(task.size)]
             channels = [1, *[design.channels] * design.depth]

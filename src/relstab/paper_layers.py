@@ -4,7 +4,7 @@ import pandas as pd
 
 __all__ = ["paper_layers"]
 
-_WEIGHTED = {"Conv1d", "Conv2d", "Conv3d", "Linear"}
+_WEIGHTED = {"Conv1d", "Conv2d", "Conv3d", "Linear", "ScaledLinear"}
 _ACTIVATIONS = {"ReLU", "Tanh", "GELU", "SiLU", "LeakyReLU", "ELU", "Sigmoid", "Hardswish", "ReLU6", "Abs"}
 
 

@@ -148,3 +148,17 @@ def test_numpy_images_are_perturbed_and_measured(generator):
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_normalisation_of_the_reference_makes_the_noise_of_probes_larger_by_a_quarter(generator):
+    """CIFAR-10: |eta| is 18.9 with the reference's standard deviations, 15.1 with the pixels' own; sigma counts in these units.
+
+    For channels of like images the ratio is the root of that of the sums of 1 / std^2, 1.25.
+    """
+    own, reference = (torch.tensor(std)[:, None, None] for std in ((0.2470, 0.2435, 0.2616), (0.2023, 0.1994, 0.2010)))
+    pixels = torch.rand(100, 1, 16, 16, generator=generator).expand(-1, 3, -1, -1)
+    norms = []
+    for std in (own, reference):
+        probes = relstab.make_probes(pixels / std, generator=torch.Generator().manual_seed(0))
+        norms.append((probes.noisy - probes.images).flatten(1).norm(dim=1).mean())
+    assert float(norms[1] / norms[0]) == pytest.approx(18.9 / 15.1, rel=0.01)

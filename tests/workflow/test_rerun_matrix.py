@@ -245,7 +245,8 @@ INTERVALS = (
 )
 
 # Training settings: another value, and the networks of the smoke run that it reaches when it is under training. The others have
-# settings of their own: fc2 its optimizer, learning rate and decay, lenet its learning rate; recipes set epochs and widths.
+# settings of their own: fc2 its optimizer, learning rate, decay and schedule, lenet its learning rate; recipes set epochs, widths
+# and snapshots of some.
 HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "epochs": (4, ""),
     "batch_size": (32, "lenet vgg11_bn"),
@@ -254,8 +255,8 @@ HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "learning_rate": (0.03, "vgg11_bn"),
     "momentum": (0.8, "lenet vgg11_bn"),
     "weight_decay": (0.001, "lenet vgg11_bn"),
-    "schedule": ("constant", "fc2 lenet vgg11_bn"),
-    "schedule_fraction": (0.7, "fc2 lenet vgg11_bn"),
+    "schedule": ("constant", "lenet vgg11_bn"),
+    "schedule_fraction": (0.7, "lenet vgg11_bn"),
     "warmup_epochs": (0.5, "fc2 lenet vgg11_bn"),
     "initialization": ("he", "fc2 lenet vgg11_bn"),
     "width": (0.5, "lenet"),
@@ -380,6 +381,8 @@ ROWS = [
     # Those of tanh have no decay.
     Row({f"{ONE_EXPERIMENT}.decay_epochs": 4}, "train_ensemble task1_stride1 relu"),
     Row({f"{ONE_EXPERIMENT}.weight_decay": 0.2}, "train_ensemble task1_stride1 relu"),
+    Row({f"{ONE_EXPERIMENT}.ridge": 0.1, f"{ONE_EXPERIMENT}.decay_epochs": 0}, "train_ensemble task1_stride1"),
+    Row({f"{ONE_EXPERIMENT}.interpolation_factor": 20}, NOTHING),  # without a ridge
     Row({f"{ONE_EXPERIMENT}.decay_activations": ["relu", "tanh"]}, "train_ensemble task1_stride1 tanh"),
     Row({"scale_detection.probes": 50}, "ensemble_sensitivity, pair_probes"),
     # Deep networks on images with two lit pixels.

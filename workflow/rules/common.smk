@@ -212,6 +212,7 @@ def recipe_of(wildcards):
     # A setting without effect has its default here, so that another value of it does not repeat the training.
     unused = {
         "momentum": recipe["optimizer"] == "adam",
+        "schedule_fraction": recipe["schedule"] == "constant" and not recipe["warmup_epochs"],
         "diffeo_cutoff": recipe["diffeo_displacement"] == 0,
         "pooling": not entry.builder and recipe["pooling"] == entry.pooling,
         "activation": not entry.builder and recipe["activation"] == entry.activation,

@@ -68,13 +68,20 @@ class Architecture:
 _WITHOUT_BATCH_NORM = {"learning_rate": 0.02, "initialization": "he", "warmup_epochs": 2}
 # At the rate of the paper, these stay near chance for many epochs without it.
 _DEEP_VGG_WITH_BATCH_NORM = {"warmup_epochs": 2}
-_FULLY_CONNECTED = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
+# The reference's. A step of Adam changes a weight by about the learning rate, and weights are of order one here.
+_FULLY_CONNECTED = {"optimizer": "adam", "learning_rate": 0.1, "weight_decay": 0.0, "schedule": "constant"}
+_WIDE = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
 
-def _fully_connected(hidden_layers: int) -> Architecture:
-    return Architecture(
-        f"FC-{hidden_layers}", "fully_connected", _FULLY_CONNECTED, {"hidden_layers": hidden_layers}, False, pooling="none"
-    )
+def _fully_connected(weight_layers: int) -> Architecture:
+    """DenseNetL2, L4 or L6 of the reference implementation: the read-out is one of the layers that the name counts."""
+    arguments = {"weight_layers": weight_layers, "hidden_units": 64, "normalised": True}
+    return Architecture(f"FC-{weight_layers}", "fully_connected", _FULLY_CONNECTED, arguments, False, pooling="none")
+
+
+def _wide(hidden_layers: int) -> Architecture:
+    arguments = {"weight_layers": hidden_layers + 1, "hidden_units": 512, "normalised": False}
+    return Architecture(f"FC-{hidden_layers} wide", "fully_connected", _WIDE, arguments, False, pooling="none")
 
 
 def _vgg(depth: int, batch_norm: bool) -> Architecture:
@@ -92,6 +99,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "fc2": _fully_connected(2),
     "fc4": _fully_connected(4),
     "fc6": _fully_connected(6),
+    "fc2_wide": _wide(2),
+    "fc4_wide": _wide(4),
+    "fc6_wide": _wide(6),
     "lenet": Architecture("LeNet", "lenet", {"learning_rate": 0.02}),
     "alexnet": Architecture("AlexNet", "alexnet", _WITHOUT_BATCH_NORM),
     "vgg11": _vgg(11, batch_norm=False),

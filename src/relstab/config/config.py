@@ -14,7 +14,7 @@ from relstab.config.probes import Probing
 from relstab.config.scale_detection import PairImages, ScaleDetection
 from relstab.config.section import Count, Distinct, NoBraces, NotNegative, Positive, key, one_of, refuse
 from relstab.config.sensitivity import ChannelShuffle, Sensitivity
-from relstab.config.training import Recipe, TrainedNetworks, Training
+from relstab.config.training import Recipe, TrainedNetworks, Training, own_recipes
 
 
 class Config(TrainedNetworks):
@@ -64,7 +64,8 @@ class Config(TrainedNetworks):
             "vgg11_bn": {"width": 0.25},
             "resnet18": {"width": 0.125, "epochs": 11},
         },
-        "By architecture: keys of training that differ, and seeds, another number of networks.",
+        "By architecture: keys of training that differ, and seeds, another number of networks. Recipes that architectures have "
+        f"of their own, in place of what training says: {own_recipes()}.",
         validate_default=True,
     )
     probes: Probing = Field(default_factory=Probing)

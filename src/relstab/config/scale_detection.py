@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from relstab.architectures import ActivationName
 from relstab.config.section import AtLeastTwo, Count, Distinct, Name, Section, arguments_of, key, refuse
 from relstab.config.training import PairTraining, Recipe, TrainedNetworks
-from relstab.scale_detection.design import EnsembleRecipe, Scaling, SimpleDesign
+from relstab.scale_detection.design import VALIDATION, EnsembleRecipe, Scaling, SimpleDesign
 from relstab.scale_detection.homogeneous import HOMOGENEOUS
 from relstab.scale_detection.tasks import Norm, Rule, ScaleTask, check_split
 
@@ -20,6 +20,7 @@ EXPERIMENTS = {
         "rule": "distance", "size": 64, "scale": 16, "gap": 2, "pairs": 512, "depth": 8, "filter_size": 5, "stride": 1,
         "channels": 32, "scaling": "mean_field", "activations": ["relu"], "seeds": 6, "learning_rate": 0.01,
         "batch_size": 8, "epochs": 60, "decay_epochs": 80, "decay_activations": ["relu"], "weight_decay": 0.1,
+        "ridge": 0.0, "interpolation_factor": 500,
     },
     "task1_strided": {
         "rule": "distance", "size": 128, "scale": 32, "gap": 4, "pairs": 1024, "depth": 7, "filter_size": 2, "stride": 2,
@@ -59,7 +60,7 @@ class SimpleExperiment(Section):
     seeds: Count = key(6, "Networks, which are trained at once.")
     learning_rate: float = key(0.01, "Learning rate of gradient descent, times H in the mean-field scaling.")
     batch_size: int = key(8, "Pairs per step.")
-    epochs: int = key(60, "Passes over the pairs, at most: training ends when its loss is zero.")
+    epochs: int = key(60, "Passes over the pairs, at most: training ends when its loss is zero, or, with a ridge, later.")
     decay_epochs: int = key(
         0,
         "Passes with weight decay after that. They remove what is left of the random initial weights, which hides the "
@@ -69,6 +70,13 @@ class SimpleExperiment(Section):
         ["relu"], "Activations whose networks get these passes: the theory is about ReLU, and tanh networks can lose the task."
     )
     weight_decay: float = key(0.05, "Share of the weights that a step of these passes takes off, in units of the learning rate.")
+    ridge: float = key(
+        0.0,
+        "r of the penalty r sum |w|^2 / (H K) from the first pass on, without decay_epochs; 0: none. With one, training ends "
+        "with a pass without loss or error on 128 validation pairs, after at least interpolation_factor times the passes to "
+        "the first zero loss.",
+    )
+    interpolation_factor: int = key(500, "See ridge; 500 in the reference implementation.")
 
     def task(self) -> dict[str, Any]:
         """Arguments of :class:`relstab.scale_detection.tasks.ScaleTask`."""
@@ -83,6 +91,8 @@ class SimpleExperiment(Section):
         recipe = arguments_of(EnsembleRecipe, self)
         if not self.decay_epochs or activation not in self.decay_activations:
             del recipe["decay_epochs"], recipe["weight_decay"]
+        if not self.ridge:
+            del recipe["ridge"], recipe["interpolation_factor"]
         return recipe
 
     def check(self) -> None:
@@ -90,7 +100,7 @@ class SimpleExperiment(Section):
         task = ScaleTask(**self.task())
         SimpleDesign(**arguments_of(SimpleDesign, self)).sizes(task.size)
         EnsembleRecipe(**arguments_of(EnsembleRecipe, self))
-        check_split(task.counts, self.pairs)
+        check_split(task.counts, self.pairs + (VALIDATION if self.ridge else 0))
 
 
 class PairImages(TrainedNetworks):

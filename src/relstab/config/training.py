@@ -12,10 +12,8 @@ Loss = Literal["cross_entropy", "hinge"]
 
 
 class Training(Section):
-    """How networks are trained. What an architecture needs to learn (src/relstab/architectures/__init__.py) wins over this, and
-    recipes below win over both. That is Adam, a learning rate of 0.001 and no weight decay for fc2, fc4 and fc6; a learning
-    rate of 0.02 for lenet; that rate, He's initialization and a warm-up of 2 epochs for alexnet and for vgg11 to vgg19 without
-    batch norm; a warm-up of 2 epochs for vgg16_bn and vgg19_bn.
+    """How networks are trained. An architecture's own recipe, listed at recipes below, wins over this, and recipes win over
+    both.
     """
 
     epochs: Count = key(13, "Passes over the training images.")
@@ -27,7 +25,9 @@ class Training(Section):
     weight_decay: NotNegative = key(5e-4, "L2 penalty on parameters with more than one dimension.")
     schedule: Literal["cosine", "constant"] = key("cosine", "cosine (the learning rate falls to 0) or constant.")
     schedule_fraction: Annotated[float, Field(gt=0, le=1)] = key(
-        1.0, "Share of the epochs over which the cosine falls to 0; the learning rate is 0 for the rest."
+        1.0,
+        "Share of the epochs over which the cosine falls to 0. After them it rises again: 0.8 is the reference's schedule, which "
+        "ends at 0.14 of the learning rate.",
     )
     warmup_epochs: NotNegative = key(
         0, "Epochs at the start over which the learning rate rises linearly from 0; at most half of the schedule."
@@ -70,6 +70,15 @@ class PairTraining(Training):
     learning_rate: Positive = key(0.05, "0.02 for lenet, as above.")
 
 
+def own_recipes() -> str:
+    """The recipes that architectures have of their own, in words."""
+    names: dict[str, list[str]] = {}
+    for name, architecture in ARCHITECTURES.items():
+        if architecture.recipe:
+            names.setdefault(", ".join(f"{key} {value}" for key, value in architecture.recipe.items()), []).append(name)
+    return "; ".join(f"{recipe} ({', '.join(those)})" for recipe, those in names.items())
+
+
 class _RecipeBase(Section):
     seeds: Count | None = key(None, "Networks of this architecture at each noise level; null: as many as the others.")
 
@@ -99,7 +108,8 @@ class TrainedNetworks(Section):
         training: Training = self.training
         optimizer = (training.model_dump() | needed | changed)["optimizer"]
         if optimizer != needed.get("optimizer", "sgd"):
-            needed.pop("learning_rate", None)  # a learning rate holds for its optimizer
+            for key in ("learning_rate", "schedule"):
+                needed.pop(key, None)  # they hold for their optimizer
         return training.model_copy(update=needed | changed)
 
     def seeds_of(self: Any, architecture: str) -> list[int]:

@@ -7,10 +7,13 @@ from typing import Any, Literal, get_args
 
 from relstab.architectures import ACTIVATION_NAMES, ActivationName
 
-__all__ = ["PAIRS", "EnsembleRecipe", "Scaling", "SimpleDesign"]
+__all__ = ["PAIRS", "VALIDATION", "EnsembleRecipe", "Scaling", "SimpleDesign"]
 
 PAIRS = "pairs"
 """Name of the data set of images with two lit pixels, in tables and files."""
+
+VALIDATION = 128
+"""Pairs on which a training run with ridge is validated, as in the reference implementation."""
 
 Scaling = Literal["mean_field", "ntk"]
 
@@ -110,6 +113,10 @@ class EnsembleRecipe:
         decay_epochs: epochs with weight decay after that; 0 for none.
         weight_decay: share of the layers' weights that a step takes off in these epochs, in units of the learning rate. The
             reference implementation's ridge r makes it 2 r / K.
+        ridge: r of the penalty r sum |w|^2 / (H K) on the weights of the layers, from the first epoch on; 0 for none. Training
+            then ends with an epoch without loss or validation error that is at least ``interpolation_factor`` times the first
+            epoch without loss, or after ``epochs``.
+        interpolation_factor: 500 in the reference implementation.
     """
 
     learning_rate: float = 0.01
@@ -117,9 +124,11 @@ class EnsembleRecipe:
     epochs: int = 200
     decay_epochs: int = 0
     weight_decay: float = 0.0
+    ridge: float = 0.0
+    interpolation_factor: int = 500
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("epochs", 1), ("decay_epochs", 0)):
+        for name, least in (("batch_size", 1), ("epochs", 1), ("decay_epochs", 0), ("interpolation_factor", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"expected {name} to be at least {least}, got {getattr(self, name)}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -129,3 +138,7 @@ class EnsembleRecipe:
                 f"expected weight_decay times learning_rate to be at least 0 and below 1, got {self.weight_decay} times "
                 f"{self.learning_rate}"
             )
+        if not (self.ridge >= 0 and math.isfinite(self.ridge)):
+            raise ValueError(f"expected ridge to be at least 0 and finite, got {self.ridge}")
+        if self.ridge and self.decay_epochs:
+            raise ValueError(f"expected decay_epochs to be 0 beside a ridge, got {self.decay_epochs}")

@@ -3,7 +3,8 @@
 Hinge loss, gradient descent on small batches without momentum. Members of an ensemble differ by seed; each
 has its own order of the training pairs at every epoch and stops when an epoch had no loss in any of its batches, whatever the
 others do. At that moment most of a member's weights are still the random ones that it began with, which hide what it learned.
-Training then continues for some epochs with weight decay, as in the reference implementation, which leaves what the task needs.
+Training then continues for some epochs with weight decay, which leaves what the task needs. The reference implementation has a
+ridge from the first epoch on instead, and trains much longer (``EnsembleRecipe.ridge``).
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from relstab.training.checkpointer import Checkpointer
 __all__ = ["STATES", "EnsembleRecipe", "TrainedEnsemble", "ensemble_error", "train_ensemble"]
 
 STATES = ("init", "trained", "decayed")
-"""Weights that are kept: at initialization, at zero training loss, and after the epochs with weight decay, if there are any."""
+"""Weights that are kept: at initialization, at zero training loss, and at the end of training with decay or ridge, if any."""
 
 Parameters = dict[str, Tensor]
 
@@ -95,6 +96,7 @@ class _EnsembleRun:
     ensemble: Ensemble
     members: Tensor
     kept: dict[str, Parameters]
+    validation: Pairs | None = None
     epoch: int = 0
     position: int = 0
     total: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -165,6 +167,8 @@ class _EnsembleRun:
         rates = torch.full((len(members),), self.recipe.learning_rate, device=device) * self.design.rate_factor
         decaying = torch.tensor([bool(self.zero_at[member]) for member in members], device=device)
         share = rates / self.design.rate_factor * self.recipe.weight_decay * decaying
+        if self.recipe.ridge:
+            share = rates * (2 * self.recipe.ridge / (self.design.channels * self.design.depth))
         decays = bool((share > 0).any())
         size = self.recipe.batch_size
         if self.position == 0:
@@ -181,8 +185,24 @@ class _EnsembleRun:
         self.epoch, self.position = self.epoch + 1, 0
         self._note(members, (self.total / len(self.images)).tolist())
 
+    def _ends(self, members: list[int], losses: list[float]) -> list[bool]:
+        """Whether the training of each member ends with this epoch."""
+        recipe, zero_at = self.recipe, [self.zero_at[member] for member in members]
+        if not recipe.ridge:
+            return [bool(epoch) and self.epoch == epoch + recipe.decay_epochs for epoch in zero_at]
+        if self.epoch == recipe.epochs:
+            return [True] * len(members)
+        late = [
+            loss == 0 and bool(epoch) and self.epoch >= recipe.interpolation_factor * epoch
+            for epoch, loss in zip(zero_at, losses, strict=True)
+        ]
+        if not any(late):
+            return late
+        assert self.validation is not None
+        errors = ensemble_error(self.ensemble, self.task, self.validation).tolist()
+        return [is_late and error == 0 for is_late, error in zip(late, errors, strict=True)]
+
     def _note(self, members: list[int], losses: list[float]) -> None:
-        ends = []
         for place, (member, loss) in enumerate(zip(members, losses, strict=True)):
             if not math.isfinite(loss):
                 raise FloatingPointError(
@@ -194,12 +214,12 @@ class _EnsembleRun:
             if not self.zero_at[member] and (loss == 0 or self.epoch == self.recipe.epochs):
                 self.zero_at[member], self.reached[member] = self.epoch, loss == 0
                 self._keep("trained", member, place)
-            if self.zero_at[member] and self.epoch == self.zero_at[member] + self.recipe.decay_epochs:
-                if self.recipe.decay_epochs:
-                    self._keep("decayed", member, place)
-                ends.append(place)
-        if ends:
-            going = torch.tensor([place for place in range(len(members)) if place not in ends], dtype=torch.int64)
+        ends = self._ends(members, losses)
+        for place, member in enumerate(members):
+            if ends[place] and "decayed" in self.kept:
+                self._keep("decayed", member, place)
+        if any(ends):
+            going = torch.tensor([place for place, end in enumerate(ends) if not end], dtype=torch.int64)
             self.members = self.members[going]
             self.ensemble = self.ensemble.select(going.to(self.images.device))
 
@@ -229,6 +249,7 @@ def train_ensemble(
     device: str | torch.device = "auto",
     checkpoints: str | Path | None = None,
     checkpoint_minutes: float = 3.0,
+    validation: Pairs | None = None,
 ) -> TrainedEnsemble:
     """Train one simple CNN for each seed, all at once.
 
@@ -245,12 +266,15 @@ def train_ensemble(
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoints: folder for checkpoints, as in :func:`relstab.train_network`; None for none.
         checkpoint_minutes: between two checkpoints.
+        validation: pairs without error at the end of a training run with ridge.
 
     Raises:
         FloatingPointError: a loss became NaN or infinite.
     """
     if task.dimension != 1:
         raise ValueError(f"expected a task of dimension 1, a ring, got {task.dimension}")
+    if recipe.ridge and validation is None:
+        raise ValueError("expected validation pairs beside a ridge, got none")
     if not seeds:
         raise ValueError("expected at least one seed, got none")
     place = choose_device(str(device))
@@ -269,8 +293,9 @@ def train_ensemble(
             kept={
                 state: {name: value.clone() for name, value in first.items()}
                 for state in STATES
-                if recipe.decay_epochs or state != "decayed"
+                if recipe.decay_epochs or recipe.ridge or state != "decayed"
             },
+            validation=validation,
         )
         if checkpoints is None:
             _train(run, lambda: None)
@@ -281,7 +306,7 @@ def train_ensemble(
                 "task": vars(task),
                 "design": design.as_dict(),
                 "recipe": vars(recipe),
-                "images": digest(train.sites, train.labels),
+                "images": digest(train.sites, train.labels, *([validation.sites] if validation else [])),
                 "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
             }
             kept = Checkpoints(checkpoints, everything)

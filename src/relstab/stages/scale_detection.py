@@ -18,7 +18,7 @@ from relstab.files.dataset import PARTS, read_dataset_name, read_pairs, write_da
 from relstab.files.ensemble import EnsembleFile, read_ensemble, write_ensemble, write_rows
 from relstab.files.hdf5 import provenance
 from relstab.files.probes import write_probes
-from relstab.scale_detection.design import SimpleDesign
+from relstab.scale_detection.design import VALIDATION, SimpleDesign
 from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble, train_ensemble
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes
 from relstab.scale_detection.measurement import measure_ensemble
@@ -105,13 +105,19 @@ def train_and_save_ensemble(
         path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``.
         experiment: its name in the config.
         task, design, recipe: what to train on what, and how.
-        pairs: P, for training; all others are for the test, as many of one label as of the other.
+        pairs: P, for training; all others are for the test, as many of one label as of the other. With a ridge, 128 of them
+            are for the validation instead.
         seeds: how many networks.
         config_seed: of the whole run.
         device: "auto", "cpu", "cuda" or "cuda:N".
         checkpoint_minutes: between two checkpoints.
     """
     train, test = split_pairs(task.enumerate(), pairs, seed=derive_seed("pairs", experiment, config_seed))
+    validation = None
+    if recipe.ridge:
+        first = [torch.nonzero(test.labels == label)[: VALIDATION // 2, 0] for label in (1, -1)]
+        chosen = torch.zeros(len(test), dtype=torch.bool).index_fill(0, torch.cat(first), True)
+        validation, test = test[chosen], test[~chosen]
     trained = train_ensemble(
         task,
         train,
@@ -122,6 +128,7 @@ def train_and_save_ensemble(
         device=device,
         checkpoints=Path(path).with_suffix(".checkpoints"),
         checkpoint_minutes=checkpoint_minutes,
+        validation=validation,
     )
     save_ensemble(path, trained, train, test, experiment, config_seed, str(choose_device(device)))
     discard(trained.checkpoints)

@@ -43,13 +43,54 @@ def parameters(model):
         ("alexnet", (3, 32, 32), 23_272_266),
         ("lenet", (3, 32, 32), 62_006),
         ("lenet", (1, 32, 32), 61_706),
-        ("fc2", (1, 28, 28), 785 * 512 + 513 * 512 + 513 * 10),
-        ("fc4", (1, 28, 28), 785 * 512 + 3 * 513 * 512 + 513 * 10),
-        ("fc6", (3, 32, 32), 3073 * 512 + 5 * 513 * 512 + 513 * 10),
+        # One hidden layer of 64 units less than weight layers, and a read-out without bias.
+        ("fc2", (1, 28, 28), 785 * 64 + 64 * 10),
+        ("fc4", (1, 28, 28), 785 * 64 + 2 * 65 * 64 + 64 * 10),
+        ("fc6", (3, 32, 32), 3073 * 64 + 4 * 65 * 64 + 64 * 10),
+        ("fc2_wide", (1, 28, 28), 785 * 512 + 513 * 512 + 513 * 10),
+        ("fc4_wide", (1, 28, 28), 785 * 512 + 3 * 513 * 512 + 513 * 10),
+        ("fc6_wide", (3, 32, 32), 3073 * 512 + 5 * 513 * 512 + 513 * 10),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, shape, expected):
     assert parameters(relstab.build_model(name, shape, 10)) == expected
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("fc2", 1), ("fc4", 3), ("fc6", 5)])
+def test_fully_connected_networks_are_those_of_the_reference(name, hidden, generator):
+    """ReLU(W x / sqrt(fan-in) + b) of 64 units, and W x / 64: the fan-in of standard normal weights is in the forward pass."""
+    model = relstab.build_model(name, (3, 8, 8), 10).double()
+    images = torch.randn(50, 3, 8, 8, dtype=torch.float64, generator=generator)
+    values = images.flatten(1)
+    *layers, readout = [module for module in model if hasattr(module, "weight")]
+    assert len(layers) == hidden
+    for layer in layers:
+        values = (values @ layer.weight.T / math.sqrt(values.shape[1]) + layer.bias).clamp(min=0)
+    torch.testing.assert_close(model(images), values @ readout.weight.T / 64)
+    entries = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    # Mean and variance of a standard normal, within 4 standard errors.
+    assert float(entries.mean()) == pytest.approx(0, abs=4 / math.sqrt(len(entries)))
+    assert float(entries.var()) == pytest.approx(1, abs=4 * math.sqrt(2 / len(entries)))
+
+
+def test_the_readout_of_the_reference_is_eight_times_smaller_than_by_fan_in(generator):
+    """1/h in place of 1/sqrt(h), h = 64: outputs of order 1/8, so that training begins at the loss of guessing, ln 10 = 2.30."""
+    images = torch.randn(500, 1, 28, 28, generator=generator)
+    outputs = relstab.build_model("fc2", (1, 28, 28), 10)(images)
+    # Hidden values are ReLUs of Gaussians of variance 2, the sum of W x / sqrt(fan-in) and b: E h^2 = 1, and E f^2 = 1/64.
+    assert float(outputs.square().mean().sqrt()) == pytest.approx(1 / 8, rel=0.4)
+    loss = torch.nn.functional.cross_entropy(outputs, torch.arange(500) % 10)
+    assert float(loss) == pytest.approx(math.log(10), abs=0.05)
+
+
+def test_efficientnet_leaves_no_block_out_in_training(generator):
+    """Drop-connect is 0, as in effect in the reference: until its dropout, a forward pass in training has no randomness."""
+    model = relstab.build_model("efficientnet_b0", (1, 16, 16), 10, 0.1).train()
+    images = torch.randn(4, 1, 16, 16, generator=generator)
+    with torch.no_grad():
+        one, two = (model[:-1](images) for _ in range(2))
+    assert torch.equal(one, two)
+    assert {module.p for module in model.modules() if "StochasticDepth" in type(module).__name__} == {0.0}
 
 
 def test_the_blocks_of_efficientnet_are_those_of_torchvision():

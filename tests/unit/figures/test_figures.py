@@ -121,7 +121,8 @@ def titles(figure):
 
 
 def test_six_of_many_architectures_are_shown_and_the_others_have_figures_of_their_own(tables):
-    networks, sensitivity, spectrum = (of_architectures(table, list(ARCHITECTURES)) for table in tables[:3])
+    many = {name: entry for name, entry in ARCHITECTURES.items() if not name.endswith("_wide")}
+    networks, sensitivity, spectrum = (of_architectures(table, list(many)) for table in tables[:3])
     assert spread_out(list("abc")) == list("abc")
     assert spread_out(list("abcdefghijk")) == list("acegik")
     six = ["FC-2", "LeNet", "VGG13", "VGG13bn", "ResNet18", "EfficientNetB0"]
@@ -135,7 +136,7 @@ def test_six_of_many_architectures_are_shown_and_the_others_have_figures_of_thei
         shown += titles(figure)
         assert figure.get_size_inches()[1] == pytest.approx(0.2 + 3.7 * rows)
         plt.close(figure)
-    assert shown == [entry.label for entry in sorted(ARCHITECTURES.values(), key=lambda entry: entry.skips)]
+    assert shown == [entry.label for entry in sorted(many.values(), key=lambda entry: entry.skips)]
 
 
 @pytest.mark.parametrize(("panels", "grid"), [(0, (1, 1)), (1, (1, 1)), (6, (1, 6)), (7, (2, 4)), (10, (2, 5)), (13, (3, 5))])

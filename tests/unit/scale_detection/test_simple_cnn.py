@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from relstab.files.ensemble import load_ensemble
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, train_ensemble
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.seeding import make_generator
+from relstab.stages.scale_detection import train_and_save_ensemble
 
 # Depth, filter, stride, and sites of the ring: windows that overlap, touch, go round the ring more than once, do not
 # fill it evenly, lie as they are read (F = s = 2), or are of one site.
@@ -355,6 +357,48 @@ def test_training_is_the_plain_loop():
                 torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_a_ridge_is_that_of_autograd_and_lasts_beyond_interpolation():
+    """r sum |w|^2 / (H K) from the first step on: torch's SGD on loss and penalty gives the weights of the first epoch.
+
+    Its steps take the ridge at the weights before a step, ours after it: the weights differ by lr * 2 r / K of a step.
+    """
+    validation = split_pairs(TASK.enumerate(), 32, 16)[1]
+    recipe = EnsembleRecipe(learning_rate=0.03, epochs=1, ridge=0.1)
+    found = trained(recipe, [5], validation=validation)
+    network = SimpleCNN(DESIGN).double().set_parameters({n: v[0] for n, v in found.states["init"].items()})
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.03 * DESIGN.channels)
+    images, labels = TASK.images(TRAIN.sites).double(), TRAIN.labels.double()
+    for chosen in torch.randperm(len(TRAIN), generator=make_generator("order", 5, 1)).split(8):
+        optimizer.zero_grad()
+        loss = (1 - labels[chosen] * network(images[chosen])).clamp(min=0).mean()
+        penalty = sum(layer[0].weight.square().sum() for layer in network.layers) / (DESIGN.channels * DESIGN.depth)
+        (loss + 0.1 * penalty).backward()
+        optimizer.step()
+    expected = SimpleCNN(DESIGN).double().set_parameters({n: v[0] for n, v in found.states["decayed"].items()})
+    for value, wanted in zip(expected.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(value, wanted, rtol=2e-3, atol=2e-3)
+    plain = trained(EnsembleRecipe(learning_rate=0.03, epochs=1), [5]).states["trained"]
+    # Each of 4 steps leaves 1 - 2 lr r / K = 0.998 of the weights.
+    shrunk = found.states["decayed"]["weights.1"].norm() / plain["weights.1"].norm()
+    assert float(shrunk) == pytest.approx(0.998**4, abs=1e-3)
+
+
+def test_training_with_a_ridge_ends_long_after_interpolation_without_error():
+    validation = split_pairs(TASK.enumerate(), 32, 16)[1]
+    recipe = dataclasses.replace(RECIPE, ridge=0.01, interpolation_factor=3, epochs=1500)
+    found = trained(recipe, [0, 1], validation=validation)
+    assert found.reached_zero == [True] * 2
+    for index, (first, losses) in enumerate(zip(found.epochs, found.loss, strict=True)):
+        assert losses[first - 1] == 0
+        assert all(loss > 0 for loss in losses[: first - 1])
+        assert len(losses) >= 3 * first
+        network = SimpleCNN(DESIGN).set_parameters({n: v[index] for n, v in found.states["decayed"].items()})
+        wrong = (validation.labels * network(TASK.images(validation.sites)) <= 0).any()
+        assert len(losses) == recipe.epochs or (losses[-1] == 0 and not wrong)
+    with pytest.raises(ValueError, match="expected validation pairs beside a ridge, got none"):
+        trained(recipe)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     with pytest.raises(FloatingPointError, match=r"loss of the simple CNN \['run', 0\] became (nan|inf) in epoch 1 at .* 1e\+20"):
         trained(dataclasses.replace(RECIPE, learning_rate=1e20), identity=["run"])
@@ -370,6 +414,9 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         ({"decay_epochs": -1}, "expected decay_epochs to be at least 0, got -1"),
         ({"weight_decay": 200.0}, "expected weight_decay times learning_rate to be at least 0 and below 1, got 200.0 times 0.01"),
         ({"weight_decay": -1.0}, "expected weight_decay times learning_rate .* got -1.0 times 0.01"),
+        ({"ridge": -0.1}, "expected ridge to be at least 0 and finite, got -0.1"),
+        ({"ridge": 0.1, "decay_epochs": 3}, "expected decay_epochs to be 0 beside a ridge, got 3"),
+        ({"interpolation_factor": 0}, "expected interpolation_factor to be at least 1, got 0"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(options, message):
@@ -526,3 +573,19 @@ def test_subnormal_numbers_are_as_they_were_after_a_training():
             assert flushed() == setting
     finally:
         torch.set_flush_denormal(before)
+
+
+def test_the_stage_validates_a_ridge_on_pairs_that_are_not_tested(tmp_path):
+    """Ring of 32, scale 8: 448 pairs in balanced classes, 64 to train, 128 to validate, 256 to test."""
+    task = ScaleTask("distance", 32, 8)
+    with contextlib.redirect_stdout(None):
+        for name, ridge in (("plain", 0.0), ("ridge", 0.01)):
+            recipe = EnsembleRecipe(epochs=2, ridge=ridge)
+            train_and_save_ensemble(tmp_path / f"{name}.h5", "one", task, DESIGN, recipe, 64, 1, device="cpu")
+    (_, train, everything), (trained_with, same, test) = (load_ensemble(tmp_path / f"{n}.h5") for n in ("plain", "ridge"))
+    assert torch.equal(train.sites, same.sites)
+    assert (len(train), len(everything), len(test)) == (64, 384, 256)
+    assert int(test.labels.sum()) == 0
+    assert {tuple(pair) for pair in test.sites.tolist()} < {tuple(pair) for pair in everything.sites.tolist()}
+    assert list(trained_with.states) == ["init", "trained", "decayed"]
+    assert trained_with.recipe.ridge == 0.01

@@ -102,6 +102,13 @@ def test_an_image_of_64_pixels_a_side_is_enumerated_as_sites():
     assert counts(pairs) == list(task.counts) == [near // 2, 8_386_560 - near // 2]
 
 
+def test_a_gap_leaves_out_the_pairs_that_are_hardest():
+    """The paper's image, n = 28, xi = 14: at gap 0, as in the reference, all 306,936 pairs have a label; a gap of 2 takes 10%."""
+    everything, gap = (sum(ScaleTask("distance", 28, 14, gap, dimension=2).counts) for gap in (0, 2))
+    assert everything == 784 * 783 // 2
+    assert gap / everything == pytest.approx(0.897, abs=5e-4)
+
+
 def test_coordinates_and_sites_are_inverse():
     task = ScaleTask("block", 6, 3, dimension=2)
     sites = torch.arange(36)

@@ -75,12 +75,14 @@ def test_layers_of_the_paper_follow_convolutions():
         ("vgg19_bn", 16),
         ("alexnet", 7),
         ("lenet", 4),
-        ("fc6", 6),
+        ("fc6", 5),
+        ("fc6_wide", 6),
         ("efficientnet_b0", 32),
     ],
 )
 def test_networks_have_as_many_layers_as_their_names_say(name, count):
-    """ResNet18: 17 convolutions and the read-out; VGG11 for small images: 8 and the read-out; hidden layers count as well.
+    """ResNet18: 17 convolutions and the read-out; VGG11 for small images: 8 and the read-out; hidden layers count as
+    well: DenseNetL6 has 5.
 
     EfficientNetB0: the stem, and in each of 16 blocks the expansion (all but the first) and the depthwise convolution; their last
     convolution has no activation, and the gates of squeeze and excitation are no representations of the image.

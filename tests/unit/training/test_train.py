@@ -33,13 +33,34 @@ def test_images(digits):
 QUICK = Training(epochs=2, batch_size=50, learning_rate=0.02, schedule_fraction=0.8, crop_padding=2, width=0.25)
 
 
-def test_the_cosine_falls_to_zero_over_its_share_of_the_epochs():
+def test_the_cosine_falls_to_zero_over_its_share_of_the_epochs_and_rises_again():
     recipe = Training(epochs=10, learning_rate=0.4, schedule_fraction=0.5)
     rates = [learning_rate(step, 4, recipe) for step in range(40)]
     assert rates[0] == 0.4
     assert rates[10] == pytest.approx(0.2)
-    assert rates[20:] == [0.0] * 20
     assert rates[5] == pytest.approx(0.4 * (1 + math.cos(math.pi / 4)) / 2)
+    assert rates[20] == 0
+    np.testing.assert_allclose(rates[21:], rates[19:0:-1])
+
+
+def test_the_schedule_of_the_reference_is_that_of_torch():
+    """CosineAnnealingLR with T_max = 0.8 epochs, stepped on to the end: 0 after epoch 200 of 250, and 0.0141 in the last one.
+
+    torch's learning rate is ours at the start of an epoch. The cosine to the end, the default, ends at 4e-6 instead.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=0.8 * 250)
+    expected = []
+    for _ in range(250):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    recipe = Training(epochs=250, learning_rate=0.1, schedule_fraction=0.8)
+    found = [learning_rate(390 * epoch, 390, recipe) for epoch in range(250)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+    assert found[-1] == pytest.approx(0.0141, abs=5e-5)
+    assert found[200] == 0
+    assert learning_rate(390 * 249, 390, Training(epochs=250, learning_rate=0.1)) == pytest.approx(3.9e-6, rel=0.02)
 
 
 def test_warm_up_rises_and_a_constant_rate_stays():
@@ -50,7 +71,7 @@ def test_warm_up_rises_and_a_constant_rate_stays():
     # Of few epochs it takes half of the schedule: here two steps of four.
     short = Training(epochs=2, learning_rate=0.4, warmup_epochs=2, schedule_fraction=0.5)
     rates = [learning_rate(step, 4, short) for step in range(8)]
-    np.testing.assert_allclose(rates, [0.4 / 3, 0.8 / 3, 0.4, 0.2, 0, 0, 0, 0], atol=1e-15)
+    np.testing.assert_allclose(rates, [0.4 / 3, 0.8 / 3, 0.4, 0.2, 0, 0.2, 0.4, 0.2], atol=1e-15)
 
 
 def test_only_matrices_decay():
@@ -61,6 +82,19 @@ def test_only_matrices_decay():
     assert all(parameter.ndim > 1 for parameter in decaying["params"])
     assert all(parameter.ndim == 1 for parameter in others["params"])
     assert len(decaying["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_weight_decay_reaches_matrices_alone():
+    """Ten steps without a gradient at learning rate 0.1 and weight decay 0.5 leave (1 - 0.05)^10 = 0.599 of weights alone."""
+    model = relstab.build_model("vgg11_bn", (1, 28, 28), 10, 0.05)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = _optimizer(model, Training(learning_rate=0.1, momentum=0.0, weight_decay=0.5))
+    for _ in range(10):
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), before[name] * (0.95**10 if value.ndim > 1 else 1), msg=name)
 
 
 def test_crops_are_shifts_into_padding_and_flips_are_mirrors(generator):
