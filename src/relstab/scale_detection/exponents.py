@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from relstab.correlation import percentile_interval
+from relstab.bootstrap import Bootstrap
 from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorrelations
 
 __all__ = ["Exponents", "FittedExponent", "fit_exponent", "predicted_exponents"]
@@ -42,7 +42,7 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     crosses one of the borders between windows, which are A_k apart. In between, windows overlap, and the exponent is that at
     which the autocorrelation of the composite filter falls beside its maximum. It is 2 for F = 4, s = 2, whose composite filter
     has no jumps, and 0 where F is no multiple of s: then some sites are in more windows than their neighbours, in every layer
-    anew, and pooling does not make the layers less sensitive to a move from one to the other.
+    again, and pooling does not make the layers less sensitive to a move from one to the other.
 
     Args:
         filter_size: F, at least 2.
@@ -92,12 +92,8 @@ def fit_exponent(
     if not ((field > 0) & (values > 0)).all():
         raise ValueError("receptive fields or sensitivities are not all positive: their logarithms are taken")
     slopes = _slopes(np.log(field), np.log(values))
-    count = len(slopes)
-    low = high = math.nan
-    if count >= 4:
-        drawn = slopes[np.random.default_rng(seed).integers(count, size=(resamples, count))].mean(1)
-        low, high = percentile_interval(drawn, confidence)
-    return FittedExponent(float(slopes.mean()), low, high, count)
+    bootstrap = Bootstrap(np.arange(len(slopes)), resamples, seed)
+    return FittedExponent(*bootstrap.interval(bootstrap.mean(slopes), confidence), len(slopes))
 
 
 def _slopes(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
