@@ -41,9 +41,9 @@ def _centred(values: ArrayLike, weights: Array) -> Array:
 
 def weighted_correlation(x: ArrayLike, y: ArrayLike, weights: Array) -> Array:
     """Correlation coefficient along the last axis; NaN where either is the same for all with a positive weight."""
-    x, y = _centred(x, weights), _centred(y, weights)
-    scale = np.sqrt((weights * x**2).sum(-1) * (weights * y**2).sum(-1))
-    return np.asarray(np.clip((weights * x * y).sum(-1) / np.where(scale > 0, scale, np.nan), -1, 1))
+    a, b = _centred(x, weights), _centred(y, weights)
+    scale = np.sqrt((weights * a**2).sum(-1) * (weights * b**2).sum(-1))
+    return np.asarray(np.clip((weights * a * b).sum(-1) / np.where(scale > 0, scale, np.nan), -1, 1))
 
 
 class Bootstrap:
@@ -90,15 +90,15 @@ class Bootstrap:
         """
         images = np.broadcast_to(np.asarray(test_images, int), np.shape(error))
         least = 0.5 / images
-        error = np.maximum(np.asarray(error, float), least)
-        drawn = self._rng.binomial(images, np.minimum(error, 1), (len(self.counts) - 1, len(error))) / images
-        return np.concatenate([error[None], np.maximum(drawn, least)])
+        measured = np.maximum(np.asarray(error, float), least)
+        drawn = self._rng.binomial(images, np.minimum(measured, 1), (len(self.counts) - 1, len(measured))) / images
+        return np.concatenate([measured[None], np.maximum(drawn, least)])
 
     def mean(self, values: ArrayLike) -> Array:
         """Mean of one number per network, [networks], in the sample and its resamples; NaN without networks."""
         if not self.counts.shape[1]:
             return np.full(len(self.counts), np.nan)
-        return np.asarray((self.counts * values).sum(1) / self.counts.sum(1))
+        return np.asarray((self.counts * np.asarray(values, float)).sum(1) / self.counts.sum(1))
 
     def correlation(self, x: ArrayLike, y: ArrayLike) -> Array:
         """Correlation coefficient of x and y, each [networks] or [1 + resamples, networks]."""

@@ -32,7 +32,6 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
     outputs = outputs[outputs["state"] == "trained"]
     noise = sorted(networks["noise"].unique())
     figure, axes = plt.subplots(len(noise), 3, figsize=(WIDTH, 0.7 + 1.6 * len(noise)), sharex="col", sharey="row", squeeze=False)
-    rho = correlation.query("state == 'trained' and group == 'all'").set_index(["noise", "sensitivity"])
     for line, level, label in zip(axes, noise, noise_labels(noise), strict=True):
         rows = outputs[outputs["noise"] == level]
         for ax, name in zip(line, ("D", "G", "R"), strict=True):
@@ -43,7 +42,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
                 points = rows[rows["architecture"] == architecture]
                 draw_errors(ax, points, name, **mark(architecture))
             ax.set(xscale="log", yscale="log")
-            ax.set_title(rho_title(rho.loc[(level, name)]), pad=3)
+            ax.set_title(rho_title(correlation, level, name), pad=3)
         line[0].set_ylabel(rf"$\epsilon$ at $\sigma = {label}$")
     # Axes are shared, and every panel has added its points by now.
     for line in axes:

@@ -108,8 +108,9 @@ def draw(
 ) -> Figure:
     """Test error and relative sensitivity. Left: an image x, its deformed version tau(x), and x + eta with noise of the same
     norm. Centre: test error against R_f of the output of all networks that learned, at the lowest noise level; bars are
-    standard errors over the probes, and of the test error over the test images. Right: correlation of the test error with D_f, G_f and R_f against the noise level
-    sigma of the data set, with bootstrap intervals; above, one image per noise level.
+    standard errors over the probes, and of the test error over the test images. Right: correlation of the test error
+    with D_f, G_f and R_f against the noise level sigma of the data set, with bootstrap intervals; above, one image
+    per noise level.
 
     Args:
         networks, sensitivity, correlation: the tables of these names.

@@ -1,7 +1,6 @@
 """Figure 6: test error of the deep networks on the scale-detection task on images against D, G and R of the output."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -31,7 +30,6 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
     level = networks["noise"].min()
     outputs = output_sensitivities(networks, sensitivity)
     outputs = outputs[(outputs["state"] == "trained") & (outputs["noise"] == level)]
-    chosen = correlation.query("state == 'trained' and group == 'all' and noise == @level").set_index("sensitivity")
     names = trained_architectures(outputs) if len(outputs) else []
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5), sharey=bool(names))
     for ax, name in zip(axes, ("D", "G", "R"), strict=True):
@@ -43,8 +41,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
             points = outputs[outputs["architecture"] == architecture]
             draw_errors(ax, points, name, **mark(architecture))
         log_axis(ax.xaxis)
-        if name in chosen.index and np.isfinite(chosen.loc[name, "rho"]):
-            ax.set_title(rho_title(chosen.loc[name]), pad=3)
+        ax.set_title(rho_title(correlation, level, name), pad=3)
     axes[0].set_ylabel(r"test error $\epsilon$")
     if names:
         # The axis is shared, and every panel has added its points by now.

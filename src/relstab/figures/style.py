@@ -134,8 +134,12 @@ def draw_errors(ax: Axes, rows: pd.DataFrame, name: str, **look: Any) -> None:
     ax.errorbar(rows[name], error, xerr=rows[f"{name}_sem"], yerr=[np.minimum(spread, 0.9 * error), spread], **look)
 
 
-def rho_title(row: pd.Series) -> str:
-    """Title of a panel: the correlation of all networks, and its interval if it has one, from the table of correlations."""
+def rho_title(correlation: pd.DataFrame, noise: float, name: str) -> str:
+    """Title of a panel: rho of all trained networks with D, G or R, and its interval; "" where there is none."""
+    chosen = correlation.query("state == 'trained' and group == 'all' and noise == @noise and sensitivity == @name")
+    if not np.isfinite(chosen["rho"]).any():
+        return ""
+    row = chosen.iloc[0]
     interval = "" if np.isnan(row["low"]) else rf"$\quad [{row['low']:.2f}, {row['high']:.2f}]$"
     return rf"$\rho = {row['rho']:.2f}${interval}"
 

@@ -86,11 +86,14 @@ class _Sample:
         if "error" in rows:
             self.log_error = np.log(self.bootstrap.errors(rows["error"], rows["test_images"]))
 
+    def column(self, name: str) -> Array:
+        return self.rows[name].to_numpy(float)
+
     def rho(self, name: str) -> Array:
-        return self.bootstrap.correlation(self.log_error, np.log(self.rows[name].to_numpy(float)))
+        return self.bootstrap.correlation(self.log_error, np.log(self.column(name)))
 
     def mean(self, name: str) -> Array:
-        return self.bootstrap.mean(self.rows[name].to_numpy(float))
+        return self.bootstrap.mean(self.column(name))
 
     def first_claim(self) -> Array:
         return np.asarray(np.minimum(self.rho("R"), self.rho("R") - self.rho("D")))
@@ -180,11 +183,11 @@ def _outputs(outputs: pd.DataFrame, levels: list[float], group: str, settings: _
         ):  # fmt: skip
             yield both.decide(claim, group, statement, statistic, decided_by=initial)
         statement = f"ln(G trained / G at initialization) of the output, mean; the authors' own data: {_AUTHORS}"
-        growth = both.bootstrap.mean(np.log(both.rows["G"] / both.rows["G_init"]).to_numpy(float))
+        growth = both.bootstrap.mean(np.log(both.column("G") / both.column("G_init")))
         yield replace(both.decide("7c", group, statement, growth, decided_by=initial), verdict="observation")
 
     name = "R_median" if "R_median" in clean.rows and (clean.rows["R_median"] > 0).all() else "R"
-    log_r = np.log(clean.rows[name].to_numpy(float))
+    log_r = np.log(clean.column(name))
     factor = clean.bootstrap.mean(clean.log_error - np.log(0.2) - log_r / 2)
     slope = clean.bootstrap.slope(log_r, clean.log_error)
     middle, width = sum(_SLOPE) / 2, (_SLOPE[1] - _SLOPE[0]) / 2
@@ -221,7 +224,7 @@ def _depth(layers: pd.DataFrame, group: str, settings: _Settings) -> Iterable[_R
 
 
 def _shuffles(layers: pd.DataFrame, settings: _Settings) -> Iterable[_Row]:
-    """Claim 5, for each kind of batch-norm statistics: of all convolutional networks, of each architecture, and by half of the depth."""
+    """Claim 5 by batch-norm statistics: of all convolutional networks, of each architecture, and by half of the depth."""
     trained = layers[(layers["state"] == "trained") & (layers["k"] >= 1) & (layers["R"] > 0)].assign(
         log_r=lambda rows: np.log(rows["R"])
     )
@@ -238,8 +241,8 @@ def _shuffles(layers: pd.DataFrame, settings: _Settings) -> Iterable[_Row]:
             chosen = whole if group == "convolutional" else whole[whole["architecture"] == group]
             sample = _Sample(chosen, settings, "shuffle", statistics)
             statement = (
-                "shuffling channels raises R_k, without making it flat: min of the mean of ln(R_k shuffled / R_k) over layers, and "
-                "the mean fall of ln R_k over the depth of shuffled networks"
+                "shuffling channels raises R_k, without making it flat: min of the mean of ln(R_k shuffled / R_k) over layers, "
+                "and the mean fall of ln R_k over the depth of shuffled networks"
             )
             statistic = np.minimum(sample.mean("rise"), sample.mean("fall"))
             yield sample.decide("5", group, statement, statistic, decided_by=f"{statistics} statistics")
@@ -276,7 +279,7 @@ def _last_states(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _fitted(layers: pd.DataFrame, exponents: pd.DataFrame) -> pd.DataFrame:
-    """Exponents that the claims are about: channels averaged, noise rectified as in the theory, the last state of each experiment."""
+    """Exponents that claims are about: channels averaged, noise rectified as in the theory, last state of each experiment."""
     chosen = exponents[
         (exponents["activation"] == "relu") & (exponents["noise"] == "rectified") & (exponents["representation"] == "average")
     ].merge(_last_states(layers), on=["experiment", "state"])
@@ -308,7 +311,7 @@ def _pooling(layers: pd.DataFrame, exponents: pd.DataFrame, settings: _Settings)
 
     for claim, name, centre, statement in (
         ("9", "G", 1.0, "G_k ~ A_k over the layers that pool: exponent of the experiment that decides, within 0.2 of 1"),
-        ("10", "D", 0.0, "D_k ~ A_k^-alpha over the layers that pool: exponent + alpha of the experiment that decides, within 0.3 of 0"),
+        ("10", "D", 0.0, "D_k ~ A_k^-alpha over the layers that pool: exponent + alpha of the one that decides, within 0.3"),
     ):  # fmt: skip
         holds = centre - _TOLERANCE[name], centre + _TOLERANCE[name]
         rows = []
@@ -380,8 +383,8 @@ def claim_table(
             trained = in_group(pairs[pairs["state"] == "trained"], group, pair_sensitivity)
             sample = _Sample(trained, settings, "pairs")
             statement = (
-                "on the scale-detection task, rho(eps, R) is positive and larger than rho(eps, D), and rho(eps, G) is negative: the "
-                "smallest of the statistics of claims 1 and 2"
+                "on the scale-detection task, rho(eps, R) is positive and larger than rho(eps, D), and rho(eps, G) is negative: "
+                "the smallest of the statistics of claims 1 and 2"
             )
             rows.append(sample.decide("8", group, statement, sample.first_two_claims()))
     if layers is not None and exponents is not None:

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 
 import relstab
+from relstab.files.hdf5 import write_table
 from relstab.paper_layers import paper_layers
 from relstab.tables.claims import _verdict, claim_table
 from relstab.tables.networks import (
     correlation_table,
     error_above_zero,
     output_sensitivities,
+    read_table,
     read_tables,
 )
 
@@ -103,6 +105,42 @@ def test_tables_survive_the_disk(tmp_path):
     pd.testing.assert_frame_equal(again[0], networks)
     pd.testing.assert_frame_equal(again[1], sensitivity, check_dtype=False)
     assert set(again[1]["shuffle"]) == {"none", "0", "1"}
+
+
+def test_identifiers_are_text_and_none_is_missing(tmp_path):
+    """An architecture named NA drops out of nothing, data set 007 stays 007, and layers 0.2 and 0.20 are two."""
+    networks, sensitivity, spectrum = synthetic()
+    networks, sensitivity, spectrum = (
+        table.assign(dataset="007", architecture=table["seed"].map(lambda seed: ["NA", "nan", "null", "null"][seed // 3]))
+        for table in (networks, sensitivity, spectrum)
+    )
+    sensitivity["layer"] = sensitivity["layer"].replace({"c1": "0.2", "c2": "0.20"})
+    tables = {"networks": networks, "sensitivity": sensitivity, "spectrum": spectrum}
+    for name, table in tables.items():
+        write_table(tmp_path / f"{name}.csv", table)
+    again = read_tables(*(tmp_path / f"{name}.csv" for name in tables))
+    assert set(again[0]["dataset"]) == {"007"}
+    assert set(again[2]["architecture"]) == {"NA", "nan", "null"}
+    assert set(again[1]["layer"]) == {"input", "0.2", "a1", "0.20", "a2", "output"}
+    pd.testing.assert_frame_equal(claim_table(*again, resamples=100), claim_table(*tables.values(), resamples=100))
+
+
+def test_missing_numbers_are_nan_and_floats_have_all_their_digits(tmp_path):
+    table = pd.DataFrame({"layer": ["", "a"], "kind": ["none", "nan"], "rho": [math.nan, 1 / 3], "noise": [10 / 3, 0.1 + 0.2]})
+    write_table(tmp_path / "table.csv", table)
+    again = read_table(tmp_path / "table.csv")
+    assert again["layer"].tolist() == ["", "a"]
+    assert again["kind"].tolist() == ["none", "nan"]
+    assert math.isnan(again["rho"][0])
+    assert again["rho"][1] == 1 / 3
+    assert again["noise"].tolist() == [3.33333333333, 0.3]  # as in file names
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4\n1,2,3,4,5\n", b"\xff\xfe\x00"])
+def test_a_damaged_table_is_named(tmp_path, content):
+    (tmp_path / "networks.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=r"networks.csv: expected a table .*, got .*: delete the file and run again"):
+        read_table(tmp_path / "networks.csv")
 
 
 def verdicts(*tables):
