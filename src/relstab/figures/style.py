@@ -136,7 +136,8 @@ def draw_errors(ax: Axes, rows: pd.DataFrame, name: str, **look: Any) -> None:
 
 def rho_title(correlation: pd.DataFrame, noise: float, name: str) -> str:
     """Title of a panel: rho of all trained networks with D, G or R, and its interval; "" where there is none."""
-    chosen = correlation.query("state == 'trained' and group == 'all' and noise == @noise and sensitivity == @name")
+    chosen = correlation[(correlation["noise"] == noise) & (correlation["sensitivity"] == name)]
+    chosen = chosen.query("state == 'trained' and group == 'all'")
     if not np.isfinite(chosen["rho"]).any():
         return ""
     row = chosen.iloc[0]

@@ -54,7 +54,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         columns = pd.read_csv(path, nrows=0).columns
         table = pd.read_csv(
             path,
-            dtype=dict.fromkeys(TEXT, str),
+            dtype={name: str for name in columns if name in TEXT},
             keep_default_na=False,
             na_values={name: [""] for name in columns if name not in TEXT},
             float_precision="round_trip",
@@ -63,7 +63,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
             table["noise"] = table["noise"].map(noise_level)
         return table
     except ValueError as error:
-        raise ValueError(f"{path}: expected a table that this run wrote, got {error}: delete the file and run again") from error
+        raise ValueError(
+            f"{path}: expected a table that this run wrote, got {str(error).strip()}: delete the file and run again"
+        ) from error
 
 
 def read_tables(*paths: str | Path) -> list[pd.DataFrame]:
