@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_log_correlation", "log_correlation", "percentile_interval"]
+from relstab.bootstrap import Bootstrap, weighted_correlation
+
+__all__ = ["bootstrap_log_correlation", "log_correlation"]
 
 
 def _array(values: Any) -> NDArray[np.float64]:
@@ -39,19 +41,8 @@ def log_correlation(error: ArrayLike, sensitivity: ArrayLike) -> float:
     Returns:
         rho in [-1, 1]; NaN when either is the same for all networks.
     """
-    log_error, log_sensitivity = _logarithms(error, sensitivity)
-    return float(_correlation(log_error, log_sensitivity))
-
-
-def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
-    """Correlation coefficient along the last axis."""
-    # Values that are all the same have no correlation; that their mean may differ from them by rounding must not give them one.
-    constant = (x == x[..., :1]).all(-1) | (y == y[..., :1]).all(-1)
-    x = x - x.mean(-1, keepdims=True)
-    y = y - y.mean(-1, keepdims=True)
-    scale = np.where(constant, 0, np.sqrt((x**2).sum(-1) * (y**2).sum(-1)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.clip((x * y).sum(-1) / np.where(scale > 0, scale, np.nan), -1, 1)
+    x, y = _logarithms(error, sensitivity)
+    return float(weighted_correlation(x, y, np.ones(len(x))))
 
 
 def bootstrap_log_correlation(
@@ -60,37 +51,25 @@ def bootstrap_log_correlation(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    architectures: ArrayLike | None = None,
+    test_images: ArrayLike | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of :func:`log_correlation`, over networks drawn with replacement.
+    """Percentile bootstrap interval of :func:`log_correlation`: architectures are drawn with replacement, then networks within.
 
     Args:
         error, sensitivity: see :func:`log_correlation`.
         confidence: probability that the interval aims at, between 0 and 1.
-        resamples: number of resampled sets of networks; those of fewer than three distinct networks, and those in which all
+        resamples: number of resampled sets of networks; those of fewer than three distinct architectures, and those in which all
             networks agree, have no correlation and are left out.
         seed: of the resampling.
+        architectures: architecture of each network, [networks]; None: the networks are independent of each other.
+        test_images: number of test images behind each error, to draw each error from its binomial distribution; None: errors
+            are exact.
 
     Returns:
-        The two ends of the interval; NaN with fewer than 4 networks, too few to resample.
+        The two ends of the interval; NaN with fewer than 4 architectures, too few to resample.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"expected confidence to be between 0 and 1, got {confidence}")
-    if resamples < 1:
-        raise ValueError(f"expected resamples to be at least 1, got {resamples}")
     x, y = _logarithms(error, sensitivity)
-    if len(x) < 4:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    # Two distinct networks always have correlation 1 or -1: resamples of fewer than three say nothing.
-    distinct = (np.diff(np.sort(drawn, axis=1), axis=1) > 0).sum(1) + 1
-    drawn = drawn[distinct >= 3]
-    rho = _correlation(x[drawn], y[drawn])
-    return percentile_interval(rho, confidence)
-
-
-def percentile_interval(drawn: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """Middle share ``confidence`` of bootstrap samples of a statistic; those that are NaN are left out, and all NaN gives NaN."""
-    if np.isnan(drawn).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    bootstrap = Bootstrap(np.arange(len(x)) if architectures is None else architectures, resamples, seed)
+    errors = x if test_images is None else np.log(bootstrap.errors(np.exp(x), test_images))
+    return bootstrap.interval(bootstrap.correlation(errors, y), confidence)[1:]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.figures.style import WIDTH, draw_errors, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
 from relstab.tables.networks import output_sensitivities
 
 __all__ = ["draw"]
@@ -20,10 +20,7 @@ _FACTOR = 0.2
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """Test error of the deep networks on images with two lit pixels against R_f of the output, filled when trained, open at
     initialization (beside the error after training), one point per network that learned. Dashed line: 0.2 sqrt(R_f).
-    Bars are standard errors over the probes.
-
-    Filled: R_f of the trained network. Open: R_f of the same network at its initialization, beside the error that it had when it
-    was trained. Error bars are standard errors over the probes; the dashed line is eps = 0.2 sqrt(R).
+    Bars are standard errors over the probes, and of the test error over the test images.
 
     Args:
         networks, sensitivity: the tables of these names for the deep networks on the images with two lit pixels.
@@ -43,7 +40,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
             if state == "init":
                 # The lightest colours could not be seen as outlines: shapes tell architectures apart here.
                 look |= {"markerfacecolor": "none", "color": "0.4", "markeredgecolor": "0.4", "markeredgewidth": 0.7}
-            ax.errorbar(rows["R"], rows["error"], xerr=rows["R_sem"], **look)
+            draw_errors(ax, rows, "R", **look)
     ends = np.array([outputs["R"].min(), outputs["R"].max()])
     ax.plot(ends, _FACTOR * np.sqrt(ends), "k--", linewidth=0.8, zorder=1)
     log_axis(ax.xaxis)

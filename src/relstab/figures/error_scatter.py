@@ -1,11 +1,20 @@
 """Figure 10: test error against D, G and R of the output, at each noise level."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.figures.style import (
+    WIDTH,
+    draw_errors,
+    legend_of_architectures,
+    log_axis,
+    mark,
+    noise_labels,
+    note_empty,
+    rho_title,
+    trained_architectures,
+)
 from relstab.tables.networks import output_sensitivities
 
 __all__ = ["draw"]
@@ -14,9 +23,7 @@ __all__ = ["draw"]
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
     """Test error against D_f, G_f and R_f of the output at each noise level of the data set, one point per network that
     learned, with the correlation of the logarithms and its bootstrap interval. Bars are standard errors over the
-    probes.
-
-    Error bars are standard errors over the probes.
+    probes, and of the test error over the test images.
 
     Args:
         networks, sensitivity, correlation: the tables of these names.
@@ -25,8 +32,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
     outputs = outputs[outputs["state"] == "trained"]
     noise = sorted(networks["noise"].unique())
     figure, axes = plt.subplots(len(noise), 3, figsize=(WIDTH, 0.7 + 1.6 * len(noise)), sharex="col", sharey="row", squeeze=False)
-    rho = correlation[correlation["state"] == "trained"].set_index(["noise", "sensitivity"])
-    for line, level in zip(axes, noise, strict=True):
+    for line, level, label in zip(axes, noise, noise_labels(noise), strict=True):
         rows = outputs[outputs["noise"] == level]
         for ax, name in zip(line, ("D", "G", "R"), strict=True):
             if rows.empty:
@@ -34,17 +40,10 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
                 continue
             for architecture in trained_architectures(rows):
                 points = rows[rows["architecture"] == architecture]
-                ax.errorbar(
-                    points[name],
-                    points["error"],
-                    xerr=points[f"{name}_sem"],
-                    **mark(architecture),
-                )
+                draw_errors(ax, points, name, **mark(architecture))
             ax.set(xscale="log", yscale="log")
-            value = rho.loc[(level, name)]
-            interval = "" if np.isnan(value["low"]) else rf"$\quad [{value['low']:.2f}, {value['high']:.2f}]$"
-            ax.set_title(rf"$\rho = {value['rho']:.2f}${interval}", pad=3)
-        line[0].set_ylabel(rf"$\epsilon$ at $\sigma = {level:g}$")
+            ax.set_title(rho_title(correlation, level, name), pad=3)
+        line[0].set_ylabel(rf"$\epsilon$ at $\sigma = {label}$")
     # Axes are shared, and every panel has added its points by now.
     for line in axes:
         log_axis(line[0].yaxis)

@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from relstab.correlation import log_correlation
-from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.figures.style import (
+    WIDTH,
+    draw_errors,
+    legend_of_architectures,
+    log_axis,
+    mark,
+    noise_labels,
+    note_empty,
+    trained_architectures,
+)
+from relstab.files.network import noise_level
 from relstab.tables.networks import output_sensitivities
 
 __all__ = ["SENSITIVITY_MARKS", "draw"]
@@ -48,7 +58,7 @@ def _draw_error(ax: Axes, outputs: pd.DataFrame) -> None:
     names = trained_architectures(outputs)
     for name in names:
         rows = outputs[outputs["architecture"] == name]
-        ax.errorbar(rows["R"], rows["error"], xerr=rows["R_sem"], **mark(name))
+        draw_errors(ax, rows, "R", **mark(name))
     log_axis(ax.xaxis)
     log_axis(ax.yaxis)
     if len(outputs) >= 3:
@@ -84,7 +94,7 @@ def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -
         ylim=(-1.08, 1.08),
         xlim=(-0.5, len(noise) - 0.5),
         xticks=range(len(noise)),
-        xticklabels=[f"{level:g}" for level in noise],
+        xticklabels=noise_labels(noise),
     )
     ax.legend(title="$X$", loc="best")
 
@@ -98,14 +108,16 @@ def draw(
 ) -> Figure:
     """Test error and relative sensitivity. Left: an image x, its deformed version tau(x), and x + eta with noise of the same
     norm. Centre: test error against R_f of the output of all networks that learned, at the lowest noise level; bars are
-    standard errors over the probes. Right: correlation of the test error with D_f, G_f and R_f against the noise level
-    sigma of the data set, with bootstrap intervals; above, one image per noise level.
+    standard errors over the probes, and of the test error over the test images. Right: correlation of the test error
+    with D_f, G_f and R_f against the noise level sigma of the data set, with bootstrap intervals; above, one image
+    per noise level.
 
     Args:
         networks, sensitivity, correlation: the tables of these names.
         probe: one probe: "images", "deformed" and "noisy".
         noisy: one test image at each noise level.
     """
+    noisy = {noise_level(level): image for level, image in noisy.items()}
     noise = sorted(noisy)
     figure = plt.figure(figsize=(WIDTH, 2.6))
     parts: Any = figure.subfigures(1, 3, width_ratios=[0.42, 1, 1])
@@ -118,5 +130,5 @@ def draw(
     for column, level in enumerate(noise):
         ax = right.add_subplot(grid[0, column])
         _show(ax, noisy[level])
-    _draw_correlation(right.add_subplot(grid[1, :]), correlation[correlation["state"] == "trained"], noise)
+    _draw_correlation(right.add_subplot(grid[1, :]), correlation.query("state == 'trained' and group == 'all'"), noise)
     return figure

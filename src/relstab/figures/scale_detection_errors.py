@@ -1,11 +1,19 @@
 """Figure 6: test error of the deep networks on the scale-detection task on images against D, G and R of the output."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from relstab.figures.style import WIDTH, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.figures.style import (
+    WIDTH,
+    draw_errors,
+    legend_of_architectures,
+    log_axis,
+    mark,
+    note_empty,
+    rho_title,
+    trained_architectures,
+)
 from relstab.tables.networks import output_sensitivities
 
 __all__ = ["draw"]
@@ -14,9 +22,7 @@ __all__ = ["draw"]
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
     """Test error of the deep networks on images with two lit pixels against D_f, G_f and R_f of the output, one point per
     network that learned, with the correlation of the logarithms and its bootstrap interval. Bars are standard errors
-    over the probes.
-
-    Error bars are standard errors over the probes. Titles are correlations of the logarithms with their bootstrap intervals.
+    over the probes, and of the test error over the test images.
 
     Args:
         networks, sensitivity, correlation: the tables of these names for the deep networks on the images with two lit pixels.
@@ -24,7 +30,6 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
     level = networks["noise"].min()
     outputs = output_sensitivities(networks, sensitivity)
     outputs = outputs[(outputs["state"] == "trained") & (outputs["noise"] == level)]
-    chosen = correlation[(correlation["state"] == "trained") & (correlation["noise"] == level)].set_index("sensitivity")
     names = trained_architectures(outputs) if len(outputs) else []
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5), sharey=bool(names))
     for ax, name in zip(axes, ("D", "G", "R"), strict=True):
@@ -34,12 +39,9 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
             continue
         for architecture in names:
             points = outputs[outputs["architecture"] == architecture]
-            ax.errorbar(points[name], points["error"], xerr=points[f"{name}_sem"], **mark(architecture))
+            draw_errors(ax, points, name, **mark(architecture))
         log_axis(ax.xaxis)
-        if name in chosen.index and np.isfinite(chosen.loc[name, "rho"]):
-            value = chosen.loc[name]
-            interval = "" if np.isnan(value["low"]) else rf"$\quad [{value['low']:.2f}, {value['high']:.2f}]$"
-            ax.set_title(rf"$\rho = {value['rho']:.2f}${interval}", pad=3)
+        ax.set_title(rho_title(correlation, level, name), pad=3)
     axes[0].set_ylabel(r"test error $\epsilon$")
     if names:
         # The axis is shared, and every panel has added its points by now.

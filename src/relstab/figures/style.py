@@ -11,6 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -23,13 +24,16 @@ from relstab.files.hdf5 import atomic_path
 
 __all__ = [
     "INITIAL",
+    "draw_errors",
     "draw_layers",
     "label_of",
     "legend_above",
     "legend_of_architectures",
     "log_axis",
     "mark",
+    "noise_labels",
     "note_empty",
+    "rho_title",
     "save_figure",
     "spread_out",
     "style",
@@ -117,6 +121,37 @@ def log_axis(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=40))
     axis.set_minor_formatter(NullFormatter())
+
+
+def draw_errors(ax: Axes, rows: pd.DataFrame, name: str, **look: Any) -> None:
+    """Draw test errors against one sensitivity of the output, from :func:`relstab.tables.networks.output_sensitivities`.
+
+    Bars are one standard error: of the sensitivity over the probes, and of the test error sqrt(eps (1 - eps) / test images), that
+    of its binomial distribution. On the logarithmic axis the lower bar ends at a tenth of the error at the lowest.
+    """
+    error = rows["error"]
+    spread = np.sqrt(error * (1 - error) / rows["test_images"])
+    ax.errorbar(rows[name], error, xerr=rows[f"{name}_sem"], yerr=[np.minimum(spread, 0.9 * error), spread], **look)
+
+
+def rho_title(correlation: pd.DataFrame, noise: float, name: str) -> str:
+    """Title of a panel: rho of all trained networks with D, G or R, and its interval; "" where there is none."""
+    chosen = correlation[(correlation["noise"] == noise) & (correlation["sensitivity"] == name)]
+    chosen = chosen.query("state == 'trained' and group == 'all'")
+    if not np.isfinite(chosen["rho"]).any():
+        return ""
+    row = chosen.iloc[0]
+    interval = "" if np.isnan(row["low"]) else rf"$\quad [{row['low']:.2f}, {row['high']:.2f}]$"
+    return rf"$\rho = {row['rho']:.2f}${interval}"
+
+
+def noise_labels(levels: Sequence[float]) -> list[str]:
+    """Noise levels with as many digits as tell them apart, at least 6 and at most 17."""
+    for digits in range(6, 18):
+        labels = [f"{level:.{digits}g}" for level in levels]
+        if len(set(labels)) == len(set(levels)):
+            break
+    return labels
 
 
 def whole_numbers(axis: Any) -> None:

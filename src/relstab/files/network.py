@@ -28,6 +28,7 @@ __all__ = [
     "TrainedNetwork",
     "copy_state",
     "load_network",
+    "noise_level",
     "read_filters",
     "read_history",
     "save_network",
@@ -36,6 +37,11 @@ __all__ = [
 
 IMAGENET = "imagenet"
 """Data set of torchvision's pretrained networks in files and tables."""
+
+
+def noise_level(noise: float | str) -> float:
+    """The canonical number of a noise level: what its 12 digits in file names are read as, so that levels can be compared."""
+    return float(f"{float(noise):.12g}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class NetworkKey:
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "NetworkKey":
         """Key out of the attributes of a file."""
         return cls(
-            str(attributes["dataset"]), str(attributes["architecture"]), float(attributes["noise"]), int(attributes["seed"])
+            str(attributes["dataset"]), str(attributes["architecture"]), noise_level(attributes["noise"]), int(attributes["seed"])
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from relstab.correlation import percentile_interval
+from relstab.bootstrap import Bootstrap
 from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorrelations
 
 __all__ = ["Exponents", "FittedExponent", "fit_exponent", "predicted_exponents"]
@@ -92,12 +92,8 @@ def fit_exponent(
     if not ((field > 0) & (values > 0)).all():
         raise ValueError("receptive fields or sensitivities are not all positive: their logarithms are taken")
     slopes = _slopes(np.log(field), np.log(values))
-    count = len(slopes)
-    low = high = math.nan
-    if count >= 4:
-        drawn = slopes[np.random.default_rng(seed).integers(count, size=(resamples, count))].mean(1)
-        low, high = percentile_interval(drawn, confidence)
-    return FittedExponent(float(slopes.mean()), low, high, count)
+    bootstrap = Bootstrap(np.arange(len(slopes)), resamples, seed)
+    return FittedExponent(*bootstrap.interval(bootstrap.mean(slopes), confidence), len(slopes))
 
 
 def _slopes(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

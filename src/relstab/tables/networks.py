@@ -8,24 +8,89 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
-from relstab.correlation import bootstrap_log_correlation, log_correlation
-from relstab.files.network import KEYS
+from relstab.bootstrap import Bootstrap
+from relstab.files.network import KEYS, noise_level
 from relstab.seeding import derive_seed
 
 __all__ = [
+    "GROUPS",
     "KEYS",
+    "TEXT",
+    "convolutional",
     "correlation_table",
     "error_above_zero",
+    "in_group",
+    "initial_states",
     "of_learned",
     "output_sensitivities",
+    "read_table",
     "read_tables",
+    "with_statistics",
 ]
 
 
+TEXT = (
+    *("dataset", "architecture", "state", "shuffle", "statistics", "layer", "kind", "sensitivity", "group"),
+    *("experiment", "activation", "rule", "representation", "task", "claim", "statement", "verdict", "decided_by"),
+)
+"""Columns of text in every table. The noise of the scale-detection tables is text, too, which its values show."""
+
+GROUPS = ("all", "convolutional")
+"""Groups of networks: fully connected networks against the rest can carry a correlation by themselves."""
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Table as it was written: identifiers are text ("007", "NA", "none"), floats have all their digits, and noise
+    levels are those of :func:`relstab.files.network.noise_level`.
+
+    Only a number can be missing: in a column of numbers an empty field is NaN, in one of text it is the text "".
+
+    Raises:
+        ValueError: the file is not a CSV table.
+    """
+    try:
+        columns = pd.read_csv(path, nrows=0).columns
+        table = pd.read_csv(
+            path,
+            dtype={name: str for name in columns if name in TEXT},
+            keep_default_na=False,
+            na_values={name: [""] for name in columns if name not in TEXT},
+            float_precision="round_trip",
+        )
+        if "noise" in table and is_numeric_dtype(table["noise"]):
+            table["noise"] = table["noise"].map(noise_level)
+        return table
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected a table that this run wrote, got {str(error).strip()}: delete the file and run again"
+        ) from error
+
+
 def read_tables(*paths: str | Path) -> list[pd.DataFrame]:
-    """Tables as they were written: the number of a shuffle is text, because "none" is one."""
-    return [pd.read_csv(path, dtype={"shuffle": str}) for path in paths]
+    """Tables as they were written; see :func:`read_table`."""
+    return [read_table(path) for path in paths]
+
+
+def convolutional(sensitivity: pd.DataFrame) -> set[str]:
+    """Architectures with a convolution among the layers of a table of sensitivities."""
+    return set(sensitivity.loc[sensitivity["kind"].str.contains("Conv"), "architecture"])
+
+
+def in_group(table: pd.DataFrame, group: str, sensitivity: pd.DataFrame) -> pd.DataFrame:
+    """Rows of all networks, or those of convolutional ones; ``sensitivity`` says which those are."""
+    return table if group == "all" else table[table["architecture"].isin(convolutional(sensitivity))]
+
+
+def initial_states(table: pd.DataFrame) -> list[str]:
+    """States at initialization in a table: "init" always, and the others that it has ("init_frozen")."""
+    return ["init", *sorted(state for state in table["state"].unique() if state.startswith("init") and state != "init")]
+
+
+def with_statistics(sensitivity: pd.DataFrame) -> pd.DataFrame:
+    """Table with the column ``statistics`` of shuffled networks' batch norm; without one they are "stale", of the unshuffled."""
+    return sensitivity.assign(statistics=sensitivity["statistics"].fillna("") if "statistics" in sensitivity else "stale")
 
 
 def of_learned(table: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
@@ -61,24 +126,36 @@ def correlation_table(
     """rho of test error with D, G and R of the output over networks, at each noise level and state, with a bootstrap interval.
 
     Networks that did not learn are left out, and ``networks`` counts the others; an error of 0 counts as half a test image. With
-    fewer than 3 networks rho is NaN, and so is the interval with fewer than 4.
+    fewer than 3 networks rho is NaN, and so is the interval with fewer than 4 architectures.
 
     Args:
         networks, sensitivity: the tables of these names.
-        confidence, resamples: of the interval, see :func:`relstab.bootstrap_log_correlation`.
+        confidence, resamples: of the interval, see :class:`relstab.bootstrap.Bootstrap`.
         seed: of the resampling.
+
+    Returns:
+        dataset, noise, state, sensitivity (D, G or R), rho, low, high, networks, group ("all" networks or "convolutional" ones),
+        architectures (how many).
     """
-    columns = ["dataset", "noise", "state", "sensitivity", "rho", "low", "high", "networks"]
+    columns = ["dataset", "noise", "state", "sensitivity", "rho", "low", "high", "networks", "group", "architectures"]
     rows = []
     outputs = output_sensitivities(networks, sensitivity)
-    for (dataset, noise), level in networks.groupby(["dataset", "noise"]):
-        for state in ("init", "trained"):
-            chosen = outputs[(outputs["dataset"] == dataset) & (outputs["noise"] == noise) & (outputs["state"] == state)]
-            for name in ("D", "G", "R"):
-                rho = low = high = float("nan")
-                if len(chosen) >= 3:
-                    rho = log_correlation(chosen["error"], chosen[name])
-                    stream = derive_seed("correlation", seed, str(dataset), float(level["noise"].iloc[0]), state, name)
-                    low, high = bootstrap_log_correlation(chosen["error"], chosen[name], confidence, resamples, stream)
-                rows.append([dataset, noise, state, name, rho, low, high, len(chosen)])
+    for dataset, noise in (
+        networks[["dataset", "noise"]].drop_duplicates().sort_values(["dataset", "noise"]).itertuples(index=False)
+    ):
+        level = outputs[(outputs["dataset"] == dataset) & (outputs["noise"] == noise)]
+        for group in GROUPS:
+            for state in (*initial_states(sensitivity), "trained"):
+                chosen = in_group(level[level["state"] == state], group, sensitivity)
+                bootstrap = Bootstrap(
+                    chosen["architecture"].astype(str),
+                    resamples,
+                    derive_seed("correlation", seed, str(dataset), float(noise), state),
+                )
+                log_error = np.log(bootstrap.errors(chosen["error"], chosen["test_images"]))
+                for name in ("D", "G", "R"):
+                    rho = bootstrap.correlation(log_error, np.log(chosen[name].to_numpy(float)))
+                    interval = bootstrap.interval(rho, confidence)
+                    count = chosen["architecture"].nunique()
+                    rows.append([dataset, noise, state, name, *interval, len(chosen), group, count])
     return pd.DataFrame(rows, columns=columns)

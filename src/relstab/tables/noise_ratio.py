@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from relstab.correlation import percentile_interval
+from relstab.bootstrap import Bootstrap, Interval
 from relstab.seeding import derive_seed
 
 __all__ = ["LEARNED", "noise_ratio", "relu_and_tanh"]
@@ -75,13 +75,15 @@ def noise_ratio(
         k = int(every["depth"].iloc[0]) + 1 if where == "output" else _deepest_pooling(every)
         here = usable[(usable["experiment"] == experiment) & (usable["k"] == k)]
         relu, tanh = (np.log(here.loc[here["activation"] == name, "G"].to_numpy(float)) for name in _ACTIVATIONS)
-        ratio = low = high = math.nan
-        networks = min(len(relu), len(tanh))
-        if networks:
-            ratio = math.exp(relu.mean() - tanh.mean())
-        if networks >= 4:
-            rng = np.random.default_rng(derive_seed("noise ratio", seed, str(experiment), state, where))
-            first, second = (x[rng.integers(len(x), size=(resamples, len(x)))].mean(1) for x in (relu, tanh))
-            low, high = percentile_interval(np.exp(first - second), confidence)
-        rows.append([experiment, k, ratio, low, high, networks])
+        if len(relu) and len(tanh):
+            bootstraps = [
+                Bootstrap(np.arange(len(x)), resamples, derive_seed("noise ratio", seed, str(experiment), state, where, name))
+                for name, x in zip(_ACTIVATIONS, (relu, tanh), strict=True)
+            ]
+            fewer = min(bootstraps, key=lambda bootstrap: bootstrap.group_count)
+            ratio = np.exp(bootstraps[0].mean(relu) - bootstraps[1].mean(tanh))
+            interval = fewer.interval(ratio, confidence)
+        else:
+            interval = Interval(math.nan, math.nan, math.nan)
+        rows.append([experiment, k, *interval, min(len(relu), len(tanh))])
     return pd.DataFrame(rows, columns=["experiment", "k", "ratio", "low", "high", "networks"])

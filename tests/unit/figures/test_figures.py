@@ -15,7 +15,7 @@ from relstab.figures import (
     relative_sensitivity,
     shuffled_layers,
 )
-from relstab.figures.style import log_axis, mark, save_figure, spread_out, style, wrapped
+from relstab.figures.style import log_axis, mark, noise_labels, save_figure, spread_out, style, wrapped
 from relstab.files.probes import read_images
 from relstab.tables.networks import correlation_table
 
@@ -163,6 +163,30 @@ def test_figure_10_has_a_panel_for_each_noise_level_and_sensitivity(tables, samp
     assert len(figure.axes) == 6
     assert figure.axes[2].get_title().startswith(r"$\rho = 1.00$")
     assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in figure.axes)
+
+
+def test_errors_have_the_bar_of_their_binomial_distribution(tables, samples):
+    """Of 1,000 test images eps is known to sqrt(eps (1 - eps) / 1000)."""
+    outputs = tables[0].query("noise == 0")
+    (bars,) = (box for box in drawn("fig01", tables, samples).axes[3].containers)
+    _, _, (horizontal, vertical) = bars
+    ends = np.array([segment[:, 1] for segment in vertical.get_segments()])
+    error = outputs["test_error"].to_numpy()
+    spread = np.sqrt(error * (1 - error) / 1000)
+    np.testing.assert_allclose(ends, np.stack([error - spread, error + spread], 1))
+    assert len(horizontal.get_segments()) == 3
+
+
+def test_noise_levels_are_compared_by_their_twelve_digits_and_labels_tell_them_apart(tables, samples):
+    """10/3 is 3.33333333333 in the names of files; the figure finds its networks, and labels of close levels differ."""
+    networks, sensitivity, spectrum, correlation = (
+        table[table["noise"] == 0].assign(noise=3.33333333333) if "noise" in table else table for table in tables
+    )
+    probe, noisy = samples
+    figure = drawn("fig01", (networks, sensitivity, spectrum, correlation), (probe, {10 / 3: noisy[0.0]}))
+    assert not any("no network learned" in text.get_text() for ax in figure.axes for text in ax.texts)
+    assert noise_labels([0.0, 0.01, 10.0]) == ["0", "0.01", "10"]
+    assert noise_labels([10.0, 10.0000001]) == ["10", "10.0000001"]
 
 
 def test_figure_11_shows_d_above_and_g_below(tables, samples):
