@@ -102,7 +102,7 @@ def write_activations(path: str | Path, patterns: Sequence[str], layers: Sequenc
         ValueError: a pattern matched no measured layer; no file is left.
     """
     parameters = {"keep_layers": list(patterns), "layers": None if layers is None else list(layers)}
-    with write_hdf5(path, provenance(parameters)) as file:
+    with write_hdf5(path, provenance(parameters), "activations") as file:
         store = ActivationStore(file, patterns)
         yield store
         if store.unmatched:

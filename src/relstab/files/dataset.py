@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
 
 if TYPE_CHECKING:
     import torch
@@ -202,13 +202,13 @@ def write_dataset(path: str | Path, name: str, parameters: Mapping[str, Any], se
         parameters: all that its content depends on, besides the seed.
         seed: of the whole run.
     """
-    with write_hdf5(path, {"name": name, **provenance(parameters, seed)}) as file:
+    with write_hdf5(path, {"name": name, **provenance(parameters, seed)}, "data set") as file:
         yield DatasetWriter(file)
 
 
 def read_dataset(path: str | Path) -> Dataset:
     """Read a prepared data set."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "data set") as file:
         return Dataset(
             name=str(file.attrs["name"]),
             images={part: file[f"{part}/images"][:] for part in PARTS},
@@ -220,8 +220,7 @@ def read_dataset(path: str | Path) -> Dataset:
 
 def read_dataset_name(path: str | Path) -> str:
     """Read the name of the data set of a prepared data set or a noisy test set."""
-    with open_hdf5(path) as file:
-        return str(file.attrs["name"])
+    return str(read_attributes(path)["name"])
 
 
 def save_noisy_test(path: str | Path, name: str, images: "Tensor", labels: Labels, sigma: float, seed: int) -> None:
@@ -236,7 +235,7 @@ def save_noisy_test(path: str | Path, name: str, images: "Tensor", labels: Label
         seed: of the whole run.
     """
     attributes: dict[str, Any] = {"name": name, "sigma": sigma}
-    with write_hdf5(path, {**attributes, **provenance({"sigma": sigma}, seed)}) as file:
+    with write_hdf5(path, {**attributes, **provenance({"sigma": sigma}, seed)}, "noisy test images") as file:
         file["images"], file["labels"] = images.numpy(), labels
 
 
@@ -244,5 +243,5 @@ def read_noisy_test(path: str | Path) -> tuple["Tensor", "Tensor"]:
     """Read images [N, C, n, n] (float32, normalised, noisy) and labels [N] of a noisy test set."""
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "noisy test images") as file:
         return torch.from_numpy(file["images"][:]), torch.from_numpy(file["labels"][:])

@@ -42,7 +42,7 @@ def save_ensemble(
     attributes: dict[str, Any] = {name: json.dumps(value) for name, value in what.items()}
     attributes |= {"experiment": experiment, "seeds": trained.seeds, "learning_rates": trained.learning_rates}
     attributes |= {"epochs": trained.epochs, "reached_zero": trained.reached_zero}
-    with write_hdf5(path, {**attributes, **provenance({**what, "config_seed": config_seed}, device=device)}) as file:
+    with write_hdf5(path, {**attributes, **provenance({**what, "config_seed": config_seed}, device=device)}, "ensemble") as file:
         for state, parameters in trained.states.items():
             for name, value in parameters.items():
                 file[f"states/{state}/{name}"] = value.numpy()
@@ -60,7 +60,7 @@ def load_ensemble(path: str | Path) -> "tuple[TrainedEnsemble, Pairs, Pairs]":
     from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble
     from relstab.scale_detection.tasks import Pairs, ScaleTask
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "ensemble") as file:
         attributes = file.attrs
         design = SimpleDesign(**json.loads(attributes["design"]))
         trained = TrainedEnsemble(
@@ -86,7 +86,7 @@ def load_ensemble(path: str | Path) -> "tuple[TrainedEnsemble, Pairs, Pairs]":
 
 def write_rows(path: str | Path, rows: "pd.DataFrame", attributes: Mapping[str, Any]) -> None:
     """Table as an HDF5 file, a data set a column."""
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "rows") as file:
         for column in rows.columns:
             values = rows[column].to_numpy()
             text = values.dtype.kind not in "biuf"
@@ -98,7 +98,7 @@ def read_rows(path: str | Path) -> "pd.DataFrame":
     """Table of a file of :func:`write_rows`."""
     import pandas as pd
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "rows") as file:
         columns = {
             name: file[name].asstr()[:] if h5py.check_string_dtype(file[name].dtype) else file[name][:]
             for name in file.attrs["columns"]

@@ -158,7 +158,7 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         "pooling": network.recipe.pooling or "",
         "parameters_in_order": list(network.states["last"]),
     }
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "network") as file:
         _write_states(file, network.states)
         for column in HISTORY:
             file[f"history/{column}"] = [row[column] for row in network.history]
@@ -193,14 +193,14 @@ def save_pretrained(
         "torchvision_version": torchvision.__version__,
         "parameters_in_order": list(states["last"]),
     }
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "network") as file:
         _write_states(file, states)
         file["best"] = file["last"]  # a second name of the same arrays, not a copy
 
 
 def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, NDArray[np.float32]]]:
     """Key of a network, and the filters [out, in, F, F] of its convolutions with a spectrum, by layer in the network's order."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "network") as file:
         weights = file[state]
         # HDF5 lists names alphabetically; the network's order is an attribute.
         names = [str(name) for name in file.attrs["parameters_in_order"] if str(name).endswith(".weight")]
@@ -210,7 +210,7 @@ def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, ND
 
 def read_history(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
     """Attributes of a network's file, and the columns of its training history, one entry per epoch."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "network") as file:
         return dict(file.attrs), {column: file[f"history/{column}"][:] for column in HISTORY}
 
 
@@ -248,7 +248,7 @@ def load_network(path: str | Path, state: str = "last") -> "nn.Module":
     """
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "network") as file:
         attributes = file.attrs
         states = ["init", "best", "last", *(f"epoch{epoch}" for epoch in attributes["snapshots"])]
         if state not in states:

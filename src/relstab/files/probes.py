@@ -29,7 +29,7 @@ def write_probes(path: str | Path, probes: "Probes", dataset: str, parameters: M
     """
     from relstab.probes import VERSIONS
 
-    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
+    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}, "probes") as file:
         for version in VERSIONS:
             file[version] = getattr(probes, version).numpy()
 
@@ -40,7 +40,7 @@ def read_probes(path: str | Path) -> "Probes":
 
     from relstab.probes import VERSIONS, Probes
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "probes") as file:
         return Probes(*(torch.from_numpy(file[version][:]) for version in VERSIONS))
 
 

@@ -38,7 +38,7 @@ def write_pair_dataset(path: str | Path, name: str, task: ScaleTask, train: int,
         raise ValueError(f"expected a task of dimension 2, images, got {task.dimension}")
     parts = split_pairs(task.enumerate(), train, test, derive_seed("pairs", name, seed))
     parameters = {"task": vars(task), "train": train, "test": test}
-    with write_hdf5(path, {"name": name, "task": json.dumps(vars(task)), **provenance(parameters, seed)}) as file:
+    with write_hdf5(path, {"name": name, "task": json.dumps(vars(task)), **provenance(parameters, seed)}, "data set") as file:
         for part, pairs in zip(("train", "test"), parts, strict=True):
             file.create_dataset(f"{part}/images", data=_images(task, pairs), compression="gzip", compression_opts=1)
             file[f"{part}/labels"] = (pairs.labels.numpy() > 0).astype(np.int64)
@@ -50,7 +50,7 @@ def read_pairs(path: str | Path) -> tuple[ScaleTask, Pairs]:
     """Task and test pairs of a file of :func:`write_pair_dataset`."""
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "data set") as file:
         labels = 2 * file["test/labels"][:].astype(np.int8) - 1
         return ScaleTask(**json.loads(file.attrs["task"])), Pairs(
             torch.from_numpy(file["test/sites"][:]), torch.from_numpy(labels)
@@ -75,6 +75,6 @@ def write_pair_probes(path: str | Path, dataset: str | Path, number: int, noise:
         )
     name = read_dataset_name(dataset)
     probes = make_pair_probes(task, pairs.sites[:number], noise, make_generator("pair probes", name, seed))
-    with write_hdf5(path, {"name": name, **provenance({"images": number, "noise": noise}, seed)}) as file:
+    with write_hdf5(path, {"name": name, **provenance({"images": number, "noise": noise}, seed)}, "probes") as file:
         for version in ("images", "deformed", "noisy"):
             file[version] = getattr(probes, version).numpy()

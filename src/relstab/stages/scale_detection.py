@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from relstab.devices import choose_device
 from relstab.files.ensemble import load_ensemble, save_ensemble, write_rows
-from relstab.files.hdf5 import open_hdf5, provenance
+from relstab.files.hdf5 import provenance, read_attributes
 from relstab.scale_detection.design import SimpleDesign
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, TrainedEnsemble, train_ensemble
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes
@@ -91,8 +91,8 @@ def measure_saved_ensemble(
         batch_size, device: as in :func:`relstab.measure_sensitivity`.
     """
     trained, train, test = load_ensemble(network)
-    with open_hdf5(network) as file:
-        experiment, parameters = str(file.attrs["experiment"]), str(file.attrs["parameters"])
+    attributes = read_attributes(network, "ensemble")
+    experiment, parameters = str(attributes["experiment"]), str(attributes["parameters"])
     rows = measure_ensemble(trained, test, probes, (seed, experiment), batch_size, device)
     least = trained.task.least_error_of_translation_invariant if trained.design.stride == 1 else 0.0
     rows = rows.assign(

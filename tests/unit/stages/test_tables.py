@@ -1,9 +1,9 @@
 """Tables that are collected from files of the other stages."""
 
-import h5py
 import numpy as np
 import pytest
 
+from relstab.files.hdf5 import write_hdf5
 from relstab.files.sensitivity import COLUMNS
 from relstab.sensitivity import COLUMNS as MEASURED
 from relstab.stages.tables import network_table, over_training_table, sensitivity_table
@@ -12,8 +12,7 @@ KEY = {"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 3}
 
 
 def network_file(path, architecture="lenet", errors=(0.5, 0.2, 0.3)):
-    with h5py.File(path, "w") as file:
-        file.attrs.update({**KEY, "architecture": architecture, "chance_error": 0.9, "test_images": 100})
+    with write_hdf5(path, {**KEY, "architecture": architecture, "chance_error": 0.9, "test_images": 100}, "network") as file:
         history = {"epoch": [1, 2, 3], "learning_rate": [0.1] * 3, "train_loss": [2.0, 1.0, 0.5], "test_error": errors}
         for column, values in history.items():
             file[f"history/{column}"] = values
@@ -22,8 +21,7 @@ def network_file(path, architecture="lenet", errors=(0.5, 0.2, 0.3)):
 
 def sensitivity_file(path, groups, scores=None):
     """Two layers in each group, whose D is 1 and 1 + the number that the group is named after."""
-    with h5py.File(path, "w") as file:
-        file.attrs.update(KEY)
+    with write_hdf5(path, KEY, "sensitivities") as file:
         for name in groups:
             number = int(name.split("/")[-1]) if name[-1].isdigit() else 0
             texts, numbers = ["input", "output"], [1.0, 1.0 + number]
