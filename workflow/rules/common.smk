@@ -23,7 +23,7 @@ sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
-from relstab.config import IMAGENET, ConfigError, Training, load_config
+from relstab.config import IMAGENET, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.runs.snapshot import EditedError, changed_code, discard_frozen, freeze, left_over_jobs
 from relstab.architectures.user_code import source_digest
@@ -36,6 +36,8 @@ def checked_config():
     """The configuration, or one sentence for each wrong key before anything runs."""
     overlays = [Path(file).name for file in workflow.overwrite_configfiles]
     try:
+        for file in (f"{workflow.basedir}/config.yaml", *workflow.overwrite_configfiles):
+            check_text(file)
         return load_config(config, " with ".join(["config.yaml", *overlays]))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None

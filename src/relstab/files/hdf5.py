@@ -155,7 +155,7 @@ def planned_as(plan: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Disk(io.FileIO):
-    """The file below HDF5, behind its user block. HDF5 crashes where it cannot write, also where Python raises: here nothing does.
+    """The file below HDF5, behind its user block. HDF5 crashes where it cannot write, also where Python raises; this never does.
 
     A write that fails is remembered, and all after it are dropped; the file is given up once HDF5 has closed it.
     """

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import nn
 
 import relstab
-from relstab.files.hdf5 import write_hdf5
 from relstab.architectures.torchvision import torchvision
 from relstab.architectures.torchvision_networks import build_torchvision
 from relstab.config import ConfigError, load_config
 from relstab.data.download import download
+from relstab.files.hdf5 import write_hdf5
 from relstab.files.probes import read_probes
 from relstab.stages import imagenet
 from relstab.stages.imagenet import (
