@@ -178,6 +178,10 @@ class DatasetWriter:
         for column, key in enumerate(("path", "reason")):
             self._file[f"problems/{key}"] = np.array([_printable(problem[column]) for problem in problems], text)
 
+    def count(self, part: str) -> int:
+        """Number of images of a part that were written."""
+        return len(self._file[f"{part}/labels"])
+
     def pixel_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation per channel, [C], of the training pixels written, scaled to [0, 1]."""
         return pixel_moments(self._file["train/histogram"][:])

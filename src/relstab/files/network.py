@@ -138,6 +138,17 @@ def _write_states(file: "h5py.File", states: Mapping[str, State]) -> None:
             file[f"{state}/{name}"] = tensor.numpy()
 
 
+def _check_finite(network: TrainedNetwork) -> None:
+    """The last step can be the one that diverges: the loss was that of the weights before it."""
+    for state, tensors in network.states.items():
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise FloatingPointError(
+                    f"expected finite weights after the training of {network.key}, got {name} with NaN or infinity (state "
+                    f"{state}): lower the learning rate (config.yaml: recipes.{network.key.architecture}.learning_rate)"
+                )
+
+
 def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0, device: str = "cpu") -> None:
     """Write a trained network to HDF5: one group of arrays per state, the history, and the provenance.
 
@@ -146,7 +157,11 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         network: from :func:`relstab.train_network`.
         config_seed: of the whole run.
         device: on which it was trained.
+
+    Raises:
+        FloatingPointError: a weight is NaN or infinite.
     """
+    _check_finite(network)
     own = architecture_source(network.key.architecture)
     parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
     attributes = {

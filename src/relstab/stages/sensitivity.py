@@ -1,10 +1,12 @@
 """The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from relstab.channel_shuffle import shuffle_channels
 from relstab.devices import choose_device
@@ -18,9 +20,31 @@ from relstab.sensitivity import accumulate_sums
 __all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
 
 
-def _models(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
+def _check_function(model: nn.Module, images: Tensor, network: str | Path) -> None:
+    """Refuse a network that is random in evaluation mode, whose R is about 1 whatever it does; warn if it sees its batch."""
+    batch = images[:4].to(next(model.parameters(), images).device)
+    with torch.no_grad():
+        before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if batch.is_cuda else []
+        output = model(batch)
+        after = torch.get_rng_state(), torch.cuda.get_rng_state_all() if batch.is_cuda else []
+        again, fewer = model(batch), model(batch[:2])
+    drawn = not all(map(torch.equal, [before[0], *before[1]], [after[0], *after[1]]))
+    if not isinstance(output, Tensor):
+        output = again = fewer = batch.new_zeros(len(batch))
+    if drawn or not torch.allclose(output, again, rtol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"expected a network that gives the same output for the same images, got {network}, which draws random numbers in "
+            f"evaluation mode: pass training=self.training to functional.dropout and the like"
+        )
+    if not torch.allclose(output[: len(fewer)], fewer, rtol=1e-2, atol=1e-3, equal_nan=True):
+        warnings.warn(f"the output of {network} for an image depends on the other images of its batch", stacklevel=2)
+
+
+def _models(network: str | Path, weights: str, device: str, images: Tensor) -> Iterator[tuple[str, nn.Module]]:
     for state, saved in (("init", "init"), ("trained", weights)):
-        yield state, load_network(network, saved).to(choose_device(device))
+        model = load_network(network, saved).to(choose_device(device))
+        _check_function(model, images, network)
+        yield state, model
 
 
 def measure_network(
@@ -46,7 +70,7 @@ def measure_network(
     images = read_probes(probes)
     parameters = {"weights": weights, "keep_activations": list(keep_activations)}
     with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
-        for state, model in _models(network, weights, device):
+        for state, model in _models(network, weights, device, images.images):
             print(f"{state}: {len(images)} probes")
             store = file.activation_store(state, keep_activations)
             file.add(state, accumulate_sums(model, images, batch_size=batch_size, store=store))
@@ -106,7 +130,7 @@ def measure_shuffled(
     identity = NetworkKey.from_attributes(read_attributes(network)).identity
     parameters = {"weights": weights, "shuffles": shuffles, "which": which, "config_seed": seed}
     with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
-        for state, model in _models(network, weights, device):
+        for state, model in _models(network, weights, device, images.images):
             for number in range(shuffles):
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")
                 shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity, number))
