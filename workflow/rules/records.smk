@@ -34,7 +34,7 @@ def with_differing_files(init):
         is_run = own.exec_mode == ExecMode.DEFAULT and RerunTrigger.PARAMS in own.dag_settings.rerun_triggers
         other, unknown = getattr(own, "differing", lambda: ([], []))() if is_run else ([], [])
         # What was made before files had records is believed where Snakemake has one.
-        others = {*other, *(path for path in unknown if own.persistence.metadata(path) is None)}
+        others = {*other, *(path for path in unknown if own.persistence._read_record(path) is None)}
         dag.forcefiles.update(others)
         await init(dag, *arguments, **settings)
         again = sorted(str(file) for job in dag.needrun_jobs() for file in job.output if file in others)

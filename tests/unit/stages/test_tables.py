@@ -43,6 +43,15 @@ def test_networks_are_judged_by_their_last_or_best_epoch(tmp_path):
     assert list(last.columns) == [*KEY, "test_error", "train_loss", "epochs", "learned", "test_images"]
 
 
+def test_a_network_that_is_there_twice_is_refused(tmp_path):
+    path, other = network_file(tmp_path / "a.h5"), network_file(tmp_path / "b.h5")
+    with pytest.raises(ValueError, match=r"got two rows of dataset some, architecture lenet, noise 0\.0, seed 3: delete one"):
+        network_table([path, other])
+    plain = sensitivity_file(tmp_path / "plain.h5", ["init", "trained"])
+    with pytest.raises(ValueError, match=r"got two rows of dataset some, .* state init, shuffle none, layer input, index 0"):
+        sensitivity_table([plain, plain], [])
+
+
 def test_states_and_shuffles_become_one_table_in_their_order(tmp_path):
     plain = sensitivity_file(tmp_path / "plain.h5", ["init", "trained"])
     shuffled = sensitivity_file(tmp_path / "shuffled.h5", [f"{s}/{i}" for s in ("init", "trained") for i in range(11)])
