@@ -6,7 +6,7 @@ import pytest
 from relstab.files.hdf5 import write_hdf5
 from relstab.files.sensitivity import COLUMNS
 from relstab.sensitivity import COLUMNS as MEASURED
-from relstab.stages.tables import network_table, over_training_table, sensitivity_table
+from relstab.stages.tables import history_table, network_table, over_training_table, sensitivity_table
 
 KEY = {"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 3}
 
@@ -50,6 +50,14 @@ def test_a_network_that_is_there_twice_is_refused(tmp_path):
     plain = sensitivity_file(tmp_path / "plain.h5", ["init", "trained"])
     with pytest.raises(ValueError, match=r"got two rows of dataset some, .* state init, shuffle none, layer input, index 0"):
         sensitivity_table([plain, plain], [])
+
+
+def test_histories_have_one_row_per_network_and_epoch(tmp_path):
+    files = [network_file(tmp_path / "a.h5"), network_file(tmp_path / "b.h5", "vgg11", errors=(0.9, 0.8, 0.7))]
+    table = history_table(files)
+    assert list(table.columns) == [*KEY, "epoch", "learning_rate", "train_loss", "test_error"]
+    assert table["epoch"].tolist() == [1, 2, 3] * 2
+    assert table[table["architecture"] == "vgg11"]["test_error"].tolist() == [0.9, 0.8, 0.7]
 
 
 def test_states_and_shuffles_become_one_table_in_their_order(tmp_path):
