@@ -213,9 +213,9 @@ def _files_below(folder: str, on_error: Callable[[OSError], None], root: str | N
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in [] if root is None else list(folders):
+        for name in list(folders):
             path = os.path.join(current, name)
-            if os.path.islink(path) and _leads_back(path, root):
+            if root is not None and os.path.islink(path) and _leads_back(path, root):
                 folders.remove(name)
                 on_error(OSError(errno.ELOOP, "a link into or above the data set", path))
         for name in sorted(files):

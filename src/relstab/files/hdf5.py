@@ -24,7 +24,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -252,7 +252,7 @@ def _bad(path: str | Path, what: str) -> FileError:
     return FileError(f"{path} {what}: delete it and run again")
 
 
-def _open(path: str | Path) -> BinaryIO:
+def _open(path: str | Path) -> io.BufferedReader:
     """A regular file, opened. A pipe is not: opening one would wait for its other end."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -264,7 +264,7 @@ def _open(path: str | Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-def _read_head(path: str | Path, raw: BinaryIO) -> tuple[dict[str, Any], int, str]:
+def _read_head(path: str | Path, raw: io.BufferedReader) -> tuple[dict[str, Any], int, str]:
     """What the user block says, checked; its size; and the digest of what follows."""
     first = raw.readline(256)
     match = _FIRST_LINE.fullmatch(first)

@@ -40,7 +40,7 @@ def _is_alive(run: str) -> bool:
         if host != socket.gethostname():
             return True  # nobody can tell from here
         process = psutil.Process(int(pid))
-        return abs(process.create_time() - float(born)) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - float(born)) < 1) and process.status() != psutil.STATUS_ZOMBIE
     except ValueError:
         return True
     except psutil.NoSuchProcess:
