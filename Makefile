@@ -10,7 +10,7 @@ $(error The path of this checkout, "$(CURDIR)", has a space in it: move it to on
 endif
 
 
-.PHONY: install figures test test-fast check format bench schema clean
+.PHONY: install figures test test-fast torture check format bench schema clean
 
 install: .venv/.installed
 
@@ -33,6 +33,10 @@ test: install
 # Without the tests that run the workflow, a cluster or long training runs.
 test-fast: install
 	$(UNIT)
+
+# Break files and configs in over two thousand ways, and count what came of it; docs/reliability.md.
+torture: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py
 
 # Format, lint, types, and whether config.yaml and its JSON schema are those of the models.
 check: install

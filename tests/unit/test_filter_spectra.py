@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import relstab
+from relstab.files.hdf5 import write_hdf5
 from relstab.stages.spectra import analyse_filters
 
 
@@ -85,8 +86,8 @@ def test_float32_weights_that_need_gradients_are_taken():
 def test_files_hold_every_convolution_larger_than_one_pixel(tmp_path):
     names = ["stem.weight", "b.1x1.weight", "a.late.weight", "fc.weight"]
     shapes = [(2, 1, 3, 3), (2, 2, 1, 1), (3, 2, 5, 5), (4, 3)]
-    with h5py.File(tmp_path / "net.h5", "w") as file:
-        file.attrs.update({"dataset": "some", "architecture": "net", "noise": 0.0, "seed": 1, "parameters_in_order": names})
+    key = {"dataset": "some", "architecture": "net", "noise": 0.0, "seed": 1}
+    with write_hdf5(tmp_path / "net.h5", {**key, "parameters_in_order": names}, "network") as file:
         for state, factor in (("init", 1.0), ("last", 2.0)):
             for name, shape in zip(names, shapes, strict=True):
                 file[f"{state}/{name}"] = np.full(shape, factor, np.float32)

@@ -193,10 +193,10 @@ def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
     config = overlay(tmp_path / "c.yaml", data__test_images=None, probes__images=1001)
     done = run(tmp_path, "all", "--cores", "2", "--until", "probes", config=config, check=False)
     assert done.returncode != 0
-    sentence = "expected at most 1000 probes, the size of the test set, got 1001 (config.yaml: probes.images)"
-    assert f"relstab: probes (dataset mnist5k, noise 0): {sentence}" in done.stdout + done.stderr
-    assert not list((tmp_path / RESULTS / "probes").rglob("*.h5"))
-    log = next((tmp_path / RESULTS / "logs/probes").rglob("noise0.log"))
+    sentence = "expected at least 1001 test images, as many as are perturbed, got 1000: lower probes.images (config.yaml)"
+    assert f"relstab: prepare_dataset (dataset mnist5k): data set 'mnist5k': {sentence}" in done.stdout + done.stderr
+    assert not list((tmp_path / RESULTS).rglob("*.h5"))
+    log = tmp_path / RESULTS / "logs/prepare_dataset/mnist5k.log"
     assert "Traceback" in log.read_text()
 
 

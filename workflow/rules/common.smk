@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
 from relstab.architectures.user_code import source_digest
-from relstab.config import IMAGENET, ConfigError, Training, load_config
+from relstab.config import IMAGENET, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 
@@ -15,6 +15,8 @@ from relstab.scale_detection.design import PAIRS, SimpleDesign
 def checked_config():
     """The configuration, or one sentence for each wrong key before anything runs."""
     try:
+        for file in (f"{workflow.basedir}/config.yaml", *workflow.overwrite_configfiles):
+            check_text(file)
         return load_config(config, " with ".join(["config.yaml", *OVERLAYS]))
     except ConfigError as error:
         raise WorkflowError(str(error)) from None

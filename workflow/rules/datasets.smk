@@ -55,6 +55,8 @@ rule probes:
         f"{BENCHMARKS}/probes/{{dataset}}/noise{{noise}}.tsv"
     wildcard_constraints:
         dataset=DATASET,
+    # Before networks are trained: what is wrong with the probes is known first.
+    priority: 1
     conda:
         "../../envs/relstab.yaml"
     threads: 1

@@ -1,17 +1,20 @@
-# What happens around a run: its lock, the snapshot from which jobs on a cluster start, and SLURM. All that reaches inside Snakemake (9.27)
-# or its SLURM plugin (2.8) is in this file, with the issue of theirs that it works around.
+# What happens around a run: its lock, results of another config, the snapshot from which jobs on a cluster start, and SLURM. All that
+# reaches inside Snakemake (9.27) or its SLURM plugin (2.8) is in this file, with the issue of theirs that it works around.
 
 import copy
+import functools
 import gc
 import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake.settings.types import SharedFSUsage
+from snakemake.settings.types import ExecMode, RerunTrigger, SharedFSUsage
 
 # A file that is edited after this moment is not the file that this run plans with.
 PLANNED = time.time()
@@ -24,6 +27,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
+from relstab.files.plan import differing
 from relstab.runs.cluster import (
     ClusterError,
     cancel_jobs,
@@ -34,6 +38,7 @@ from relstab.runs.cluster import (
     with_preempted_as_failed,
 )
 from relstab.runs.lock import FolderInUseError, RunLock
+from relstab.runs.orphan import belong_to_this_process
 from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
 
 # The config as the user gave it, before defaults fill it: jobs on a cluster read it.
@@ -41,6 +46,9 @@ GIVEN = copy.deepcopy(config)
 # Files that --configfile names, for messages.
 OVERLAYS = [Path(file).name for file in workflow.overwrite_configfiles]
 SUBMITS_JOBS = workflow.resource_settings.nodes is not None
+
+# Jobs end when this run ends.
+belong_to_this_process(workflow.exec_mode == ExecMode.REMOTE)
 
 
 if changed := changed_user_code(workflow.basedir):
@@ -107,6 +115,45 @@ def cancel_left_over():
             cancel_jobs(run)
     finally:
         discard_snapshots(RESULTS)  # jobs that could not be cancelled are reported once
+
+
+# Results of another config are made again, also where Snakemake's own record is gone: every file says what it was planned to be.
+@functools.cache
+def planned_options():
+    """Options of each rule, or a function of the wildcards."""
+    return {each.name: dict(each.params.items()).get("options", {}) for each in workflow.rules}
+
+
+def options_today(name, wildcards):
+    """Options that the config plans for a rule and wildcards."""
+    planned = planned_options()[name]
+    return planned(types.SimpleNamespace(**wildcards)) if callable(planned) else planned
+
+
+def with_differing_files(init):
+    """DAG.init that forces the jobs of files of another config, and says which."""
+
+    @functools.wraps(init)
+    async def wrapped(dag, *arguments, **settings):
+        own = dag.workflow
+        is_run = own.exec_mode == ExecMode.DEFAULT and RerunTrigger.PARAMS in own.dag_settings.rerun_triggers
+        other, unknown = getattr(own, "differing", lambda: ([], []))() if is_run else ([], [])
+        # What was made before files had records is believed where Snakemake has one.
+        others = {*other, *(path for path in unknown if own.persistence._read_record(path) is None)}
+        dag.forcefiles.update(others)
+        await init(dag, *arguments, **settings)
+        again = sorted(str(file) for job in dag.needrun_jobs() for file in job.output if file in others)
+        if again:
+            more = f", {again[1]} and {len(again) - 2} more" if len(again) > 2 else ""
+            print(f"relstab: not made with this config, so made again: {again[0]}{more}", file=sys.stderr)
+
+    wrapped.is_relstab = True
+    return wrapped
+
+
+workflow.differing = lambda: differing(RESULTS, options_today)
+if not hasattr(DAG.init, "is_relstab"):
+    DAG.init = with_differing_files(DAG.init)
 
 
 onstart:

@@ -10,6 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from relstab.architectures import own_architectures
+from relstab.files.hdf5 import planned_as
+from relstab.files.plan import check_input, give_time_of_inputs, plan_of, record
+from relstab.runs.orphan import ends_with_run
+
+
+@contextlib.contextmanager
+def _as_planned(snakemake: Any) -> Iterator[None]:
+    """Check what the inputs are; outputs say what the run planned to make them from, and end with the run."""
+    results = snakemake.config["results"]
+    for file in snakemake.input:
+        check_input(file, results)
+    options = snakemake.params.get("options", {})
+    plans = {file: plan_of(snakemake.rule, snakemake.wildcards, options, file, results) for file in snakemake.output}
+    with ends_with_run(), planned_as(plans[snakemake.output[0]]):
+        yield
+    for file, plan in plans.items():
+        if not file.endswith(".h5"):
+            record(file, results, plan)
+    give_time_of_inputs(snakemake.output, snakemake.input)
 
 
 @contextlib.contextmanager
@@ -52,7 +71,7 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     # Names of files need not be valid text.
     with path.open("w", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
         try:
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), _as_planned(snakemake):
                 yield lambda text: print(f"relstab: {name}: {text}", file=terminal)
         except Exception as error:
             traceback.print_exc(file=log)

@@ -12,4 +12,5 @@ with job(snakemake) as report:
         report(f"progress of downloading and decoding is in {snakemake.log[0]}")
     options = {"root": snakemake.config["data"]["root"], **snakemake.params.options}
     del options["source"]  # the text of the user's code, which the function reads itself
-    prepare_dataset(snakemake.output.dataset, name, workers=snakemake.threads, **options)
+    least = snakemake.config["probes"]["images"]
+    prepare_dataset(snakemake.output.dataset, name, workers=snakemake.threads, least_test_images=least, **options)

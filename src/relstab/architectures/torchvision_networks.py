@@ -1,7 +1,9 @@
 """Classification networks of torchvision, built by name, and weights read from a file and fitted to them."""
 
+import hashlib
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,19 @@ def _contents(content: Any) -> str:
     return f"a {kind} of values that are not tensors" if content else f"an empty {kind}"
 
 
+def _check_sums(path: Path) -> None:
+    """Check the sums of a file of torch.save, which torch.load does not, and the digest in the name of a published file."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():
+                raise ValueError(f"wrong sum of {damaged}")
+    published = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+    if published:
+        with path.open("rb") as file:
+            if not hashlib.file_digest(file, "sha256").hexdigest().startswith(published[1]):
+                raise ValueError("wrong digest in its name")
+
+
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     """State dict of a file, without the prefixes that wrappers of the network add; nothing in the file is executed.
 
@@ -72,11 +87,12 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of weights of {name}, but {where} does not exist")
     try:
+        _check_sums(path)
         content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged or hostile file can make the reader raise anything
         raise ValueError(
             f"expected a complete file of torch.save(model.state_dict(), ...), but {where} cannot be read as weights "
-            f"({type(error).__name__})"
+            f"({type(error).__name__}{f': {error}' if str(error).startswith('wrong') else ''})"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

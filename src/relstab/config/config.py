@@ -12,7 +12,7 @@ from relstab.config.figures import Figures
 from relstab.config.imagenet import ImageNet
 from relstab.config.probes import Probing
 from relstab.config.scale_detection import PairImages, ScaleDetection
-from relstab.config.section import Count, Distinct, NoBraces, NotNegative, Positive, key, one_of, refuse
+from relstab.config.section import Count, Distinct, NoBraces, NoiseLevel, Positive, Seeds, key, one_of, refuse
 from relstab.config.sensitivity import ChannelShuffle, Sensitivity
 from relstab.config.training import Recipe, TrainedNetworks, Training, own_recipes
 
@@ -21,7 +21,7 @@ class Config(TrainedNetworks):
     """Everything that a run depends on, at the scale of a laptop."""
 
     results: NoBraces = key("results", "Folder for all that the run makes.")
-    seed: Annotated[int, Field(ge=0)] = key(
+    seed: Annotated[int, Field(ge=0, le=2**53)] = key(
         0,
         "Seed of the run, from which all random numbers follow (with the stage, data set, architecture, noise and seed of "
         "each job).",
@@ -48,12 +48,12 @@ class Config(TrainedNetworks):
     architectures: Annotated[Distinct[str], Field(min_length=1)] = key(
         ["fc2", "fc4", "lenet", "vgg11", "vgg11_bn", "resnet18"], f"Networks to train, of yours and {', '.join(ARCHITECTURES)}."
     )
-    noise: Annotated[Distinct[NotNegative], Field(min_length=1)] = key(
+    noise: Annotated[Distinct[NoiseLevel], Field(min_length=1)] = key(
         [0, 10, 30],
         "Norms sigma of the Gaussian noise on training and test images, after normalisation. An image of mnist5k has "
         "norm 28, and the noise of its probes about 9.",
     )
-    seeds: Count = key(2, "Networks of each architecture at each noise level.")
+    seeds: Seeds = key(2, "Networks of each architecture at each noise level.")
     training: Training = Field(default_factory=Training)
     recipes: dict[str, Recipe] = key(
         {

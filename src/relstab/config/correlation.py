@@ -16,4 +16,4 @@ class Correlation(Section):
         "The others are flagged in networks.csv and left out of correlations, claims and figures.",
     )
     confidence: Annotated[float, Field(gt=0, lt=1)] = key(0.95, "Of the intervals in tables and figures.")
-    resamples: Annotated[int, Field(ge=100)] = key(2000, "Bootstrap samples of the intervals.")
+    resamples: Annotated[int, Field(ge=100, le=10**6)] = key(2000, "Bootstrap samples of the intervals.")

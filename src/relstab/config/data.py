@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from relstab.architectures.user_code import check_reference
 from relstab.config.imagenet import IMAGENET
-from relstab.config.section import Count, Name, Section, WrongKeysError, key, one_of, refuse
+from relstab.config.section import AnyPath, Images, Name, Section, Whole, WrongKeysError, key, one_of, refuse
 from relstab.data.datasets import DATASETS, IMAGE_FOLDER
 from relstab.data.image_shape import Fit, Shape
 from relstab.scale_detection.design import PAIRS
@@ -30,14 +30,14 @@ class ImageFolder(Section):
     snakemake --cores 8 --forcerun prepare_dataset to prepare the data set again.
     """
 
-    channels: int = key(3, "1 (grey) or 3 (colour).")
-    size: int | None = key(None, "n, rows and columns; null: those of the first image, if it is square.")
+    channels: Whole = key(3, "1 (grey) or 3 (colour).")
+    size: Whole | None = key(None, "n, rows and columns; null: those of the first image, if it is square.")
     fit: Fit = key(
         "exact",
         "exact: all images must have this size; crop: the shorter side is resized and the centre is cut out; "
         "stretch: the image is resized to n x n.",
     )
-    resize_to: int | None = key(None, "Pixels of the shorter side before the centre is cut out; null: size.")
+    resize_to: Whole | None = key(None, "Pixels of the shorter side before the centre is cut out; null: size.")
     problems: Literal["stop", "skip"] = key(
         "stop", "What happens when files or classes cannot be used: stop, or skip them. The log lists them."
     )
@@ -60,7 +60,7 @@ class Data(Section):
         "MNIST that come with a package.",
     )
     function: Reference | None = key(None, "A user data set, path/to/file.py:function; see configs/own.yaml. null: none.")
-    root: str | None = key(
+    root: AnyPath | None = key(
         None,
         "Folder that holds the files of the data set, or into which they are downloaded; null: where the system has "
         "them, or data/.",
@@ -72,8 +72,8 @@ class Data(Section):
     std: Annotated[list[Deviation], Field(min_length=1, max_length=3)] | None = key(
         None, "Standard deviation per channel, for the normalisation; null: that of the training images."
     )
-    train_images: Count | None = key(None, "Training images to keep, the same number per class; null: all.")
-    test_images: Count | None = key(None, "Test images to keep, the same number per class; null: all.")
+    train_images: Images | None = key(None, "Training images to keep, the same number per class; null: all.")
+    test_images: Images | None = key(None, "Test images to keep, the same number per class; null: all.")
     noisy_test: bool = key(True, "Whether test images have the noise of the training images, for the error and for the probes.")
 
     @model_validator(mode="after")

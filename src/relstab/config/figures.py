@@ -12,4 +12,4 @@ class Figures(Section):
 
     dpi: Annotated[int, Field(ge=50, le=1200)] = key(200, "Dots per inch of the PNG files.")
     font_size: Annotated[float, Field(ge=4, le=30)] = key(8, "Size of the text, in points.")
-    example: Annotated[int, Field(ge=0)] = key(0, "Which of the probes is shown as the sample image, from 0.")
+    example: Annotated[int, Field(ge=0, le=10**9)] = key(0, "Which of the probes is shown as the sample image, from 0.")

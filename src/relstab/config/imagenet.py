@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from relstab.config.section import AtLeastTwo, Count, Distinct, Name, NoBraces, Section, key, one_of, refuse
+from relstab.config.section import AnyPath, AtLeastTwo, Count, Distinct, Name, NoBraces, Section, key, one_of, refuse
 from relstab.files.network import IMAGENET
 
 __all__ = ["IMAGENET", "ImageNet"]
@@ -23,7 +23,7 @@ class ImageNet(Section):
         "Torchvision's default weights of the others are read from the folder of torch's hub (TORCH_HOME); those that are not "
         "there are downloaded into it.",
     )
-    images: str | None = key(
+    images: AnyPath | None = key(
         None,
         "Folder of validation images, with or without a folder per class; null: filters only. A later change of the "
         "images in it is not noticed.",

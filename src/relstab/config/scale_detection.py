@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from relstab.architectures import ActivationName
-from relstab.config.section import AtLeastTwo, Count, Distinct, Name, Section, arguments_of, key, refuse
+from relstab.config.section import AtLeastTwo, Distinct, Name, Number, Section, Seeds, Whole, arguments_of, key, refuse
 from relstab.config.training import PairTraining, Recipe, TrainedNetworks
 from relstab.scale_detection.design import VALIDATION, EnsembleRecipe, Scaling, SimpleDesign
 from relstab.scale_detection.homogeneous import HOMOGENEOUS
@@ -45,23 +45,23 @@ class SimpleExperiment(Section):
         "distance",
         "distance: Task 1, the two sites are nearer than the scale or farther; block: Task 2, they are in the same block or not.",
     )
-    size: int = key(64, "L, sites of the ring.")
-    scale: int = key(16, "xi, in sites: at most half the ring, and for blocks a divisor of it.")
-    gap: float = key(0.0, "Pairs at distances from scale - gap to scale + gap are left out; 0 for blocks.")
-    pairs: int = key(512, "P, training pairs, half of them of each label; all others are for the test.")
-    depth: int = key(8, "K, convolutional layers.")
+    size: Whole = key(64, "L, sites of the ring.")
+    scale: Whole = key(16, "xi, in sites: at most half the ring, and for blocks a divisor of it.")
+    gap: Number = key(0.0, "Pairs at distances from scale - gap to scale + gap are left out; 0 for blocks.")
+    pairs: Whole = key(512, "P, training pairs, half of them of each label; all others are for the test.")
+    depth: Whole = key(8, "K, convolutional layers.")
     filter_size: AtLeastTwo = key(5, "F, sites of a filter.")
-    stride: int = key(1, "s, sites between windows, at most filter_size.")
-    channels: int = key(32, "H, channels of every layer.")
+    stride: Whole = key(1, "s, sites between windows, at most filter_size.")
+    channels: Whole = key(32, "H, channels of every layer.")
     scaling: Scaling = key("mean_field", "Factor of the read-out: mean_field, 1 / H, or ntk, 1 / sqrt(H).")
     activations: Annotated[Distinct[ActivationName], Field(min_length=1)] = key(
         ["relu"], "relu, tanh, gelu, abs: one set of networks for each."
     )
-    seeds: Count = key(6, "Networks, which are trained at once.")
-    learning_rate: float = key(0.01, "Learning rate of gradient descent, times H in the mean-field scaling.")
-    batch_size: int = key(8, "Pairs per step.")
-    epochs: int = key(60, "Passes over the pairs, at most: training ends when its loss is zero, or, with a ridge, later.")
-    decay_epochs: int = key(
+    seeds: Seeds = key(6, "Networks, which are trained at once.")
+    learning_rate: Number = key(0.01, "Learning rate of gradient descent, times H in the mean-field scaling.")
+    batch_size: Whole = key(8, "Pairs per step.")
+    epochs: Whole = key(60, "Passes over the pairs, at most: training ends when its loss is zero, or, with a ridge, later.")
+    decay_epochs: Whole = key(
         0,
         "Passes with weight decay after that. They remove what is left of the random initial weights, which hides the "
         "pooling; 0: none.",
@@ -69,14 +69,14 @@ class SimpleExperiment(Section):
     decay_activations: list[ActivationName] = key(
         ["relu"], "Activations whose networks get these passes: the theory is about ReLU, and tanh networks can lose the task."
     )
-    weight_decay: float = key(0.05, "Share of the weights that a step of these passes takes off, in units of the learning rate.")
-    ridge: float = key(
+    weight_decay: Number = key(0.05, "Share of the weights that a step of these passes takes off, in units of the learning rate.")
+    ridge: Number = key(
         0.0,
         "r of the penalty r sum |w|^2 / (H K) from the first pass on, without decay_epochs; 0: none. With one, training ends "
         "with a pass without loss or error on 128 validation pairs, after at least interpolation_factor times the passes to "
         "the first zero loss.",
     )
-    interpolation_factor: int = key(500, "See ridge; 500 in the reference implementation.")
+    interpolation_factor: Whole = key(500, "See ridge; 500 in the reference implementation.")
 
     def task(self) -> dict[str, Any]:
         """Arguments of :class:`relstab.scale_detection.tasks.ScaleTask`."""
@@ -107,15 +107,15 @@ class PairImages(TrainedNetworks):
     """Deep networks on images with two lit pixels."""
 
     rule: Rule = key("distance", "distance, or block: the same block or not (the quadrants, where scale is half the size).")
-    size: int = key(28, "n, rows and columns.")
-    scale: int = key(14, "xi, in pixels: at most half the image.")
-    gap: float = key(2.0, "Pairs at distances from scale - gap/2 to scale + gap/2 are left out; 0 for blocks.")
+    size: Whole = key(28, "n, rows and columns.")
+    scale: Whole = key(14, "xi, in pixels: at most half the image.")
+    gap: Number = key(2.0, "Pairs at distances from scale - gap/2 to scale + gap/2 are left out; 0 for blocks.")
     norm: Norm = key("L2", "Norm of the displacement between the pixels: L2 or Linf.")
     periodic: bool = key(False, "Whether distances go round the edges.")
-    train_pairs: int = key(1024, "P, training pairs, half of them of each label.")
-    test_pairs: int = key(2000, "Test pairs, half of them of each label.")
+    train_pairs: Whole = key(1024, "P, training pairs, half of them of each label.")
+    test_pairs: Whole = key(2000, "Test pairs, half of them of each label.")
     architectures: Distinct[str] = key(["lenet", "vgg11", "vgg11_bn", "resnet18"], "Networks to train, of those above; []: none.")
-    seeds: Count = key(2, "Networks of each architecture.")
+    seeds: Seeds = key(2, "Networks of each architecture.")
     training: PairTraining = Field(default_factory=PairTraining)
     recipes: dict[str, Recipe] = key(
         {

@@ -1,6 +1,7 @@
 """What all sections of the config share."""
 
 import dataclasses
+import os
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -9,12 +10,32 @@ from relstab.nearest import nearest
 
 T = TypeVar("T")
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-AtLeastTwo = Annotated[int, Field(ge=2)]
+
+def _level(noise: float) -> float:
+    """The noise level that names of files and tables show, with 12 digits."""
+    return float(f"{noise:.12g}") + 0.0  # -0 is 0
+
+
+def _expanded(path: str) -> str:
+    """A path with ~ replaced by the home folder, as a shell does."""
+    if "$" in path:
+        raise ValueError(f"expected a path without variables, got {path!r}: write out what $ stands for")
+    return os.path.normpath(os.path.expanduser(path))
+
+
+# Bounds above are far beyond what can be computed: they catch slips, with which planning alone would never end.
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+NoiseLevel = Annotated[NotNegative, AfterValidator(_level)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Images = Annotated[int, Field(ge=1, le=10**9)]
+Seeds = Annotated[int, Field(ge=1, le=10**4)]
+Whole = Annotated[int, Field(le=10**6)]
+Number = Annotated[float, Field(le=1e9, allow_inf_nan=False)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=10**6)]
 Name = Annotated[str, Field(pattern=r"^\w+$")]
-NoBraces = Annotated[str, Field(pattern=r"^[^{}]+$")]
+NoBraces = Annotated[str, Field(pattern=r"^[^{}]+$"), AfterValidator(_expanded)]
+AnyPath = Annotated[str, AfterValidator(_expanded)]
 
 
 class Section(BaseModel):

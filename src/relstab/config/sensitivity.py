@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from relstab.config.section import Count, Distinct, NotNegative, Section, key
+from relstab.config.section import Count, Distinct, NoiseLevel, Section, Seeds, key
 
 
 class Sensitivity(Section):
@@ -26,10 +26,10 @@ class Sensitivity(Section):
 class ChannelShuffle(Section):
     """R with the channels between convolutions shuffled."""
 
-    count: Count = key(5, "Shuffles of each network.")
+    count: Seeds = key(5, "Shuffles of each network.")
     which: Literal["input", "both"] = key(
         "input", "Channels to permute: those that a convolution reads (input), or also those that it writes (both)."
     )
-    noise: Distinct[NotNegative] | None = key(
+    noise: Distinct[NoiseLevel] | None = key(
         None, "Noise levels whose networks are shuffled, a part of noise above; null: the lowest; []: no shuffles."
     )

@@ -6,7 +6,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from relstab.architectures import ARCHITECTURES, ActivationName, PoolingName
-from relstab.config.section import AtLeastTwo, Count, NotNegative, Positive, Section, key
+from relstab.config.section import AtLeastTwo, Count, NotNegative, Positive, Section, Seeds, key
 
 Loss = Literal["cross_entropy", "hinge"]
 
@@ -42,7 +42,7 @@ class Training(Section):
     pooling: PoolingName | None = key(
         None, "max, average, or none for convolutions of stride 2 instead; null: the architecture's own."
     )
-    crop_padding: Annotated[int, Field(ge=0)] = key(0, "Pixels of zero padding for random crops; 0: no crops.")
+    crop_padding: Annotated[int, Field(ge=0, le=10**4)] = key(0, "Pixels of zero padding for random crops; 0: no crops.")
     flip: bool = key(False, "Whether to flip images horizontally at random (not for digits).")
     diffeo_displacement: NotNegative = key(
         0.0, "Typical displacement, in pixels, of a random diffeomorphism of each training image, drawn at every epoch; 0: none."
@@ -54,7 +54,7 @@ class Training(Section):
         "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX). Weights, errors and sensitivities are in float32.",
     )
     compile: bool = key(False, "Whether torch.compile compiles the network first: half a minute per job, for long training runs.")
-    snapshots: Annotated[int, Field(ge=0)] = key(
+    snapshots: Annotated[int, Field(ge=0, le=10**4)] = key(
         0,
         "Log-spaced epochs at which weights are kept, to measure D, G and R over training, which adds a figure; 0: "
         "none. A change trains the networks again.",
@@ -80,7 +80,7 @@ def own_recipes() -> str:
 
 
 class _RecipeBase(Section):
-    seeds: Count | None = key(None, "Networks of this architecture at each noise level; null: as many as the others.")
+    seeds: Seeds | None = key(None, "Networks of this architecture at each noise level; null: as many as the others.")
 
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ not have the format of its suffix or the size of the data set.
 import errno
 import math
 import os
+import re
 import stat
 import threading
 import time
@@ -113,8 +114,25 @@ def _check_header(image: ImageFile.ImageFile) -> None:
         raise ImageProblem(f"has more than 8 bits per channel (mode {image.mode})")
 
 
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_JPEG_END = b"\xd9"
+
+
+def _has_jpeg_end(content: bytes) -> bool:
+    """Whether the markers of a JPEG file lead to that of its end. Pillow paints grey what is missing before it."""
+    place = 2
+    while match := _JPEG_MARKER.search(content, place):
+        if match[1] == _JPEG_END:
+            return True
+        # Segments have a length; behind the header of a scan come its data, in which a marker is escaped.
+        place = match.end() + int.from_bytes(content[match.end() : match.end() + 2], "big")
+    return False
+
+
 def _decoded(path: str | Path, shape: Shape) -> NDArray[np.uint8]:
     form = _format_of(path)
+    if form == "JPEG" and not _has_jpeg_end(content := Path(path).read_bytes()) and content.startswith(b"\xff\xd8"):
+        raise ImageProblem("is truncated or damaged (its data end before the image does)")
     if form == "PNG":
         # Pillow decodes pixels without checking their checksums: a truncated download padded with zeros would pass.
         with Image.open(path, formats=(form,)) as image:
@@ -173,8 +191,20 @@ def _read(path: str | Path, shape: Shape) -> NDArray[np.uint8]:
         raise ImageProblem(_cause(path, error)) from error
 
 
-def _files_below(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
-    """Files under a folder, sorted by name, without hidden ones. Links are followed, but no folder is visited twice."""
+def _leads_back(folder: str, root: str) -> bool:
+    """Whether a link leads to a folder that holds the data set, or to another part or class in it: its images are others'."""
+    target, root = os.path.realpath(folder), os.path.realpath(root)
+    return os.path.commonpath([target, root]) in (target, root)
+
+
+def _files_below(folder: str, on_error: Callable[[OSError], None], root: str | None = None) -> Iterator[str]:
+    """Files under a folder, sorted by name, without hidden ones. Links are followed, but no folder is visited twice.
+
+    Args:
+        folder: where to look.
+        on_error: what to do with a folder that cannot be listed.
+        root: of the data set, where links that lead back into it, or above it, are errors.
+    """
     seen: set[tuple[int, int]] = set()
     for current, folders, files in os.walk(folder, followlinks=True, onerror=on_error):
         status = os.stat(current)
@@ -183,6 +213,11 @@ def _files_below(folder: str, on_error: Callable[[OSError], None]) -> Iterator[s
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in list(folders):
+            path = os.path.join(current, name)
+            if root is not None and os.path.islink(path) and _leads_back(path, root):
+                folders.remove(name)
+                on_error(OSError(errno.ELOOP, "a link into or above the data set", path))
         for name in sorted(files):
             if not name.startswith("."):
                 yield os.path.join(current, name)
@@ -239,7 +274,7 @@ def list_folder(root: str | Path) -> FolderListing:
             if entry.name.startswith("."):
                 continue
             if os.path.isdir(entry.path):  # False for a link to itself, for which the method of the entry raises
-                files[part][entry.name] = [file[start:] for file in _files_below(entry.path, note)]
+                files[part][entry.name] = [file[start:] for file in _files_below(entry.path, note, str(root))]
             else:
                 problems.append(Problem(f"{part}/{entry.name}", f"is outside a class, expected images in {part}/CLASS/"))
     names = sorted(files["train"].keys() | files["test"].keys())

@@ -1,10 +1,14 @@
 """What all figures share: colours and marks that tell networks apart in grey as well, sizes, labels, saving."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Of Jupyter, for instance: it need not be there, and figures depend on the config alone.
+os.environ["MPLBACKEND"] = "Agg"
 
 import matplotlib as mpl
 
@@ -125,7 +129,9 @@ def style(font_size: float) -> Iterator[None]:
         "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
     }
-    with sns.axes_style("ticks"), mpl.rc_context(settings):
+    # Not those of a user's matplotlibrc.
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name and "." in name}
+    with mpl.rc_context(defaults), sns.axes_style("ticks"), mpl.rc_context(settings):
         yield
 
 

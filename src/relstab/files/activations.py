@@ -107,7 +107,7 @@ def write_activations(path: str | Path, patterns: Sequence[str], layers: str | S
         ValueError: a pattern matched no measured layer; no file is left.
     """
     parameters = {"keep_layers": list(patterns), "layers": [layers] if isinstance(layers, str) else layers and list(layers)}
-    with write_hdf5(path, provenance(parameters)) as file:
+    with write_hdf5(path, provenance(parameters), "activations") as file:
         store = ActivationStore(file, patterns)
         yield store
         if store.unmatched:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
 
 if TYPE_CHECKING:
     import torch
@@ -187,6 +187,10 @@ class DatasetWriter:
         for part, values in sites.items():
             self._file[f"{part}/sites"] = values
 
+    def count(self, part: str) -> int:
+        """Number of images of a part that were written."""
+        return len(self._file[f"{part}/labels"])
+
     def pixel_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation per channel, [C], of the training pixels written, scaled to [0, 1]."""
         return pixel_moments(self._file["train/histogram"][:])
@@ -211,13 +215,13 @@ def write_dataset(path: str | Path, name: str, parameters: Mapping[str, Any], se
         parameters: all that its content depends on, besides the seed.
         seed: of the whole run.
     """
-    with write_hdf5(path, {"name": name, **provenance(parameters, seed)}) as file:
+    with write_hdf5(path, {"name": name, **provenance(parameters, seed)}, "data set") as file:
         yield DatasetWriter(file)
 
 
 def read_dataset(path: str | Path) -> Dataset:
     """Read a prepared data set."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "data set") as file:
         return Dataset(
             name=str(file.attrs["name"]),
             images={part: file[f"{part}/images"][:] for part in PARTS},
@@ -229,15 +233,14 @@ def read_dataset(path: str | Path) -> Dataset:
 
 def read_dataset_name(path: str | Path) -> str:
     """Read the name of the data set of a prepared data set or a noisy test set."""
-    with open_hdf5(path) as file:
-        return str(file.attrs["name"])
+    return str(read_attributes(path)["name"])
 
 
 def read_pairs(path: str | Path) -> tuple[dict[str, Any], "Tensor", Labels]:
     """Read the task of images with two lit pixels, and the sites [N, 2] and labels [N] (0 or 1) of the test images."""
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "data set") as file:
         return json.loads(file.attrs["task"]), torch.from_numpy(file["test/sites"][:]), file["test/labels"][:]
 
 
@@ -253,7 +256,7 @@ def save_noisy_test(path: str | Path, name: str, images: "Tensor", labels: Label
         seed: of the whole run.
     """
     attributes: dict[str, Any] = {"name": name, "sigma": sigma}
-    with write_hdf5(path, {**attributes, **provenance({"sigma": sigma}, seed)}) as file:
+    with write_hdf5(path, {**attributes, **provenance({"sigma": sigma}, seed)}, "noisy test images") as file:
         file["images"], file["labels"] = images.numpy(), labels
 
 
@@ -261,5 +264,5 @@ def read_noisy_test(path: str | Path) -> tuple["Tensor", "Tensor"]:
     """Read images [N, C, n, n] (float32, normalised, noisy) and labels [N] of a noisy test set."""
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "noisy test images") as file:
         return torch.from_numpy(file["images"][:]), torch.from_numpy(file["labels"][:])

@@ -58,7 +58,8 @@ def write_ensemble(path: str | Path, content: EnsembleFile, config_seed: int = 0
     described = {name: getattr(content, name) for name in ("task", "design", "recipe")}
     attributes: dict[str, Any] = {name: json.dumps(value) for name, value in described.items()}
     attributes |= {name: getattr(content, name) for name in ("experiment", "seeds", "epochs", "reached_zero")}
-    with write_hdf5(path, {**attributes, **provenance({**described, "config_seed": config_seed}, device=device)}) as file:
+    attributes |= provenance({**described, "config_seed": config_seed}, device=device)
+    with write_hdf5(path, attributes, "ensemble") as file:
         for state, parameters in content.states.items():
             for name, value in parameters.items():
                 file[f"states/{state}/{name}"] = value.numpy()
@@ -72,7 +73,7 @@ def read_ensemble(path: str | Path) -> EnsembleFile:
     """Content of a file of :func:`write_ensemble`."""
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "ensemble") as file:
         attributes = file.attrs
         return EnsembleFile(
             experiment=str(attributes["experiment"]),
@@ -95,7 +96,7 @@ def read_ensemble(path: str | Path) -> EnsembleFile:
 
 def write_rows(path: str | Path, rows: "pd.DataFrame", attributes: Mapping[str, Any]) -> None:
     """Table as an HDF5 file, one data set per column."""
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "rows") as file:
         for column in rows.columns:
             values = rows[column].to_numpy()
             text = values.dtype.kind not in "biuf"
@@ -107,7 +108,7 @@ def read_rows(path: str | Path) -> "pd.DataFrame":
     """Table of a file of :func:`write_rows`."""
     import pandas as pd
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "rows") as file:
         columns = {
             name: file[name].asstr()[:] if h5py.check_string_dtype(file[name].dtype) else file[name][:]
             for name in file.attrs["columns"]

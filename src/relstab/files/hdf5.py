@@ -1,11 +1,24 @@
-"""Atomic files that carry their provenance."""
+"""Atomic files that carry their provenance and a digest of all their bytes.
+
+A file is an HDF5 file behind a user block, which every HDF5 library skips. The block is text::
+
+    relstab 1 SIZE HEAD BODY
+    {"kind": ..., "attributes": {...}, "plan": {...}}
+
+SIZE is that of the block, a power of two; HEAD is the SHA-256 of its lines after the first; BODY is the SHA-256 of all that
+follows the block. Both are checked before HDF5 sees the file, and the attributes are read from the block alone.
+"""
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
+import io
 import json
 import os
+import re
 import socket
+import stat
 import subprocess
 import sys
 import uuid
@@ -14,32 +27,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 import psutil
 
 import relstab
+from relstab.runs.orphan import RunEndedError, run_has_ended
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["atomic_path", "git_commit", "open_hdf5", "provenance", "read_attributes", "write_hdf5", "write_table"]
+__all__ = [
+    "FileError",
+    "atomic_path",
+    "file_digest",
+    "git_commit",
+    "open_hdf5",
+    "planned_as",
+    "provenance",
+    "read_attributes",
+    "read_plan",
+    "write_hdf5",
+    "write_table",
+]
 
 COMMIT_FILE = "COMMIT"
 """File at the top of the package in which a copy outside a checkout keeps the commit that it was copied from."""
 
+_MAGIC = "relstab"
+_SCHEMA = 1
+_FIRST_LINE = re.compile(rb"relstab (\d{1,4}) (\d{3,10}) ([0-9a-f]{64}) ([0-9a-f]{64})\n")
+_LARGEST_BLOCK = 1 << 24
+
+
+class FileError(OSError):
+    """A file is damaged, or is not what was expected; the message names it and says what to do."""
+
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, only_in_run: bool = True) -> Iterator[Path]:
     """Path of a temporary file beside ``path``, which replaces ``path`` when the block succeeds and is removed otherwise.
 
     A reader of ``path`` sees a complete file or none, also when the writer is killed. The next writer on the same machine removes
     the temporary file of a killed one.
+
+    Args:
+        path: of the file.
+        only_in_run: whether nothing is published once the run of this job has ended; the next run may have another config.
+
+    Raises:
+        RunEndedError: the run has ended.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name holds host and process, which distinguishes the file of a killed writer from that of a live one.
     prefix = f".{path.stem}.partial-{socket.gethostname()}-"
-    for leftover in path.parent.glob(f"{prefix}*{path.suffix}"):
-        if not psutil.pid_exists(int(leftover.name.removeprefix(prefix).split("-")[0])):
+    own = re.compile(rf"{re.escape(prefix)}(\d+)-[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    for leftover in path.parent.iterdir():
+        if (match := own.fullmatch(leftover.name)) and not psutil.pid_exists(int(match[1])):
             leftover.unlink(missing_ok=True)
     temporary = path.with_name(f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
@@ -47,6 +91,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # The bytes must be on disk before the name is, or a power cut can leave an empty file under it.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if only_in_run and run_has_ended():
+            raise RunEndedError(f"{path} is not written, since the run that planned it has ended: run again")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -95,39 +141,236 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
     }
 
 
-@contextlib.contextmanager
-def write_hdf5(path: str | Path, attributes: Mapping[str, Any]) -> Iterator[h5py.File]:
-    """New HDF5 file with these attributes, written atomically; see :func:`atomic_path`."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-        file.attrs.update(attributes)
-        yield file
+_plan: dict[str, Any] = {}
 
 
 @contextlib.contextmanager
-def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """HDF5 file opened for reading.
+def planned_as(plan: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block, files carry this plan: the rule, the name and all that a run planned to make them from."""
+    _plan.update(plan)
+    try:
+        yield
+    finally:
+        _plan.clear()
+
+
+class _Disk(io.FileIO):
+    """The file below HDF5, behind its user block. HDF5 crashes where it cannot write, also where Python raises; this never does.
+
+    A write that fails is remembered, and all after it are dropped; the file is given up once HDF5 has closed it.
+    """
+
+    def __init__(self, path: Path, block: int) -> None:
+        super().__init__(path, "w+")
+        super().truncate(block)
+        self._block = block
+        self.failed: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(offset + self._block if whence == os.SEEK_SET else offset, whence) - self._block
+
+    def tell(self) -> int:
+        return super().tell() - self._block
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return size or 0 if self.failed else super().truncate(None if size is None else size + self._block)
+        except OSError as error:
+            self.failed = error
+            return size or 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while written < len(view) and not self.failed:
+                written += super().write(view[written:]) or 0
+        except OSError as error:
+            self.failed = error
+        return len(view)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        read = 0
+        while read < len(view) and (more := super().readinto(view[read:])):
+            read += more
+        view[read:] = bytes(len(view) - read)
+        return len(view)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: what numpy and HDF5 have as text and lists."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"expected attributes of numbers, text and lists, got {type(value).__name__}")
+
+
+@contextlib.contextmanager
+def write_hdf5(path: str | Path, attributes: Mapping[str, Any], kind: str = "", only_in_run: bool = True) -> Iterator[h5py.File]:
+    """New HDF5 file with these attributes and a digest of its bytes, written atomically; see :func:`atomic_path`.
+
+    Args:
+        path: of the file.
+        attributes: of the file, numbers, text and lists of these.
+        kind: of the file, "network" for instance; :func:`open_hdf5` checks it.
+        only_in_run: as in :func:`atomic_path`.
+
+    Raises:
+        OSError: it cannot be written, for want of space for instance; a file that was there is as it was.
+    """
+    head = json.dumps({"kind": kind, "attributes": attributes, "plan": _plan}, default=_plain).encode()
+    block = 512
+    while block < len(head) + 200:
+        block *= 2
+    with atomic_path(path, only_in_run) as temporary:
+        try:
+            with _Disk(temporary, block) as disk:
+                try:
+                    with h5py.File(disk, "w") as file:
+                        file.attrs.update(attributes)
+                        yield file
+                except Exception:
+                    if disk.failed:
+                        raise disk.failed from None
+                    raise
+                if disk.failed:
+                    raise disk.failed
+            with temporary.open("r+b") as raw:
+                raw.seek(block)
+                body = hashlib.file_digest(raw, "sha256").hexdigest()
+                first = f"{_MAGIC} {_SCHEMA} {block} {'0' * 64} {body}\n"
+                head = head.ljust(block - len(first) - 1) + b"\n"
+                raw.seek(0)
+                raw.write(first.replace("0" * 64, hashlib.sha256(head).hexdigest()).encode() + head)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, f"{path} cannot be written ({error.strerror}): make room, or mend the disk") from error
+
+
+def _bad(path: str | Path, what: str) -> FileError:
+    return FileError(f"{path} {what}: delete it and run again")
+
+
+def _open(path: str | Path) -> io.BufferedReader:
+    """A regular file, opened. A pipe is not: opening one would wait for its other end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _bad(path, "is not a readable HDF5 file (it is no regular file)")
+    return open(descriptor, "rb")
+
+
+def _read_head(path: str | Path, raw: io.BufferedReader) -> tuple[dict[str, Any], int, str]:
+    """What the user block says, checked; its size; and the digest of what follows."""
+    first = raw.readline(256)
+    match = _FIRST_LINE.fullmatch(first)
+    if match is None:
+        if first == b"":
+            raise _bad(path, "is not a readable HDF5 file (it is empty)")
+        raise _bad(
+            path, "is not a readable HDF5 file of relstab (no digest at its head: damaged, foreign, or of a version before)"
+        )
+    schema, block = int(match[1]), int(match[2])
+    if schema != _SCHEMA or not len(first) < block <= _LARGEST_BLOCK:
+        raise _bad(path, f"is not a readable HDF5 file of this version (expected schema {_SCHEMA}, got {schema})")
+    head = raw.read(block - len(first))
+    if hashlib.sha256(head).hexdigest() != match[3].decode():
+        raise _bad(path, "is damaged (its head is not what was written)")
+    return json.loads(head), block, match[4].decode()
+
+
+_checked: dict[str, tuple[Any, ...]] = {}
+
+
+def _checked_head(path: str | Path) -> dict[str, Any]:
+    """What the user block of a file says, once all bytes of the file are those that were written."""
+    with _open(path) as raw:
+        status = os.fstat(raw.fileno())
+        head, block, expected = _read_head(path, raw)
+        version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, expected)
+        # A job opens its files several times.
+        if _checked.get(str(path)) != version:
+            raw.seek(block)
+            if hashlib.file_digest(raw, "sha256").hexdigest() != expected:
+                raise _bad(path, f"is damaged (its {status.st_size:,} bytes are not those that were written)")
+            _checked[str(path)] = version
+        return head
+
+
+def _check_links(path: str | Path, file: h5py.File) -> None:
+    """Refuse what lies outside of the file."""
+
+    def outside(name: bytes, info: Any) -> str | None:
+        if info.type not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+            return name.decode(errors="replace")
+        item = file.get(name) if info.type == h5py.h5l.TYPE_HARD else None
+        if isinstance(item, h5py.Dataset):
+            made = item.id.get_create_plist()
+            if made.get_layout() == h5py.h5d.VIRTUAL or made.get_external_count():
+                return name.decode(errors="replace")
+        return None
+
+    if name := file.id.links.visit(outside, info=True):
+        raise _bad(path, f"keeps {name} in another file")
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | Path, kind: str = "") -> Iterator[h5py.File]:
+    """HDF5 file opened for reading, once its digest was checked.
 
     HDF5's file locks are off, here and everywhere: files are complete before they get their names, and some network file systems
     refuse to lock.
 
+    Args:
+        path: of the file.
+        kind: of file that is expected; empty for any. A file of no kind passes.
+
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: the file is not a readable HDF5 file.
+        FileError: the file is damaged, is of another kind, or lacks a part.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it first")
+    head = _checked_head(path)
+    if kind and head["kind"] not in (kind, ""):
+        raise _bad(path, f"is not what was expected (expected a file of the kind {kind!r}, got {head['kind']!r})")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise OSError(f"{path} is not a readable HDF5 file ({error}): delete it and run again") from error
+        raise _bad(path, f"is not a readable HDF5 file ({error})") from error
     with file:
-        yield file
+        _check_links(path, file)
+        try:
+            yield file
+        except KeyError as error:
+            if re.search("Unable to|Can't open", str(error)):  # HDF5's words
+                raise _bad(path, f"lacks a part that was expected ({error.args[0]})") from error
+            raise
 
 
-def read_attributes(path: str | Path) -> dict[str, Any]:
-    """Attributes of an HDF5 file by name."""
-    with open_hdf5(path) as file:
-        return dict(file.attrs)
+def read_attributes(path: str | Path, kind: str = "") -> dict[str, Any]:
+    """Attributes of an HDF5 file by name, from its user block alone."""
+    with _open(path) as raw:
+        head, _, _ = _read_head(path, raw)
+    if kind and head["kind"] not in (kind, ""):
+        raise _bad(path, f"is not what was expected (expected a file of the kind {kind!r}, got {head['kind']!r})")
+    attributes: dict[str, Any] = head["attributes"]
+    return attributes
+
+
+def read_plan(path: str | Path) -> dict[str, Any]:
+    """What a run planned to make a file from, see :func:`planned_as`; empty for a file that no run made."""
+    with _open(path) as raw:
+        plan: dict[str, Any] = _read_head(path, raw)[0]["plan"]
+        return plan
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with _open(path) as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
 def write_table(path: str | Path, table: "pd.DataFrame") -> None:

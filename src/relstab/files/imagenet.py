@@ -29,7 +29,7 @@ def write_pixels(
         parameters: everything that the images depend on besides the seed.
         seed: of the whole run.
     """
-    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
+    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}, "images") as file:
         for part, images in parts.items():
             file[part] = np.stack(list(images.values()))
             # A file name is bytes on the disk, and need not be text.
@@ -38,6 +38,6 @@ def write_pixels(
 
 def read_pixels(path: str | Path, part: str) -> NDArray[np.uint8]:
     """Pixels [N, 3, n, n] of one part, "probes" or "calibration", of a file of :func:`write_pixels`."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "images") as file:
         pixels: NDArray[np.uint8] = file[part][:]
         return pixels

@@ -144,6 +144,17 @@ def _write_states(file: "h5py.File", states: Mapping[str, State]) -> None:
             file[f"{state}/{name}"] = tensor.numpy()
 
 
+def _check_finite(network: TrainedNetwork) -> None:
+    """The last step can be the one that diverges: the loss was that of the weights before it."""
+    for state, tensors in network.states.items():
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise FloatingPointError(
+                    f"expected finite weights after the training of {network.key}, got {name} with NaN or infinity (state "
+                    f"{state}): lower the learning rate (config.yaml: recipes.{network.key.architecture}.learning_rate)"
+                )
+
+
 def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0, device: str = "cpu") -> None:
     """Write a trained network to HDF5: one group of arrays per state, the history, and the provenance.
 
@@ -152,7 +163,11 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         network: from :func:`relstab.train_network`.
         config_seed: of the whole run.
         device: on which it was trained.
+
+    Raises:
+        FloatingPointError: a weight is NaN or infinite.
     """
+    _check_finite(network)
     own = architecture_source(network.key.architecture)
     parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
     attributes = {
@@ -164,7 +179,7 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
         "pooling": network.recipe.pooling or "",
         "parameters_in_order": list(network.states["last"]),
     }
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "network") as file:
         _write_states(file, network.states)
         for column in HISTORY:
             file[f"history/{column}"] = [row[column] for row in network.history]
@@ -199,14 +214,14 @@ def save_pretrained(
         "torchvision_version": torchvision.__version__,
         "parameters_in_order": list(states["last"]),
     }
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "network") as file:
         _write_states(file, states)
         file["best"] = file["last"]  # a second name of the same arrays, not a copy
 
 
 def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, NDArray[np.float32]]]:
     """Key of a network, and the filters [out, in, F, F] of its convolutions with a spectrum, by layer in the network's order."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "network") as file:
         weights = file[state]
         # HDF5 lists names alphabetically; the network's order is an attribute.
         names = [str(name) for name in file.attrs["parameters_in_order"] if str(name).endswith(".weight")]
@@ -216,7 +231,7 @@ def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, ND
 
 def read_history(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
     """Attributes of a network's file, and the columns of its training history, one entry per epoch."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "network") as file:
         return dict(file.attrs), {column: file[f"history/{column}"][:] for column in HISTORY}
 
 
@@ -254,7 +269,7 @@ def load_network(path: str | Path, state: str = "last") -> "nn.Module":
     """
     import torch
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "network") as file:
         attributes = file.attrs
         states = ["init", "best", "last", *(f"epoch{epoch}" for epoch in attributes["snapshots"])]
         if state not in states:

@@ -37,7 +37,7 @@ def write_probes(
     """
     from relstab.probes import VERSIONS
 
-    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}) as file:
+    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}, "probes") as file:
         for version in VERSIONS:
             file[version] = getattr(probes, version).numpy()
         file["positions"] = np.arange(len(probes)) if positions is None else positions
@@ -49,7 +49,7 @@ def read_probes(path: str | Path) -> "Probes":
 
     from relstab.probes import VERSIONS, Probes
 
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "probes") as file:
         images, deformed, noisy = (torch.from_numpy(file[version][:]) for version in VERSIONS)
     return Probes(images, deformed, noisy)
 
@@ -66,7 +66,7 @@ def read_images(probes: str | Path, noisy: Mapping[float, str | Path], example: 
         "probe": the image and its two perturbed versions, by the names of the versions; "noisy": the same test image by noise
         level.
     """
-    with open_hdf5(probes) as file:
+    with open_hdf5(probes, "probes") as file:
         count = len(file["images"])
         if example >= count:
             raise ValueError(
@@ -76,6 +76,6 @@ def read_images(probes: str | Path, noisy: Mapping[float, str | Path], example: 
         position = int(file["positions"][example])
     noisy_images = {}
     for noise, path in noisy.items():
-        with open_hdf5(path) as file:
+        with open_hdf5(path, "noisy test images") as file:
             noisy_images[noise] = file["images"][position]
     return {"probe": probe, "noisy": noisy_images}

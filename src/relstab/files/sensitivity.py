@@ -79,14 +79,19 @@ def write_sensitivity(
         parameters: of the measurement.
         device: on which it is made.
     """
-    network_attributes = read_attributes(network)
+    network_attributes, probes_attributes = read_attributes(network, "network"), read_attributes(probes, "probes")
+    if network_attributes["dataset"] != probes_attributes["name"]:
+        raise ValueError(
+            f"expected probes of the data set of {network}, which is {network_attributes['dataset']}, got {probes}, which are of "
+            f"{probes_attributes['name']}"
+        )
     attributes = {
         **NetworkKey.from_attributes(network_attributes).as_dict(),
         "network_parameters": network_attributes["parameters"],
-        "probes_parameters": read_attributes(probes)["parameters"],
+        "probes_parameters": probes_attributes["parameters"],
         **provenance(parameters, device=device),
     }
-    with write_hdf5(path, attributes) as file:
+    with write_hdf5(path, attributes, "sensitivities") as file:
         yield SensitivityFile(file)
 
 
@@ -104,7 +109,7 @@ def read_sensitivity(path: str | Path) -> pd.DataFrame:
     number and statistics are "stale", those of the network before the shuffle, or "recalibrated".
     """
     parts = []
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "sensitivities") as file:
         key = NetworkKey.from_attributes(file.attrs).as_dict()
         for state in sorted(file, key=STATES.index):
             group = file[state]
@@ -121,7 +126,7 @@ def read_sensitivity(path: str | Path) -> pd.DataFrame:
 
 def read_over_training(path: str | Path) -> pd.DataFrame:
     """Rows of one network by epoch; epoch 0 is the initialization, whose test error and training loss are NaN."""
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "sensitivities") as file:
         key = NetworkKey.from_attributes(file.attrs).as_dict()
         parts = []
         for epoch in sorted(file, key=int):

@@ -30,7 +30,7 @@ def write_spectra(
         spectra: by state, "init" and "trained", in the order of the layers.
         parameters: everything that they depend on besides the network.
     """
-    with write_hdf5(path, {**provenance(parameters), **key.as_dict()}) as file:
+    with write_hdf5(path, {**provenance(parameters), **key.as_dict()}, "filter spectra") as file:
         for state, layers in spectra.items():
             for index, layer in enumerate(layers):
                 group = file.create_group(f"{state}/{index:03d}")
@@ -42,7 +42,7 @@ def read_spectra(*paths: str | Path) -> pd.DataFrame:
     """Rows of gamma of some networks by state, layer and mode, both from 1."""
     rows = []
     for path in paths:
-        with open_hdf5(path) as file:
+        with open_hdf5(path, "filter spectra") as file:
             key = NetworkKey.from_attributes(file.attrs).as_dict().values()
             for state in ("init", "trained"):
                 for index, group in enumerate(file.get(state, {}).values(), start=1):

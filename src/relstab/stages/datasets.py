@@ -36,6 +36,7 @@ def prepare_dataset(
     function: str | None = None,
     imagefolder: Mapping[str, Any] | None = None,
     workers: int = 1,
+    least_test_images: int = 0,
 ) -> None:
     """Find, download, decode or make a data set, check it, choose its images, and write them to HDF5.
 
@@ -50,6 +51,7 @@ def prepare_dataset(
             (images, labels)}``: uint8 [N, C, n, n], and whole numbers [N] from 0.
         imagefolder: for a folder of images: keys of :class:`relstab.config.ImageFolder`.
         workers: processes that decode images.
+        least_test_images: how many test images are perturbed later: fewer are an error now, before networks are trained.
 
     Raises:
         ValueError: the files, images, labels or arguments are wrong.
@@ -80,6 +82,11 @@ def prepare_dataset(
         used_std = _configured(std, measured_std, "std")
         if not (used_std > 0).all():
             raise ValueError(f"data set {name!r}: expected training pixels of more than one value in each channel, got one value")
+        if (found := writer.count("test")) < least_test_images:
+            raise ValueError(
+                f"data set {name!r}: expected at least {least_test_images} test images, as many as are perturbed, got {found}: "
+                f"lower probes.images (config.yaml)"
+            )
         writer.add_normalisation(_configured(mean, measured_mean, "mean"), used_std)
 
 

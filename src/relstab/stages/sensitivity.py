@@ -1,9 +1,12 @@
 """The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from relstab.batch_norm import estimate_batch_statistics
@@ -22,6 +25,32 @@ __all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
 _CALIBRATION_BATCH = 50
 
 BatchNorm = Literal["running", "per_version"]
+
+
+def _check_function(model: nn.Module, images: Tensor, network: str | Path) -> None:
+    """Refuse a network that is random in evaluation mode, whose R is about 1 whatever it does; warn if it sees its batch."""
+    batch = images[:4].to(next(model.parameters(), images).device)
+    with torch.no_grad():
+        before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if batch.is_cuda else []
+        output = model(batch)
+        after = torch.get_rng_state(), torch.cuda.get_rng_state_all() if batch.is_cuda else []
+        again, fewer = model(batch), model(batch[:2])
+    drawn = not all(map(torch.equal, [before[0], *before[1]], [after[0], *after[1]]))
+    if not isinstance(output, Tensor):
+        output = again = fewer = batch.new_zeros(len(batch))
+    if drawn or not torch.allclose(output, again, rtol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"expected a network that gives the same output for the same images, got {network}, which draws random numbers in "
+            f"evaluation mode: pass training=self.training to functional.dropout and the like"
+        )
+    if not torch.allclose(output[: len(fewer)], fewer, rtol=1e-2, atol=1e-3, equal_nan=True):
+        warnings.warn(f"the output of {network} for an image depends on the other images of its batch", stacklevel=2)
+
+
+def _load(network: str | Path, saved: str, device: str, images: Tensor) -> nn.Module:
+    model = load_network(network, saved).to(choose_device(device))
+    _check_function(model, images, network)
+    return model
 
 
 def measure_network(
@@ -57,7 +86,7 @@ def measure_network(
     ]
     with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
         for state, saved, batch_norm in states:
-            model = load_network(network, saved).to(choose_device(device))
+            model = _load(network, saved, device, images.images)
             if state == "init_frozen" and not any(isinstance(module, _BatchNorm) for module in model.modules()):
                 file.add_link(state, "init")
                 continue
@@ -131,7 +160,7 @@ def measure_shuffled(
     states: list[tuple[str, str, BatchNorm]] = [("init", "init", "per_version"), ("trained", weights, "running")]
     with write_sensitivity(path, network, probes, parameters, str(place)) as file:
         for state, saved, batch_norm in states:
-            model = load_network(network, saved).to(place)
+            model = _load(network, saved, device, images.images)
             recalibrates = state == "trained" and any(isinstance(module, _BatchNorm) for module in model.modules())
             for number in range(shuffles):
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")

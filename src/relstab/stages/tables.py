@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from relstab.files.ensemble import read_rows
-from relstab.files.network import NetworkKey, read_history
+from relstab.files.network import KEYS, NetworkKey, read_history
 from relstab.files.sensitivity import read_over_training, read_sensitivity
 from relstab.files.spectrum import read_spectra
 from relstab.scale_detection import samples
@@ -34,6 +34,16 @@ __all__ = [
 ]
 
 Paths = Iterable[str | Path]
+
+
+def _once(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table, whose rows must differ in their keys: a network that is there twice counts twice in every mean."""
+    twice = table.duplicated([*KEYS, *columns])
+    if twice.any():
+        row = table[twice].iloc[0]
+        key = ", ".join(f"{name} {row[name]}" for name in (*KEYS, *columns))
+        raise ValueError(f"expected each network once among the files of a table, got two rows of {key}: delete one of its files")
+    return table
 
 
 def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "last") -> pd.DataFrame:
@@ -63,7 +73,7 @@ def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "l
                 "test_images": int(attributes["test_images"]),
             }
         )
-    return pd.DataFrame(rows)
+    return _once(pd.DataFrame(rows))
 
 
 def history_table(networks: Paths) -> pd.DataFrame:
@@ -90,7 +100,8 @@ def sensitivity_table(measured: Paths, shuffled: Paths) -> pd.DataFrame:
         measured: files of :func:`relstab.stages.sensitivity.measure_network`.
         shuffled: files of :func:`relstab.stages.sensitivity.measure_shuffled`.
     """
-    return pd.concat([read_sensitivity(path) for path in (*measured, *shuffled)], ignore_index=True)
+    table = pd.concat([read_sensitivity(path) for path in (*measured, *shuffled)], ignore_index=True)
+    return _once(table, "state", "shuffle", "statistics", "layer", "index")
 
 
 def spectrum_table(spectra: Paths) -> pd.DataFrame:
@@ -99,7 +110,7 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
     Args:
         spectra: files of :func:`relstab.stages.spectra.analyse_filters`.
     """
-    return read_spectra(*spectra)
+    return _once(read_spectra(*spectra), "state", "index", "mode")
 
 
 def over_training_table(measured: Paths) -> pd.DataFrame:
@@ -110,7 +121,8 @@ def over_training_table(measured: Paths) -> pd.DataFrame:
     Args:
         measured: files of :func:`relstab.stages.sensitivity.measure_over_training`.
     """
-    return pd.concat([read_over_training(path) for path in measured], ignore_index=True)
+    table = pd.concat([read_over_training(path) for path in measured], ignore_index=True)
+    return _once(table, "epoch", "layer", "index")
 
 
 def layer_table(measured: Paths, homogeneous: str | Path) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import h5py
 import torch
 from torch import Tensor
 
-from relstab.files.hdf5 import atomic_path
+from relstab.files.hdf5 import open_hdf5, read_attributes, write_hdf5
 
 __all__ = ["Checkpoint", "Checkpoints", "digest", "discard"]
 
@@ -83,17 +82,11 @@ class Checkpoints:
             OSError: it cannot be written, for want of space for instance; the ones before are as they were.
         """
         path = self.folder / f"step{step:010d}.h5"
-        # In memory first: a disk that fills up then fails in a plain write, and not inside HDF5, which may end the process.
-        content = io.BytesIO()
-        with h5py.File(content, "w") as file:
-            file.attrs["identity"] = json.dumps(self._identity)
+        # A job whose run has ended saves one too: it is of its training run, whoever continues it.
+        with write_hdf5(path, {"identity": json.dumps(self._identity)}, "checkpoint", only_in_run=False) as file:
             file["values"] = json.dumps(checkpoint.values)  # not an attribute, which takes 64 KB at most
             for name, tensor in checkpoint.tensors.items():
-                # Sums over the content are checked on reading.
-                summed = {"fletcher32": True} if tensor.numel() and tensor.ndim else {}
-                file.create_dataset(f"tensors/{name}", data=tensor.detach().cpu().numpy(), **summed)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
+                file[f"tensors/{name}"] = tensor.detach().cpu().numpy()
         for old in sorted(self.folder.glob("step*.h5"))[:-_KEPT]:
             old.unlink(missing_ok=True)
         return path
@@ -125,8 +118,8 @@ class Checkpoints:
     def _name_others(self) -> None:
         for folder in sorted(self.folder.parent.glob("*/")):
             for path in sorted(folder.glob("step*.h5"))[-1:]:
-                with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(path, locking=False) as file:
-                    if difference := self._difference(json.loads(file.attrs["identity"])):
+                with contextlib.suppress(OSError, KeyError, ValueError):
+                    if difference := self._difference(json.loads(read_attributes(path, "checkpoint")["identity"])):
                         print(f"the checkpoints in {folder} are of another training ({difference}): kept, not used", flush=True)
 
     def _set_aside(self, path: Path, suffix: str, why: str) -> None:
@@ -144,6 +137,6 @@ def _read(path: Path) -> tuple[dict[str, Any], Checkpoint]:
         if isinstance(item, h5py.Dataset):
             tensors[name] = torch.as_tensor(item[()])
 
-    with h5py.File(path, locking=False) as file:
+    with open_hdf5(path, "checkpoint") as file:
         file["tensors"].visititems(keep)
         return json.loads(file.attrs["identity"]), Checkpoint(tensors, json.loads(file["values"][()]))

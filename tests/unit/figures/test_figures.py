@@ -16,6 +16,7 @@ from relstab.figures import (
     shuffled_layers,
 )
 from relstab.figures.style import log_axis, mark, noise_labels, save_figure, spread_out, style, wrapped
+from relstab.files.hdf5 import write_hdf5
 from relstab.files.probes import read_images
 from relstab.tables.networks import correlation_table
 
@@ -247,9 +248,7 @@ def test_a_run_in_which_nothing_learned_still_has_its_figures(name, tables, samp
 
 
 def test_a_sample_that_is_not_there_names_the_key(tmp_path):
-    import h5py
-
-    with h5py.File(tmp_path / "probes.h5", "w") as file:
+    with write_hdf5(tmp_path / "probes.h5", {}) as file:
         for name in ("images", "deformed", "noisy"):
             file[name] = np.zeros((4, 1, 8, 8), np.float32)
         file["positions"] = np.arange(4)

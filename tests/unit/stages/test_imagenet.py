@@ -20,6 +20,7 @@ from relstab.architectures.torchvision import torchvision
 from relstab.architectures.torchvision_networks import build_torchvision
 from relstab.config import ConfigError, load_config
 from relstab.data.download import download
+from relstab.files.hdf5 import write_hdf5
 from relstab.files.probes import read_probes
 from relstab.stages import imagenet
 from relstab.stages.imagenet import (
@@ -185,9 +186,9 @@ def test_spectra_are_those_of_the_weights_of_the_file(resnet, network, tmp_path)
 
 def test_filters_that_are_not_square_have_no_spectrum(tmp_path):
     """As the 1 x 7 and 7 x 1 ones of Inception."""
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.attrs.update({"dataset": "imagenet", "architecture": "some", "noise": 0.0, "seed": 0})
-        file.attrs["parameters_in_order"] = ["row.weight", "column.weight", "square.weight"]
+    key = {"dataset": "imagenet", "architecture": "some", "noise": 0.0, "seed": 0}
+    names = ["row.weight", "column.weight", "square.weight"]
+    with write_hdf5(tmp_path / "a.h5", {**key, "parameters_in_order": names}, "network") as file:
         for state in ("init", "last"):
             for name, shape in (("row", (1, 7)), ("column", (7, 1)), ("square", (3, 3))):
                 file[f"{state}/{name}.weight"] = np.ones((2, 2, *shape), np.float32)

@@ -1,9 +1,9 @@
 """Tables that are collected from files of the other stages."""
 
-import h5py
 import numpy as np
 import pytest
 
+from relstab.files.hdf5 import write_hdf5
 from relstab.sensitivity_table import COLUMNS
 from relstab.stages.tables import history_table, network_table, over_training_table, sensitivity_table
 
@@ -11,8 +11,7 @@ KEY = {"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 3}
 
 
 def network_file(path, architecture="lenet", errors=(0.5, 0.2, 0.3)):
-    with h5py.File(path, "w") as file:
-        file.attrs.update({**KEY, "architecture": architecture, "chance_error": 0.9, "test_images": 100})
+    with write_hdf5(path, {**KEY, "architecture": architecture, "chance_error": 0.9, "test_images": 100}, "network") as file:
         history = {"epoch": [1, 2, 3], "learning_rate": [0.1] * 3, "train_loss": [2.0, 1.0, 0.5], "test_error": errors}
         for column, values in history.items():
             file[f"history/{column}"] = values
@@ -21,8 +20,7 @@ def network_file(path, architecture="lenet", errors=(0.5, 0.2, 0.3)):
 
 def sensitivity_file(path, groups, scores=None):
     """Two layers in each group, whose D is 1 and 1 + the number that the group is named after."""
-    with h5py.File(path, "w") as file:
-        file.attrs.update(KEY)
+    with write_hdf5(path, KEY, "sensitivities") as file:
         for name in groups:
             number = int(name.split("/")[-1]) if name[-1].isdigit() else 0
             texts, numbers = ["input", "output"], [1.0, 1.0 + number]
@@ -42,6 +40,15 @@ def test_networks_are_judged_by_their_last_or_best_epoch(tmp_path):
     assert last["learned"].tolist() == [True, False]  # 0.85 is above 0.9 * 0.9
     assert network_table([bad], learned_below=1.0)["learned"].tolist() == [True]
     assert list(last.columns) == [*KEY, "test_error", "train_loss", "epochs", "learned", "test_images"]
+
+
+def test_a_network_that_is_there_twice_is_refused(tmp_path):
+    path, other = network_file(tmp_path / "a.h5"), network_file(tmp_path / "b.h5")
+    with pytest.raises(ValueError, match=r"got two rows of dataset some, architecture lenet, noise 0\.0, seed 3: delete one"):
+        network_table([path, other])
+    plain = sensitivity_file(tmp_path / "plain.h5", ["init", "trained"])
+    with pytest.raises(ValueError, match=r"got two rows of dataset some, .* state init, shuffle none, layer input, index 0"):
+        sensitivity_table([plain, plain], [])
 
 
 def test_histories_have_one_row_per_network_and_epoch(tmp_path):
