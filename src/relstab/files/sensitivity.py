@@ -2,7 +2,8 @@
 
 A measurement is a group with one data set per column of the table and, under "sums", the sums per layer and image. Its name says
 what was measured: "init" and "trained" for the network as it is, "init/0", "init/1", ..., "trained/0", ... for its shuffles, and
-"0", "3", ..., "250" for its snapshots after these epochs, with test error and training loss as attributes.
+"0", "3", ..., "250" for its snapshots after these epochs, with test error and training loss as attributes. "init/0", "init/1", ...
+of a sweep are its diffeomorphisms, with displacement and cutoff as attributes.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from relstab.files.activations import ActivationStore
     from relstab.layer_sums import LayerSums
 
-__all__ = ["COLUMNS", "SensitivityFile", "read_over_training", "read_sensitivity", "write_sensitivity"]
+__all__ = ["COLUMNS", "SensitivityFile", "read_over_training", "read_sensitivity", "read_sweep", "write_sensitivity"]
 
 # Not imported from relstab.sensitivity, which loads torch: tables are read without it.
 COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator"]
@@ -113,4 +114,17 @@ def read_over_training(path: str | Path) -> pd.DataFrame:
         for epoch in sorted(file, key=int):
             scores = {name: float(file[epoch].attrs.get(name, np.nan)) for name in ("test_error", "train_loss")}
             parts.append(_rows(file[epoch], {**key, "epoch": int(epoch), **scores}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_sweep(path: str | Path) -> pd.DataFrame:
+    """Rows of the input and the output of one network by state, displacement and cutoff."""
+    parts = []
+    with open_hdf5(path) as file:
+        key = NetworkKey.from_attributes(file.attrs).as_dict()
+        for state, measurements in file.items():
+            for number in sorted(measurements, key=int):
+                rows = measurements[number]
+                pair = {"displacement": float(rows.attrs["displacement"]), "cutoff": int(rows.attrs["cutoff"])}
+                parts.append(_rows(rows, {**key, "state": state, **pair}))
     return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,6 @@
-"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training."""
+"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training; and of
+the output for many diffeomorphisms.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +14,12 @@ from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, load_network, read_history
 from relstab.files.probes import read_probes
 from relstab.files.sensitivity import write_sensitivity
-from relstab.seeding import derive_seed
+from relstab.probes import make_probes
+from relstab.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums
+from relstab.stages.probes import first_test_images
 
-__all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
+__all__ = ["measure_network", "measure_over_training", "measure_shuffled", "measure_sweep"]
 
 
 def _models(network: str | Path, weights: str, device: str) -> Iterator[tuple[str, nn.Module]]:
@@ -111,3 +115,47 @@ def measure_shuffled(
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")
                 shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity, number))
                 file.add(f"{state}/{number}", accumulate_sums(shuffled, images, batch_size=batch_size))
+
+
+def measure_sweep(
+    path: str | Path,
+    network: str | Path,
+    noisy_test: str | Path,
+    number: int,
+    sweep: Sequence[tuple[float, int]],
+    interpolation: str = "bilinear",
+    weights: str = "last",
+    batch_size: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Measure the input and the output of a saved network for many displacements and cutoffs.
+
+    The probes of one displacement and cutoff are those of :func:`relstab.stages.probes.perturb_test_images`: all have the same
+    images and random numbers, so that D, G and R are smooth in the displacement.
+
+    Args:
+        path: of the HDF5 file of sensitivities; its measurements are "init/0", "init/1", ..., "trained/0", ...
+        network, weights, batch_size, device: as in :func:`measure_network`.
+        noisy_test: file of :func:`relstab.stages.datasets.write_noisy_test`.
+        number: P, the number of probes.
+        sweep: displacements and cutoffs.
+        interpolation: of the diffeomorphisms.
+        seed: of the run.
+    """
+    parameters = {
+        "weights": weights,
+        "probes": number,
+        "sweep": [list(pair) for pair in sweep],
+        "interpolation": interpolation,
+        "config_seed": seed,
+    }
+    models = dict(_models(network, weights, device))
+    images, dataset = first_test_images(noisy_test, number)
+    with write_sensitivity(path, network, noisy_test, parameters, str(choose_device(device))) as file:
+        for place, (displacement, cutoff) in enumerate(sweep):
+            print(f"displacement {displacement:g}, cutoff {cutoff}: {number} probes")
+            probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
+            for state, model in models.items():
+                sums = accumulate_sums(model, probes, layers=["input", "output"], batch_size=batch_size)
+                file.add(f"{state}/{place}", sums, {"displacement": displacement, "cutoff": cutoff})

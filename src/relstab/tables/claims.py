@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from relstab.correlation import log_correlation, percentile_interval
 from relstab.paper_layers import paper_layers
 from relstab.seeding import derive_seed
-from relstab.tables.networks import KEYS, of_learned, output_sensitivities
+from relstab.tables.networks import keys_of, of_learned, output_sensitivities
 from relstab.tables.noise_ratio import LEARNED, noise_ratio
 
 __all__ = ["claim_table"]
@@ -85,7 +85,7 @@ def _fall(layers: pd.DataFrame) -> "pd.Series[float]":
         return -float(np.polyfit(rows["depth"], np.log(rows["R"]), 1)[0])
 
     usable = layers[layers["R"] > 0]
-    return pd.Series({key: slope(rows) for key, rows in usable.groupby(KEYS)}, dtype=float)
+    return pd.Series({key: slope(rows) for key, rows in usable.groupby(keys_of(usable))}, dtype=float)
 
 
 def _convolutional(layers: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
@@ -166,11 +166,12 @@ def claim_table(
         claim, statement (with what the statistic is), statistic, low, high, verdict.
     """
     settings = _Settings(confidence, resamples, seed)
+    keys = keys_of(networks)
     lowest = networks["noise"].min()
     outputs = output_sensitivities(networks, sensitivity)
     trained = outputs[outputs["state"] == "trained"]
     clean = trained[trained["noise"] == lowest].reset_index(drop=True)
-    in_depth = paper_layers(of_learned(sensitivity[sensitivity["noise"] == lowest], networks), [*KEYS, "state", "shuffle"])
+    in_depth = paper_layers(of_learned(sensitivity[sensitivity["noise"] == lowest], networks), [*keys, "state", "shuffle"])
     convolutional = _convolutional(in_depth, spectrum)
     plain = convolutional[convolutional["shuffle"] == "none"]
     shuffled = convolutional[convolutional["shuffle"] != "none"]
@@ -217,10 +218,10 @@ def claim_table(
     )
 
     average = shuffled[shuffled["state"] == "trained"].assign(R=lambda table: np.log(table["R"]))
-    average = average.groupby([*KEYS, "k", "depth"], as_index=False)["R"].mean().assign(R=lambda table: np.exp(table["R"]))
-    pairs = average.merge(plain[plain["state"] == "trained"], on=[*KEYS, "k"], suffixes=("_shuffled", ""))
+    average = average.groupby([*keys, "k", "depth"], as_index=False)["R"].mean().assign(R=lambda table: np.exp(table["R"]))
+    pairs = average.merge(plain[plain["state"] == "trained"], on=[*keys, "k"], suffixes=("_shuffled", ""))
     pairs = pairs[pairs["k"] > 0]
-    rise = np.log(pairs["R_shuffled"] / pairs["R"]).groupby([pairs[key] for key in KEYS]).mean()
+    rise = np.log(pairs["R_shuffled"] / pairs["R"]).groupby([pairs[key] for key in keys]).mean()
     still = _fall(average).reindex(rise.index)
     decide(
         5,
@@ -231,10 +232,10 @@ def claim_table(
     )
 
     spectra = of_learned(spectrum[spectrum["noise"] == lowest], networks)
-    layer_keys = [*KEYS, "state", "layer"]
+    layer_keys = [*keys, "state", "layer"]
     share = spectra[spectra["mode"] == 1].set_index(layer_keys)["gamma"] / spectra.groupby(layer_keys)["gamma"].sum()
     by_state = share.map(np.log).unstack("state")
-    growth = (by_state["trained"] - by_state["init"]).groupby(KEYS).mean() if len(share) else pd.Series(dtype=float)
+    growth = (by_state["trained"] - by_state["init"]).groupby(keys).mean() if len(share) else pd.Series(dtype=float)
     decide(
         6,
         "training moves filters toward low frequencies: mean over layers of ln of the growth of gamma_1 / sum of gamma",
@@ -242,7 +243,7 @@ def claim_table(
         len(growth),
     )
 
-    gains = outputs[outputs["noise"] == lowest].pivot_table(index=KEYS, columns="state", values="G").dropna()
+    gains = outputs[outputs["noise"] == lowest].pivot_table(index=keys, columns="state", values="G").dropna()
     raised = np.log(gains["trained"] / gains["init"]).to_numpy() if len(gains) else np.array([])
     decide(7, "training raises G of the output: mean of ln(G trained / G at initialization)", _mean(raised), len(raised))
 
