@@ -156,7 +156,15 @@ FOLDER = {
     },
 }  # fmt: skip
 
-STARTS = {"smoke": yaml.safe_load(SMOKE.read_text()), "own": OWN, "folder": FOLDER}
+# Two sizes of the training set, and further displacements of one architecture.
+AXES = {
+    "results": "results/axes",
+    "data": {"train_images": [50, 200], "test_images": 100},
+    "architectures": ["fc2", "lenet"], "noise": [0], "seeds": 1, "scale_detection": {"enabled": False},
+    "probes": {"images": 20, "sweep": [{"displacement": 1, "cutoff": 3}], "sweep_architectures": ["lenet"]},
+}  # fmt: skip
+
+STARTS = {"smoke": yaml.safe_load(SMOKE.read_text()), "own": OWN, "folder": FOLDER, "axes": AXES}
 
 
 def plant(planners: Planners, folder: Path, raw: Mapping[str, Any]) -> Path:
@@ -188,6 +196,7 @@ OF_NETWORK = {
     "shuffled_sensitivity": "sensitivity/{}_shuffled.h5",
     "spectra": "spectra/{}.h5",
     "sensitivity_over_training": "sensitivity/{}_over_training.h5",
+    "sensitivity_sweep": "sensitivity/{}_sweep.h5",
 }
 MEASURED = {"sensitivity", "shuffled_sensitivity", "sensitivity_over_training"}
 ARCHITECTURES = ("fc2", "lenet", "vgg11_bn")
@@ -205,6 +214,8 @@ def of_networks(
     seeds: tuple[int, ...] = (0,),
     shuffled: tuple[float, ...] = (0,),
     followed: tuple[str, ...] = ("lenet",),
+    swept: tuple[str, ...] = (),
+    sizes: tuple[int, ...] = (),
     rules: typing.Collection[str] = tuple(OF_NETWORK),
 ) -> Jobs:
     """Jobs of ``rules`` on the networks of these architectures, noise levels and seeds."""
@@ -215,8 +226,11 @@ def of_networks(
                 continue
             if rule == "sensitivity_over_training" and architecture not in followed:
                 continue
+            if rule == "sensitivity_sweep" and architecture not in swept:
+                continue
             levels = [level for level in noise if rule != "shuffled_sensitivity" or level in shuffled]
-            names = {f"{dataset}/{architecture}/noise{level:g}/seed{seed}" for level in levels for seed in seeds}
+            folders = [f"noise{level:g}{subset}" for level in levels for subset in ([f"_images{size}" for size in sizes] or [""])]
+            names = {f"{dataset}/{architecture}/{folder}/seed{seed}" for folder in folders for seed in seeds}
             jobs.setdefault(rule, set()).update(OF_NETWORK[rule].format(name) for name in names)
     return {rule: files for rule, files in jobs.items() if files}
 
@@ -320,6 +334,7 @@ NOTHING: Jobs = {}
 # others have their own: fc2 its optimizer, rate and decay, lenet its rate; and recipes say epochs, widths and snapshots of some.
 HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "epochs": (4, ""),
+    "steps_per_epoch": (7, "fc2 lenet vgg11_bn"),
     "batch_size": (32, "lenet vgg11_bn"),
     "loss": ("hinge", "fc2 lenet vgg11_bn"),
     "optimizer": ("adam", "lenet vgg11_bn"),
@@ -399,6 +414,11 @@ IMAGENET_ANEW = {
 FOLDER_MEASURED = of_networks("lenet", **ON_FOLDER, rules=["sensitivity", "shuffled_sensitivity"]) | once(*OF_SENSITIVITY)
 FOLDER_PROBES = once("probes") | FOLDER_MEASURED
 
+# Of the folder with sizes and displacements as axes.
+ON_AXES: dict[str, Any] = {"noise": (0,), "followed": (), "swept": ("lenet",)}
+AXES_COLLECTING = once(*OWN_TABLES, *FIGURES - {"over_training"}, "training_sizes", "table_sensitivity_sweep", "displacements")
+SWEPT = once("table_sensitivity_sweep", "displacements")
+
 ROWS = [
     # Where and how jobs run: no result depends on it, or, as on threads, no more than on another machine.
     Row({"device": "cpu"}, NOTHING),
@@ -429,6 +449,18 @@ ROWS = [
     Row({"data.imagefolder.resize_to": 40}, FOLDER_ANEW, "folder"),
     Row({"data.imagefolder.problems": "skip"}, FOLDER_ANEW, "folder"),
     Row({"data.imagefolder.channels": 1}, NOTHING),  # of another data set
+    # Another size of the training set trains its own networks alone, also one that is larger than all others.
+    Row({"data.train_images": [50, 200, 400]}, of_networks("fc2", "lenet", sizes=(400,), **ON_AXES) | AXES_COLLECTING, "axes"),
+    Row({"data.train_images": [100, 200, 50]}, of_networks("fc2", "lenet", sizes=(100,), **ON_AXES) | AXES_COLLECTING, "axes"),
+    Row({"data.train_images": [200]}, AXES_COLLECTING, "axes"),
+    # Another displacement measures alone.
+    Row({"probes.sweep": [{"displacement": [1, 2], "cutoff": 3}]},
+        of_networks("lenet", sizes=(50, 200), **ON_AXES, rules=["sensitivity_sweep"]) | SWEPT, "axes"),
+    Row({"probes.sweep": [{"displacement": 0.5, "cutoff": 4}]},
+        of_networks(*ARCHITECTURES, noise=(0,), swept=ARCHITECTURES, rules=["sensitivity_sweep"]) | SWEPT),
+    Row({"probes.sweep": [{"displacement": 1.0, "cutoff": 3}]}, NOTHING, "axes"),
+    Row({"probes.sweep_architectures": ["fc2", "lenet"]},
+        of_networks("fc2", sizes=(50, 200), noise=(0,), swept=("fc2",), rules=["sensitivity_sweep"]) | SWEPT, "axes"),
     # Which networks.
     Row({"architectures": ["fc2", "lenet", "vgg11_bn", "resnet18"]}, trained("resnet18")),
     Row({"architectures": ["fc2", "vgg11_bn"]}, once(*COLLECTING - {"table_over_training", "over_training"})),
@@ -585,7 +617,7 @@ def jobs_of(planners: Planners, folder: Path, config: Path, *arguments: str, sou
 def plans(request, planners, finished, tmp_path_factory):
     """By row, what is planned: all rows whose tests are to run, at work on all cores while the first tests wait for theirs."""
     folder = tmp_path_factory.mktemp("matrix")
-    starts = {name: planners.pool.submit(plant, planners, folder / name, STARTS[name]) for name in ("own", "folder")}
+    starts = {name: planners.pool.submit(plant, planners, folder / name, STARTS[name]) for name in ("own", "folder", "axes")}
 
     def plan(row, config):
         return jobs_of(planners, finished if row.start == "smoke" else starts[row.start].result(), config)

@@ -168,6 +168,8 @@ def figure_options(wildcards):
     draw = dict(entry.arguments)
     if "interval" in entry.needs:
         draw |= INTERVAL
+    if "confidence" in entry.needs:
+        draw["confidence"] = CONFIG.correlation.confidence
     return {
         "dpi": CONFIG.figures.dpi,
         "font_size": CONFIG.figures.font_size,

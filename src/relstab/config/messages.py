@@ -56,7 +56,7 @@ def sentences(error: ValidationError, root: type[Section], source: str) -> Itera
         cause = part.get("ctx", {}).get("error")
         wrong = cause.sentences if isinstance(cause, WrongKeysError) else {"": _sentence(part, location, root)}
         for key, sentence in wrong.items():
-            where = re.sub(r"\.(\d+)$", r"[\1]", ".".join([*map(str, location), *filter(None, [key])]))
+            where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join([*map(str, location), *filter(None, [key])]))
             # A hint in brackets at the end takes in where the key is.
             before, after = (sentence[:-1], "; ") if sentence.endswith(")") else (sentence, " (")
             yield f"{before}{after}{source}: {where})"

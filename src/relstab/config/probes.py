@@ -23,8 +23,8 @@ class Probing(Section):
     )
     sweep: list[Sweep] = key(
         [],
-        "Further diffeomorphisms, [{displacement: [0.5, 1, 2], cutoff: 3}], for which D, G and R of the output are measured at the "
-        "lowest noise level, without training again; they add a table and a figure.",
+        "Further diffeomorphisms, [{displacement: [0.5, 1, 2], cutoff: 3}], for which D, G and R of the output are measured "
+        "at the lowest noise level, without training again; they add a table and a figure.",
     )
     sweep_architectures: Distinct[str] | None = key(None, "Architectures that are measured so; null: all.")
 

@@ -22,8 +22,8 @@ class Training(Section):
     epochs: Count = key(13, "Passes over the training images.")
     steps_per_epoch: Count | None = key(
         None,
-        "Steps of an epoch, at whose end the network is tested: with a number, all sizes of the training set have the same steps, "
-        "epochs times this, and small ones are not tested after every pass; null: one pass over the training images.",
+        "Steps of an epoch, at whose end the network is tested: with a number, all sizes of the training set have the same "
+        "steps, epochs times this, and small ones are not tested after every pass; null: one pass over the training images.",
     )
     loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
     batch_size: Count = key(64, "Images per step.")

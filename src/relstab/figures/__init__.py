@@ -27,8 +27,8 @@ class FigureEntry:
         when: what a run must have for this figure: a key of ``CONDITIONS`` in ``workflow/rules/figures.smk``; "": nothing.
         arguments: further arguments that are the same in every run.
         needs: arguments that the run gives: "images" (a probe, and a test image per noise level), "interval" (confidence,
-            resamples, seed).
-        every_size: whether it shows networks of all sizes of the training set, where that is an axis, and not of the largest alone.
+            resamples, seed), "confidence".
+        every_size: whether it shows networks of all sizes of the training set, where that is an axis, or of the largest alone.
     """
 
     draw_name: str
@@ -92,8 +92,8 @@ FIGURES: dict[str, FigureEntry] = {
         "shuffled_layers.draw_pretrained", {"sensitivity": "imagenet_sensitivity"}, "imagenet images"
     ),
     "over_training": FigureEntry("over_training.draw", {"networks": "networks", "over_training": "over_training"}, "snapshots"),
-    "sensitivity_sweep": FigureEntry("sensitivity_sweep.draw", {"sweep": "sensitivity_sweep"}, "sweep"),
-    "training_sizes": FigureEntry("training_sizes.draw", _MEASURED, "training sizes", needs=("interval",), every_size=True),
+    "displacements": FigureEntry("displacements.draw", {"sweep": "sensitivity_sweep"}, "sweep", needs=("confidence",)),
+    "training_sizes": FigureEntry("training_sizes.draw", _MEASURED, "training sizes", needs=("confidence",), every_size=True),
     "relu_tanh": FigureEntry("relu_tanh.draw", _LAYERS, "rings", needs=("interval",)),
 }
 """The figures by file name, those of the paper first."""

@@ -47,8 +47,8 @@ class NetworkKey:
         architecture: its name in :data:`relstab.ARCHITECTURES` or in torchvision.
         noise: sigma, the norm of the noise on its training images.
         seed: number of the network among those of its architecture and noise level, from 0.
-        training_images: size of its training set where that is an axis of the run; None where all networks have the same one. Then
-            file names, attributes, tables and random numbers are those of a run without this axis.
+        training_images: size of its training set where that is an axis of the run; None where all networks have the same
+            one, which then is in no file name, attribute, table or seed.
     """
 
     dataset: str

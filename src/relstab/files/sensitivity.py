@@ -2,8 +2,8 @@
 
 A measurement is a group with one data set per column of the table and, under "sums", the sums per layer and image. Its name says
 what was measured: "init" and "trained" for the network as it is, "init/0", "init/1", ..., "trained/0", ... for its shuffles, and
-"0", "3", ..., "250" for its snapshots after these epochs, with test error and training loss as attributes. "init/0", "init/1", ...
-of a sweep are its diffeomorphisms, with displacement and cutoff as attributes.
+"0", "3", ..., "250" for its snapshots after these epochs, with test error and training loss as attributes. In the file of a
+sweep, "init/0", "init/1", ... are its diffeomorphisms, with displacement and cutoff as attributes.
 """
 
 import contextlib

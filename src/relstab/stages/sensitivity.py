@@ -1,5 +1,5 @@
-"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training; and of
-the output for many diffeomorphisms.
+"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training, and
+of the output for many diffeomorphisms.
 """
 
 from collections.abc import Iterator, Sequence

@@ -102,8 +102,9 @@ def correlation_table(
     for (dataset, noise), level in networks.groupby(["dataset", "noise"]):
         at_level = outputs[(outputs["dataset"] == dataset) & (outputs["noise"] == noise)]
         parts: list[tuple[list[Any], pd.DataFrame]] = [([_ALL_SIZES] if sizes else [], at_level)]
-        for size in sorted(level["training_images"].unique()) if sizes else []:
-            parts.append(([int(size)], at_level[at_level["training_images"] == size]))
+        if sizes:
+            by_size = sorted(level["training_images"].unique())
+            parts += [([int(size)], at_level[at_level["training_images"] == size]) for size in by_size]
         for size, part in parts:
             for state in ("init", "trained"):
                 chosen = part[part["state"] == state]
