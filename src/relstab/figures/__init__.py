@@ -56,7 +56,7 @@ class FigureEntry:
     @property
     def shows_architectures(self) -> bool:
         """Whether it shows the labels, colours and marks of the user's architectures."""
-        return "networks" in self.tables
+        return "networks" in self.tables or "history" in self.tables
 
 
 _MEASURED = {"networks": "networks", "sensitivity": "sensitivity"}
@@ -91,6 +91,7 @@ FIGURES: dict[str, FigureEntry] = {
     "imagenet_shuffled_layers": FigureEntry(
         "shuffled_layers.draw_pretrained", {"sensitivity": "imagenet_sensitivity"}, "imagenet images"
     ),
+    "learning_curves": FigureEntry("learning_curves.draw", {"history": "history"}),
     "over_training": FigureEntry("over_training.draw", {"networks": "networks", "over_training": "over_training"}, "snapshots"),
     "displacements": FigureEntry("displacements.draw", {"sweep": "sensitivity_sweep"}, "sweep", needs=("confidence",)),
     "training_sizes": FigureEntry("training_sizes.draw", _MEASURED, "training sizes", needs=("confidence",), every_size=True),

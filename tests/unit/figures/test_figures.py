@@ -12,6 +12,7 @@ from relstab.figures import (
     error_scatter,
     filter_spectra,
     layer_sensitivities,
+    learning_curves,
     over_training,
     relative_sensitivity,
     shuffled_layers,
@@ -50,6 +51,7 @@ def drawn(name, tables, samples):
             "fig13": lambda: filter_spectra.draw_all(networks, spectrum, skips=True),
             "fig14": lambda: filter_spectra.draw_pretrained(spectrum),
             "imagenet_shuffled_layers": lambda: shuffled_layers.draw_pretrained(sensitivity),
+            "learning_curves": lambda: learning_curves.draw(curves(networks)),
             "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
             "displacements": lambda: displacements.draw(swept()),
             "training_sizes": lambda: training_sizes.draw(*of_sizes(networks, sensitivity)),
@@ -59,7 +61,14 @@ def drawn(name, tables, samples):
 NAMES = [
     "fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13", "fig14", "imagenet_shuffled_layers", "over_training",
     "displacements", "training_sizes",
+    "learning_curves",
 ]  # fmt: skip
+
+
+def curves(networks):
+    """Three epochs of each network, whose error and loss fall by half with each."""
+    epochs = [networks.assign(epoch=epoch, test_error=0.8 / 2**epoch, train_loss=2.0 / 2**epoch) for epoch in (1, 2, 3)]
+    return pd.concat(epochs, ignore_index=True)
 
 
 def of_architectures(table, names):
@@ -250,6 +259,15 @@ def test_the_authors_displacements_follow_from_their_temperatures():
     trained = authors.efficientnet().query("state == 'trained'")
     assert set(trained["cutoff"]) == {3, 5, 15}
     np.testing.assert_allclose(trained["R"], trained["D"] / trained["G"], rtol=0.02)
+
+
+def test_learning_curves_are_means_over_seeds_by_noise_level(tables, samples):
+    (ax,) = drawn("learning_curves", tables, samples).axes
+    full = [line for line in ax.get_lines() if line.get_linestyle() == "-"]
+    assert len(full) == 2
+    for line in full:
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [0.4, 0.2, 0.1])
+    assert ax.get_yscale() == "log"
 
 
 @pytest.mark.parametrize("name", NAMES)
