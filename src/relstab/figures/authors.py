@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.stats import t as student  # type: ignore[import-untyped]
 
 __all__ = ["efficientnet", "geometric_means", "training_set_sizes"]
 
@@ -49,5 +49,6 @@ def geometric_means(table: pd.DataFrame, by: list[str], columns: list[str], conf
     """
     logarithms = table[by].assign(**{name: np.log(table[name]) for name in columns})
     groups = logarithms.groupby(by)
-    means = np.exp(groups[columns].mean()).join(groups[columns].std().add_suffix("_logsd")).assign(networks=groups.size())
+    means: pd.DataFrame = groups[columns].mean().map(np.exp)
+    means = means.join(groups[columns].std().add_suffix("_logsd")).assign(networks=groups.size())
     return _with_interval(means.reset_index(), columns, confidence)

@@ -13,7 +13,7 @@ from relstab.figures.style import WIDTH, label_of, log_axis, mark, trained_archi
 
 __all__ = ["draw"]
 
-_STATES = {"trained": "-", "init": "--"}
+_STATES: dict[str, Any] = {"trained": "-", "init": "--"}
 _AUTHORS: dict[str, Any] = {"color": "0.6", "linewidth": 3, "alpha": 0.6, "zorder": 0}
 
 

@@ -276,5 +276,5 @@ class TrainingRun:
         self.network.history = values["history"]
         self.lowest = math.inf if values["lowest"] is None else values["lowest"]
         tensors = checkpoint.tensors
-        order, total = (tensors[name].to(self.device) for name in ("order", "total"))
-        self.epoch = Epoch(values["epoch"], order, values["position"], total, values["batch"], values["images"])
+        permutation, total = (tensors[name].to(self.device) for name in ("order", "total"))
+        self.epoch = Epoch(values["epoch"], permutation, values["position"], total, values["batch"], values["images"])
