@@ -103,9 +103,7 @@ def of_pair_networks(pattern):
 
 def of_imagenet_networks(pattern):
     """File names of ``pattern`` for torchvision's networks, which are one of each kind, without noise."""
-    return [
-        pattern.format(dataset=IMAGENET, architecture=name, noise=0, subset="", seed=0) for name in CONFIG.imagenet.networks
-    ]
+    return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, subset="", seed=0) for name in CONFIG.imagenet.networks]
 
 
 def pretrained_from(wildcards):
