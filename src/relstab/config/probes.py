@@ -2,7 +2,14 @@
 
 from typing import Literal
 
-from relstab.config.section import AtLeastTwo, Positive, Section, key
+from relstab.config.section import AtLeastTwo, Distinct, OneOrMore, Positive, Section, key
+
+
+class Sweep(Section):
+    """Diffeomorphisms of other displacements and cutoffs."""
+
+    displacement: OneOrMore[Positive] = key(..., "delta, in pixels, or a list of them.")
+    cutoff: AtLeastTwo = key(..., "c, largest mode number of the displacement field.")
 
 
 class Probing(Section):
@@ -14,3 +21,18 @@ class Probing(Section):
     interpolation: Literal["bilinear", "nearest", "gaussian"] = key(
         "bilinear", "How warped images are interpolated: bilinear, nearest or gaussian."
     )
+    sweep: list[Sweep] = key(
+        [],
+        "Further diffeomorphisms, [{displacement: [0.5, 1, 2], cutoff: 3}], for which D, G and R of the output are measured "
+        "at the lowest noise level, without training again; they add a table and a figure.",
+    )
+    sweep_architectures: Distinct[str] | None = key(None, "Architectures that are measured so; null: all.")
+
+    @property
+    def sweep_pairs(self) -> list[tuple[float, int]]:
+        """Displacement and cutoff of each of the further diffeomorphisms, once."""
+        pairs = []
+        for entry in self.sweep:
+            displacements = entry.displacement if isinstance(entry.displacement, list) else [entry.displacement]
+            pairs += [(displacement, entry.cutoff) for displacement in displacements]
+        return list(dict.fromkeys(pairs))

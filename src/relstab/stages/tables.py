@@ -11,7 +11,7 @@ import pandas as pd
 
 from relstab.files.ensemble import read_rows
 from relstab.files.network import NetworkKey, read_history
-from relstab.files.sensitivity import read_over_training, read_sensitivity
+from relstab.files.sensitivity import read_over_training, read_sensitivity, read_sweep
 from relstab.files.spectrum import read_spectra
 from relstab.scale_detection import samples
 from relstab.scale_detection.tasks import ScaleTask
@@ -31,6 +31,7 @@ __all__ = [
     "sample_table",
     "sensitivity_table",
     "spectrum_table",
+    "sweep_table",
 ]
 
 Paths = Iterable[str | Path]
@@ -100,6 +101,15 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
         spectra: files of :func:`relstab.stages.spectra.analyse_filters`.
     """
     return read_spectra(*spectra)
+
+
+def sweep_table(measured: Paths) -> pd.DataFrame:
+    """D, G and R with standard errors of the input and the output: one row per state, displacement and cutoff of each network.
+
+    Args:
+        measured: files of :func:`relstab.stages.sensitivity.measure_sweep`.
+    """
+    return pd.concat([read_sweep(path) for path in measured], ignore_index=True)
 
 
 def over_training_table(measured: Paths) -> pd.DataFrame:
