@@ -184,7 +184,15 @@ FOLDER = {
     },
 }  # fmt: skip
 
-STARTS = {"smoke": yaml.safe_load(SMOKE.read_text()), "own": OWN, "folder": FOLDER}
+# Two sizes of the training set, and further displacements of one architecture.
+AXES = {
+    "results": "results/axes",
+    "data": {"train_images": [50, 200], "test_images": 100},
+    "architectures": ["fc2", "lenet"], "noise": [0], "seeds": 1, "scale_detection": {"enabled": False},
+    "probes": {"images": 20, "sweep": [{"displacement": 1, "cutoff": 3}], "sweep_architectures": ["lenet"]},
+}  # fmt: skip
+
+STARTS = {"smoke": yaml.safe_load(SMOKE.read_text()), "own": OWN, "folder": FOLDER, "axes": AXES}
 
 
 def plant(planners: Planners, folder: Path, raw: Mapping[str, Any]) -> Path:
@@ -235,7 +243,7 @@ NOTHING = ""
 EVERYTHING = "*"
 ALL_DATA = "prepare_dataset, pair_dataset, train_ensemble, homogeneous_sensitivity, table_scale_detection_samples"
 PROBES = "probes mnist5k"
-TABLES = "table_networks, table_sensitivity, table_spectrum, table_correlation, table_claims"
+TABLES = "table_networks, table_history, table_sensitivity, table_spectrum, table_correlation, table_claims"
 # Every figure of networks that shows architectures in their colours.
 OF_ARCHITECTURES = "fig01, fig03, fig04, fig10, fig11, fig12, fig13"
 PAIR_TRAINING = "train pairs"
@@ -249,6 +257,7 @@ INTERVALS = (
 # and snapshots of some.
 HOW_TRAINED: dict[str, tuple[Any, str]] = {
     "epochs": (4, ""),
+    "steps_per_epoch": (7, "fc2 lenet vgg11_bn"),
     "batch_size": (32, "lenet vgg11_bn"),
     "loss": ("hinge", "fc2 lenet vgg11_bn"),
     "optimizer": ("adam", "lenet vgg11_bn"),
@@ -321,6 +330,15 @@ ROWS = [
     Row({"data.imagefolder.resize_to": 40}, "prepare_dataset", "folder"),
     Row({"data.imagefolder.problems": "skip"}, "prepare_dataset", "folder"),
     Row({"data.imagefolder.channels": 1}, NOTHING),  # of another data set
+    # Another size of the training set trains its own networks alone, also one that is larger than all others.
+    Row({"data.train_images": [50, 200, 400]}, "train noise0_images400", "axes"),
+    Row({"data.train_images": [100, 200, 50]}, "train noise0_images100", "axes"),
+    Row({"data.train_images": [200]}, f"{TABLES}, table_sensitivity_sweep", "axes"),
+    # Another displacement measures alone.
+    Row({"probes.sweep": [{"displacement": [1, 2], "cutoff": 3}]}, "sensitivity_sweep", "axes"),
+    Row({"probes.sweep": [{"displacement": 0.5, "cutoff": 4}]}, "sensitivity_sweep"),
+    Row({"probes.sweep": [{"displacement": 1.0, "cutoff": 3}]}, NOTHING, "axes"),
+    Row({"probes.sweep_architectures": ["fc2", "lenet"]}, "sensitivity_sweep fc2", "axes"),
     # Which networks.
     Row({"architectures": ["fc2", "lenet", "vgg11_bn", "resnet18"]}, "train resnet18"),
     Row({"architectures": ["fc2", "vgg11_bn"]}, TABLES),
@@ -462,7 +480,7 @@ def downstream(jobs: list[Job], readers: str) -> set[tuple[str, str]]:
 def plans(request, planners, finished, tmp_path_factory):
     """By row, what is planned: all rows whose tests are to run, at work on all cores while the first tests wait for theirs."""
     folder = tmp_path_factory.mktemp("matrix")
-    starts = {name: planners.pool.submit(plant, planners, folder / name, STARTS[name]) for name in ("own", "folder")}
+    starts = {name: planners.pool.submit(plant, planners, folder / name, STARTS[name]) for name in ("own", "folder", "axes")}
 
     def plan(row, config):
         return planners.plan(finished if row.start == "smoke" else starts[row.start].result(), config)

@@ -30,8 +30,8 @@ RESULTS = CONFIG.results
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 DATASET = CONFIG.data.name
-# One network in file names: data set, architecture, noise level, seed.
-NETWORK = "{dataset}/{architecture}/noise{noise}/seed{seed}"
+# One network in file names: data set, architecture, noise level, seed; and the size of its training set where that is an axis.
+NETWORK = "{dataset}/{architecture}/noise{noise}{subset}/seed{seed}"
 SCALE = f"{RESULTS}/scale_detection"
 # Images on which torchvision's networks are measured.
 IMAGENET_IMAGES = f"{RESULTS}/datasets/{IMAGENET}.h5"
@@ -44,6 +44,7 @@ wildcard_constraints:
     dataset=r"\w+",
     architecture=r"\w+",
     noise=r"[0-9.e+-]+",
+    subset=r"(_images\d+)?",
     seed=r"\d+",
     experiment=r"\w+",
     activation=r"\w+",
@@ -54,11 +55,17 @@ def noise_name(noise):
     return f"{noise:.12g}"
 
 
+def subset_name(size):
+    """The size of the training set in file names, where it is an axis."""
+    return "" if size is None else f"_images{size}"
+
+
 def of_all_networks(pattern, noise=None, architectures=None):
     """File names of ``pattern`` for every network of the run, or those at some noise levels or of some architectures."""
     return [
-        pattern.format(dataset=DATASET, architecture=architecture, noise=noise_name(level), seed=seed)
+        pattern.format(dataset=DATASET, architecture=architecture, noise=noise_name(level), subset=subset_name(size), seed=seed)
         for architecture in (CONFIG.architectures if architectures is None else architectures)
+        for size in CONFIG.data.training_sizes
         for level in (CONFIG.noise if noise is None else noise)
         for seed in CONFIG.seeds_of(architecture)
     ]
@@ -67,7 +74,7 @@ def of_all_networks(pattern, noise=None, architectures=None):
 def of_pair_networks(pattern):
     """File names of ``pattern`` for the deep networks on images with two lit pixels, a data set without noise."""
     return [
-        pattern.format(dataset=PAIRS, architecture=architecture, noise=0, seed=seed)
+        pattern.format(dataset=PAIRS, architecture=architecture, noise=0, subset="", seed=seed)
         for architecture in CONFIG.scale_detection.architectures
         for seed in CONFIG.scale_detection.images.seeds_of(architecture)
     ]
@@ -75,7 +82,7 @@ def of_pair_networks(pattern):
 
 def of_imagenet_networks(pattern):
     """File names of ``pattern`` for torchvision's networks: one per architecture, without noise."""
-    return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, seed=0) for name in CONFIG.imagenet.networks]
+    return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, subset="", seed=0) for name in CONFIG.imagenet.networks]
 
 
 def pretrained_from(wildcards):
@@ -138,6 +145,8 @@ def figure_options(wildcards):
     draw = dict(entry.arguments)
     if "interval" in entry.needs:
         draw |= INTERVAL
+    if "confidence" in entry.needs:
+        draw["confidence"] = CONFIG.correlation.confidence
     return {
         "dpi": CONFIG.figures.dpi,
         "font_size": CONFIG.figures.font_size,
@@ -188,6 +197,9 @@ def data_options():
     """What a data set depends on. Published files are the same data set in any folder; files of the user are not."""
     data = CONFIG.data
     options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
+    if isinstance(data.train_images, list):
+        # One data set for all sizes: another size trains its own networks alone.
+        options |= {"train_images": None, "nested": True}
     if data.name == IMAGE_FOLDER:
         options |= {"root": data.root, "imagefolder": data.imagefolder.model_dump()}
     if data.function:
@@ -246,6 +258,14 @@ def beyond_figure_4(skips):
 def followed():
     """Architectures of the run whose weights are saved during training, to measure them over training."""
     return [name for name in CONFIG.architectures if CONFIG.training_of(name).snapshots]
+
+
+def swept():
+    """Architectures of the run that are measured for further displacements and cutoffs."""
+    probes = CONFIG.probes
+    if not probes.sweep:
+        return []
+    return CONFIG.architectures if probes.sweep_architectures is None else probes.sweep_architectures
 
 
 def images_to_test(wildcards):

@@ -7,6 +7,8 @@ FIGURE_FOLDER = f"{RESULTS}/figures"
 CONDITIONS = {
     "": True,
     "snapshots": bool(followed()),
+    "training sizes": CONFIG.data.training_sizes != [None],
+    "sweep": bool(swept()),
     "scale detection": HAS_SIMPLE or HAS_PAIRS,
     "rings": HAS_SIMPLE,
     "pairs": HAS_PAIRS,

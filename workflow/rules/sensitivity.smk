@@ -71,3 +71,32 @@ rule sensitivity_over_training:
         gpu=gpus,
     script:
         "../scripts/sensitivity_over_training.py"
+
+
+rule sensitivity_sweep:
+    input:
+        network=f"{RESULTS}/networks/{NETWORK}.h5",
+        test=images_to_test,
+    output:
+        sensitivity=f"{RESULTS}/sensitivity/{NETWORK}_sweep.h5",
+    log:
+        f"{LOGS}/sensitivity_sweep/{NETWORK}.log",
+    benchmark:
+        f"{BENCHMARKS}/sensitivity_sweep/{NETWORK}.tsv"
+    conda:
+        "../../envs/relstab.yaml"
+    threads: CONFIG.threads
+    resources:
+        mem_mb=growing(4000, per_mb=8),
+        runtime=growing(60),
+        gpu=gpus,
+    params:
+        **options(
+            number=CONFIG.probes.images,
+            sweep=CONFIG.probes.sweep_pairs,
+            interpolation=CONFIG.probes.interpolation,
+            weights=trained_weights,
+            seed=CONFIG.seed,
+        ),
+    script:
+        "../scripts/sensitivity_sweep.py"

@@ -55,6 +55,13 @@ TABLE_ENTRIES = {
         {},
         "",
     ),
+    "sensitivity_sweep": (
+        bool(swept()),
+        "sweep_table",
+        {"measured": of_all_networks(f"{RESULTS}/sensitivity/{NETWORK}_sweep.h5", [min(CONFIG.noise)], swept())},
+        {},
+        "",
+    ),
     "correlation": (
         True,
         "correlation_table",

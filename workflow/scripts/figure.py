@@ -3,14 +3,15 @@
 from relstab.figures import FIGURES
 from relstab.figures.style import save_figure, style
 from relstab.files.probes import read_images
-from relstab.tables.networks import read_tables
+from relstab.tables.networks import of_sizes, read_tables
 
 from job import job
 
 with job(snakemake):
     entry, options = FIGURES[snakemake.wildcards.figure], snakemake.params.options
     tables = read_tables(*(snakemake.input[argument] for argument in entry.tables))
-    arguments = dict(zip(entry.tables, tables, strict=True)) | options["draw"]
+    shown = [of_sizes(table, entry.every_size) for table in tables]
+    arguments = dict(zip(entry.tables, shown, strict=True)) | options["draw"]
     if "images" in entry.needs:
         noisy = dict(zip(options["noise"], snakemake.input.noisy, strict=True))
         arguments |= read_images(snakemake.input.probes, noisy, options["example"])

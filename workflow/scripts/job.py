@@ -61,7 +61,7 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     The block gets a function that reports a sentence on the terminal. An error ends the job: one sentence on the terminal,
     the traceback in the log.
     """
-    wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items())
+    wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items() if value)
     name = f"{snakemake.rule} ({wildcards})" if wildcards else snakemake.rule
     terminal = sys.stderr
     own_architectures(snakemake.config["own_architectures"])

@@ -6,11 +6,13 @@ from relstab.stages.networks import train_and_save
 
 from job import device, job
 
+# "_images64" where the size of the training set is an axis.
+size = snakemake.wildcards.subset.removeprefix("_images")
 with job(snakemake) as report, device(snakemake) as device_name:
     network = train_and_save(
         snakemake.output.network,
         snakemake.wildcards.architecture,
-        read_dataset(snakemake.input.dataset),
+        read_dataset(snakemake.input.dataset, int(size) if size else None),
         read_noisy_test(snakemake.input.test),
         Training(**snakemake.params.options["recipe"]),
         float(snakemake.wildcards.noise),

@@ -85,6 +85,9 @@ class Config(TrainedNetworks):
         levels = ", ".join(f"{noise:g}" for noise in self.noise)
         if missing:
             wrong["channel_shuffle.noise"] = f"expected levels of noise ({levels}), got {missing[0]:g}"
+        for index, name in enumerate(self.probes.sweep_architectures or []):
+            if name not in self.architectures:
+                wrong[f"probes.sweep_architectures.{index}"] = one_of(name, self.architectures)
         if self.figures.example >= self.probes.images:
             wrong["figures.example"] = f"expected a number below probes.images ({self.probes.images}), got {self.figures.example}"
         if self.data.test_images is not None and self.probes.images > self.data.test_images:

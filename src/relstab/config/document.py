@@ -57,7 +57,9 @@ def _entries(name: str, entries: Mapping[str, Mapping[str, Any]], inner: type[Se
     if not entries:
         for key, field in inner.model_fields.items():
             yield from _comment(f"{key}: {field.description}", indent, "  ")
-    yield f"{indent}{name}:" if entries else f"{indent}{name}: {{}}"
+        yield f"{indent}{name}: {_value(entries)}"
+        return
+    yield f"{indent}{name}:"
     for number, (entry, values) in enumerate(entries.items()):
         yield f"{indent}  {entry}:"
         for key, value in values.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from relstab.config.section import Section, WrongKeysError, section_in
+from relstab.config.section import UNION_TAGS, Section, WrongKeysError, section_in
 from relstab.nearest import nearest
 
 __all__ = ["ConfigError", "sentences"]
@@ -52,11 +52,11 @@ def sentences(error: ValidationError, root: type[Section], source: str) -> Itera
         source: the file that the sentences name.
     """
     for part in error.errors():
-        location = [step for step in part["loc"] if step != "[key]"]
+        location = [step for step in part["loc"] if step not in ("[key]", *UNION_TAGS)]
         cause = part.get("ctx", {}).get("error")
         wrong = cause.sentences if isinstance(cause, WrongKeysError) else {"": _sentence(part, location, root)}
         for key, sentence in wrong.items():
-            where = re.sub(r"\.(\d+)$", r"[\1]", ".".join([*map(str, location), *filter(None, [key])]))
+            where = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", ".".join([*map(str, location), *filter(None, [key])]))
             # A hint in brackets at the end takes in where the key is.
             before, after = (sentence[:-1], "; ") if sentence.endswith(")") else (sentence, " (")
             yield f"{before}{after}{source}: {where})"

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from relstab.nearest import nearest
 
@@ -75,6 +75,12 @@ def _distinct(values: list[T]) -> list[T]:
 
 
 Distinct = Annotated[list[T], AfterValidator(_distinct)]
+UNION_TAGS = ("[one]", "[list]")
+"""Steps that a value of :data:`OneOrMore` adds to the location of an error."""
+OneOrMore = Annotated[
+    Annotated[T, Tag("[one]")] | Annotated[list[T], Field(min_length=1), AfterValidator(_distinct), Tag("[list]")],
+    Discriminator(lambda value: "[list]" if isinstance(value, list) else "[one]"),
+]
 
 
 def arguments_of(described: type, section: Section) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Sections ``training`` and ``recipes``: how networks are trained."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
@@ -17,6 +18,11 @@ class Training(Section):
     """
 
     epochs: Count = key(13, "Passes over the training images.")
+    steps_per_epoch: Count | None = key(
+        None,
+        "Steps of an epoch, at whose end the network is tested: with a number, all sizes of the training set have the same "
+        "steps, epochs times this, and small ones are not tested after every pass; null: one pass over the training images.",
+    )
     loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
     batch_size: Count = key(64, "Images per step.")
     optimizer: Literal["sgd", "adam"] = key("sgd", "sgd (with momentum) or adam.")
@@ -86,7 +92,7 @@ class _RecipeBase(Section):
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
     """The same key with the same bounds, which may be left out."""
     bounded: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    meaning = str(field.description).replace("; null: the architecture's own", "")
+    meaning = re.sub("; null: [^.]+", "", str(field.description))
     return (bounded | None, key(None, f"{meaning} Left out or null: as in training."))
 
 

@@ -12,10 +12,22 @@ from relstab.data.published import PUBLISHED
 from relstab.files.dataset import PARTS, Labels, Parts
 from relstab.seeding import derive_seed
 
-__all__ = ["DATASETS", "IMAGE_FOLDER", "balanced_choice", "load_parts"]
+__all__ = ["DATASETS", "IMAGE_FOLDER", "balanced_choice", "balanced_order", "load_parts"]
 
 IMAGE_FOLDER = "imagefolder"
 """Name of the data set that is a folder of images."""
+
+
+def balanced_order(labels: Labels, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of all images in a random order whose first P have equal numbers per class (up to one), for every P.
+
+    Where classes have different sizes, this holds until the smallest is used up. The first P are the images that
+    :func:`balanced_choice` takes with the same ``rng``.
+    """
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    rank = np.concatenate([np.arange(len(indices)) for indices in members])
+    order: NDArray[np.int64] = np.concatenate(members)[np.argsort(rank, kind="stable")]
+    return order
 
 
 def balanced_choice(labels: Labels, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -99,6 +111,7 @@ def load_parts(
     counts: Mapping[str, int | None] | None = None,
     seed: int = 0,
     function: str | None = None,
+    nested: bool = False,
 ) -> Parts:
     """Images and labels per part, of a data set in :data:`DATASETS` or of a user function.
 
@@ -108,13 +121,16 @@ def load_parts(
         counts: number of images per part, balanced over the classes; None for all.
         seed: of the split and of the choice of images.
         function: "path/to/file.py:function"; see :func:`relstab.stages.datasets.prepare_dataset`.
+        nested: whether the training images come in the order of :func:`balanced_order`.
     """
     make = DATASETS[name] if function is None else load_function(function)
     parts = _checked_parts(name, make(Path(root) if root else None, seed))
     for part, (images, labels) in parts.items():
         count = (counts or {}).get(part)
         rng = np.random.default_rng(derive_seed("subset", name, part, seed))
-        if count is not None:
+        if nested and part == "train":
+            chosen = balanced_order(labels, rng)
+        elif count is not None:
             chosen = balanced_choice(labels, count, rng)
         elif function is not None:
             # Probes are the first test images: of one class only, if a function returns its images sorted by class.

@@ -27,7 +27,8 @@ class FigureEntry:
         when: what a run must have for this figure: a key of ``CONDITIONS`` in ``workflow/rules/figures.smk``; "": nothing.
         arguments: further arguments that are the same in every run.
         needs: arguments that the run gives: "images" (a probe, and a test image per noise level), "interval" (confidence,
-            resamples, seed).
+            resamples, seed), "confidence".
+        every_size: whether it shows networks of all sizes of the training set, where that is an axis, or of the largest alone.
     """
 
     draw_name: str
@@ -35,6 +36,7 @@ class FigureEntry:
     when: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    every_size: bool = False
 
     @property
     def draw(self) -> Callable[..., "Figure"]:
@@ -64,7 +66,7 @@ _PAIRS = {"networks": "scale_detection_networks", "sensitivity": "scale_detectio
 _LAYERS = {"layers": "scale_detection_layers"}
 
 FIGURES: dict[str, FigureEntry] = {
-    "fig01_relative_sensitivity": FigureEntry("relative_sensitivity.draw", _CORRELATED, needs=("images",)),
+    "fig01_relative_sensitivity": FigureEntry("relative_sensitivity.draw", _CORRELATED, needs=("images",), every_size=True),
     "fig02_pooling": FigureEntry("pooling.draw"),
     "fig03_shuffled_layers": FigureEntry("shuffled_layers.draw", _MEASURED),
     "fig04_filter_spectra": FigureEntry("filter_spectra.draw", _SPECTRA),
@@ -77,7 +79,7 @@ FIGURES: dict[str, FigureEntry] = {
     "fig07_pooling_scaling": FigureEntry("pooling_scaling.draw", {**_LAYERS, "exponents": "scale_detection"}, "rings"),
     "fig08_deep_scale_detection": FigureEntry("deep_scale_detection.draw", _PAIRS, "pairs"),
     "fig09_deep_scale_detection_layers": FigureEntry("deep_scale_detection_layers.draw", _PAIRS, "pairs"),
-    "fig10_error_scatter": FigureEntry("error_scatter.draw", _CORRELATED),
+    "fig10_error_scatter": FigureEntry("error_scatter.draw", _CORRELATED, every_size=True),
     "fig11_layer_sensitivities": FigureEntry("layer_sensitivities.draw", _MEASURED),
     "fig12_filter_spectra_vgg": FigureEntry(
         "filter_spectra.draw_all", _SPECTRA, "beyond figure 4, without skips", arguments={"skips": False}
@@ -91,6 +93,8 @@ FIGURES: dict[str, FigureEntry] = {
     ),
     "learning_curves": FigureEntry("learning_curves.draw", {"history": "history"}),
     "over_training": FigureEntry("over_training.draw", {"networks": "networks", "over_training": "over_training"}, "snapshots"),
+    "displacements": FigureEntry("displacements.draw", {"sweep": "sensitivity_sweep"}, "sweep", needs=("confidence",)),
+    "training_sizes": FigureEntry("training_sizes.draw", _MEASURED, "training sizes", needs=("confidence",), every_size=True),
     "relu_tanh": FigureEntry("relu_tanh.draw", _LAYERS, "rings", needs=("interval",)),
 }
 """The figures by file name, those of the paper first."""

@@ -58,6 +58,7 @@ class Dataset:
         images: per part, uint8, [N, C, n, n].
         labels: per part, int64, [N].
         mean, std: of the training pixels, scaled to [0, 1], per channel, [C].
+        training_images: P, the size of the training set where it is an axis of the run; None where it is not.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dataset:
     labels: dict[str, Labels]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    training_images: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -219,15 +221,29 @@ def write_dataset(path: str | Path, name: str, parameters: Mapping[str, Any], se
         yield DatasetWriter(file)
 
 
-def read_dataset(path: str | Path) -> Dataset:
-    """Read a prepared data set."""
+def read_dataset(path: str | Path, training_images: int | None = None) -> Dataset:
+    """Read a prepared data set.
+
+    Args:
+        path: of the HDF5 file.
+        training_images: P, where the size of the training set is an axis: the first P of its training images; None for all.
+    """
     with open_hdf5(path, "data set") as file:
+        if training_images is not None:
+            counts = file["train/counts"][:]
+            if not len(counts) <= training_images <= counts.sum():
+                raise ValueError(
+                    f"expected from {len(counts)} (one per class) to {counts.sum()} training images of {path}, got "
+                    f"{training_images} (config.yaml: data.train_images)"
+                )
+        chosen = {"train": slice(training_images), "test": slice(None)}
         return Dataset(
             name=str(file.attrs["name"]),
-            images={part: file[f"{part}/images"][:] for part in PARTS},
-            labels={part: file[f"{part}/labels"][:] for part in PARTS},
+            images={part: file[f"{part}/images"][chosen[part]] for part in PARTS},
+            labels={part: file[f"{part}/labels"][chosen[part]] for part in PARTS},
             mean=file["mean"][:],
             std=file["std"][:],
+            training_images=training_images,
         )
 
 

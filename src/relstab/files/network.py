@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,40 +53,50 @@ class NetworkKey:
         architecture: its name in :data:`relstab.ARCHITECTURES` or in torchvision.
         noise: sigma, the norm of the noise on its training images.
         seed: number of the network among those of its architecture and noise level, from 0.
+        training_images: size of its training set where that is an axis of the run; None where all networks have the same
+            one, which then is in no file name, attribute, table or seed.
     """
 
     dataset: str
     architecture: str
     noise: float
     seed: int
+    training_images: int | None = None
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "NetworkKey":
         """Key out of the attributes of a file."""
+        images = attributes.get("training_images")
         return cls(
-            str(attributes["dataset"]), str(attributes["architecture"]), noise_level(attributes["noise"]), int(attributes["seed"])
+            str(attributes["dataset"]),
+            str(attributes["architecture"]),
+            noise_level(attributes["noise"]),
+            int(attributes["seed"]),
+            None if images is None else int(images),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """By column: attributes of a file, or keys of a table's row."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def path(self) -> str:
-        """File name without its ending: "mnist5k/lenet/noise0.01/seed3"."""
-        return f"{self.dataset}/{self.architecture}/noise{self.noise:.12g}/seed{self.seed}"
+        """File name without its ending: "mnist5k/lenet/noise0.01/seed3", "mnist5k/lenet/noise0.01_images64/seed3"."""
+        subset = "" if self.training_images is None else f"_images{self.training_images}"
+        return f"{self.dataset}/{self.architecture}/noise{self.noise:.12g}{subset}/seed{self.seed}"
 
     @property
-    def identity(self) -> tuple[str, str, float, int]:
+    def identity(self) -> tuple[str | float | int, ...]:
         """Parts of :func:`relstab.seeding.derive_seed` for random numbers of this network, besides the seed of the run."""
-        return self.dataset, self.architecture, self.noise, self.seed
+        return tuple(self.as_dict().values())
 
     def __str__(self) -> str:
-        return f"{self.architecture}, noise {self.noise:g}, seed {self.seed}"
+        subset = "" if self.training_images is None else f", {self.training_images} images"
+        return f"{self.architecture}, noise {self.noise:g}{subset}, seed {self.seed}"
 
 
-KEYS = [column.name for column in fields(NetworkKey)]
-"""Key columns of tables over networks."""
+KEYS = ["dataset", "architecture", "noise", "seed"]
+"""Key columns of tables over networks; ``training_images`` is one more where it is an axis."""
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "test_error")
 """Columns of the training history: the epoch from 1, its last learning rate, mean loss over its batches, test error after it."""

@@ -5,7 +5,9 @@ what was measured:
 
 - "init", "init_frozen" and "trained": the network as it is;
 - "init/0/stale", "init/0/recalibrated", ..., "trained/0/stale", ...: its shuffles, by the statistics of batch norm;
-- "0", "3", ..., "250": its snapshots after these epochs, with test error and training loss as attributes.
+- "0", "3", ..., "250": its snapshots after these epochs, with test error and training loss as attributes;
+- "init/0", "init/1", ..., "init_frozen/0", ..., "trained/0", ...: its sweep over diffeomorphisms, with displacement and cutoff
+  as attributes.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 if TYPE_CHECKING:
     from relstab.files.activations import ActivationStore
 
-__all__ = ["SensitivityFile", "read_over_training", "read_sensitivity", "write_sensitivity"]
+__all__ = ["SensitivityFile", "read_over_training", "read_sensitivity", "read_sweep", "write_sensitivity"]
 
 _TEXT = {"layer", "kind"}
 _UNSHUFFLED = {"init": "per_version", "init_frozen": "running", "trained": "running"}
@@ -132,4 +134,17 @@ def read_over_training(path: str | Path) -> pd.DataFrame:
         for epoch in sorted(file, key=int):
             scores = {name: float(file[epoch].attrs.get(name, np.nan)) for name in ("test_error", "train_loss")}
             parts.append(_rows(file[epoch], {**key, "epoch": int(epoch), **scores}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_sweep(path: str | Path) -> pd.DataFrame:
+    """Rows of the input and the output of one network by state, displacement and cutoff."""
+    parts = []
+    with open_hdf5(path) as file:
+        key = NetworkKey.from_attributes(file.attrs).as_dict()
+        for state, measurements in file.items():
+            for number in sorted(measurements, key=int):
+                rows = measurements[number]
+                pair = {"displacement": float(rows.attrs["displacement"]), "cutoff": int(rows.attrs["cutoff"])}
+                parts.append(_rows(rows, {**key, "state": state, **pair}))
     return pd.concat(parts, ignore_index=True)

@@ -16,7 +16,7 @@ from relstab.filter_spectra import LayerSpectrum
 
 __all__ = ["read_spectra", "write_spectra"]
 
-_COLUMNS = [*KEYS, "state", "layer", "index", "depth", "mode", "eigenvalue", "gamma"]
+_COLUMNS = ["state", "layer", "index", "depth", "mode", "eigenvalue", "gamma"]
 
 
 def write_spectra(
@@ -40,13 +40,14 @@ def write_spectra(
 
 def read_spectra(*paths: str | Path) -> pd.DataFrame:
     """Rows of gamma of some networks by state, layer and mode, both from 1."""
-    rows = []
+    rows, keys = [], KEYS
     for path in paths:
         with open_hdf5(path, "filter spectra") as file:
-            key = NetworkKey.from_attributes(file.attrs).as_dict().values()
+            key = NetworkKey.from_attributes(file.attrs).as_dict()
+            keys = list(key)
             for state in ("init", "trained"):
                 for index, group in enumerate(file.get(state, {}).values(), start=1):
-                    head = [*key, state, str(group.attrs["layer"]), index, float(group.attrs["depth"])]
+                    head = [*key.values(), state, str(group.attrs["layer"]), index, float(group.attrs["depth"])]
                     pairs = zip(group["eigenvalue"][:], group["gamma"][:], strict=True)
                     rows += [[*head, mode, *pair] for mode, pair in enumerate(pairs, start=1)]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=[*keys, *_COLUMNS])

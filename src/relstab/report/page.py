@@ -15,7 +15,7 @@ import yaml
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of
 from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, run_sentences, verdict_sentence
-from relstab.tables.networks import KEYS, output_sensitivities
+from relstab.tables.networks import keys_of, output_sensitivities
 
 __all__ = ["render_report"]
 
@@ -68,7 +68,9 @@ def _points(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> list[dict[str,
     outputs = output_sensitivities(networks, sensitivity)
     return [
         {
-            "name": " ".join(f"{key} {label_of(row[key]) if key == 'architecture' else row[key]}" for key in KEYS[1:]),
+            "name": " ".join(
+                f"{key} {label_of(row[key]) if key == 'architecture' else row[key]}" for key in keys_of(networks)[1:]
+            ),
             "architecture": label_of(row["architecture"]),
             "state": row["state"],
             "noise": f"{row['noise']:g}",

@@ -29,7 +29,8 @@ class ClusterError(RuntimeError):
 
 def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
     """Name of a job in SLURM: the rule and the values of its wildcards, as in train_mnist5k_lenet_noise10_seed0."""
-    return "_".join([rule, *(value if value[:1].isalpha() else f"{key}{value}" for key, value in wildcards.items())])
+    given = {key: value.lstrip("_") for key, value in wildcards.items() if value}
+    return "_".join([rule, *(value if value[:1].isalpha() else f"{key}{value}" for key, value in given.items())])
 
 
 def check_names(rule: str, resources: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relstab.architectures.user_code import source_digest
-from relstab.data.datasets import DATASETS, IMAGE_FOLDER, balanced_choice, load_parts
+from relstab.data.datasets import DATASETS, IMAGE_FOLDER, balanced_choice, balanced_order, load_parts
 from relstab.data.image_shape import Fit, Shape
 from relstab.files.dataset import (
     PARTS,
@@ -37,6 +37,7 @@ def prepare_dataset(
     imagefolder: Mapping[str, Any] | None = None,
     workers: int = 1,
     least_test_images: int = 0,
+    nested: bool = False,
 ) -> None:
     """Find, download, decode or make a data set, check it, choose its images, and write them to HDF5.
 
@@ -52,6 +53,8 @@ def prepare_dataset(
         imagefolder: for a folder of images: keys of :class:`relstab.config.ImageFolder`.
         workers: processes that decode images.
         least_test_images: how many test images are perturbed later: fewer are an error now, before networks are trained.
+        nested: whether networks train on the first P of the training images, for several P: the first P of the file are then
+            balanced over the classes for every P, and are those that ``train_images=P`` chooses.
 
     Raises:
         ValueError: the files, images, labels or arguments are wrong.
@@ -65,6 +68,7 @@ def prepare_dataset(
         "mean": mean,
         "std": std,
         **{f"{part}_images": count for part, count in counts.items()},
+        **({"nested": True} if nested else {}),
     }
     if function is not None:
         parameters |= {"function": function, "source": source_digest(function), "root": root}
@@ -74,9 +78,9 @@ def prepare_dataset(
         if name == IMAGE_FOLDER:
             if root is None:
                 raise ValueError("data.root (config.yaml): expected the folder that holds train/ and test/, got null")
-            _write_image_folder(writer, root, counts, seed, workers, **(imagefolder or {}))
+            _write_image_folder(writer, root, counts, seed, workers, nested, **(imagefolder or {}))
         else:
-            for part, (images, labels) in load_parts(name, root, counts, seed, function).items():
+            for part, (images, labels) in load_parts(name, root, counts, seed, function, nested).items():
                 writer.add_part(part, images, labels)
         measured_mean, measured_std = writer.pixel_moments()
         used_std = _configured(std, measured_std, "std")
@@ -106,6 +110,7 @@ def _write_image_folder(
     counts: Mapping[str, int | None],
     seed: int,
     workers: int,
+    nested: bool,
     *,
     channels: int = 3,
     size: int | None = None,
@@ -124,6 +129,7 @@ def _write_image_folder(
         counts: number of images per part, balanced over the classes; None for all.
         seed: of the order and of the choice of images.
         workers: processes that decode.
+        nested: whether the training images come in the order of :func:`relstab.data.datasets.balanced_order`.
         channels, size, fit, resize_to: see :class:`Shape`; without a size, that of the first image, which must be square.
         problems: "stop" or "skip".
     """
@@ -154,8 +160,11 @@ def _write_image_folder(
                 f"data.{part}_images (config.yaml): expected at least one image for each of the {len(classes)} classes of "
                 f"{root}, got {count}"
             )
-        # In random order, since probes are the first test images.
-        chosen = rng.permutation(len(labels)) if count is None else balanced_choice(labels, count, rng)
+        if nested and part == "train":
+            chosen = balanced_order(labels, rng)
+        else:
+            # In random order, since probes are the first test images.
+            chosen = rng.permutation(len(labels)) if count is None else balanced_choice(labels, count, rng)
         files = [listing.files[part][index] for index in chosen]
         image_shape = (shape.channels, shape.size, shape.size)
         per_class = writer.add_batches(part, labels[chosen], len(classes), image_shape, decode(part, files))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from relstab.files.dataset import read_noisy_test
 from relstab.files.hdf5 import read_attributes
@@ -10,7 +11,19 @@ from relstab.files.probes import write_probes
 from relstab.probes import make_probes
 from relstab.seeding import make_generator
 
-__all__ = ["perturb_test_images"]
+__all__ = ["choose_test_images", "perturb_test_images"]
+
+
+def choose_test_images(noisy_test: str | Path, number: int, seed: int) -> tuple[Tensor, Tensor, str]:
+    """The random test images to perturb, [P, C, n, n], their places in the test set, [P], and the name of the data set."""
+    images, _ = read_noisy_test(noisy_test)
+    if number > len(images):
+        raise ValueError(
+            f"expected at most {len(images)} probes, the size of the test set, got {number} (config.yaml: probes.images)"
+        )
+    dataset = str(read_attributes(noisy_test)["name"])
+    chosen = torch.randperm(len(images), generator=make_generator("probe images", dataset, seed))[:number]
+    return images[chosen], chosen, dataset
 
 
 def perturb_test_images(
@@ -33,13 +46,7 @@ def perturb_test_images(
         displacement, cutoff, interpolation: of the diffeomorphism, see :func:`relstab.deform`.
         seed: of the run.
     """
-    images, _ = read_noisy_test(noisy_test)
-    if number > len(images):
-        raise ValueError(
-            f"expected at most {len(images)} probes, the size of the test set, got {number} (config.yaml: probes.images)"
-        )
-    dataset = str(read_attributes(noisy_test)["name"])
-    chosen = torch.randperm(len(images), generator=make_generator("probe images", dataset, seed))[:number]
-    probes = make_probes(images[chosen], displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
+    images, chosen, dataset = choose_test_images(noisy_test, number, seed)
+    probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
     write_probes(path, probes, dataset, parameters, seed, chosen.numpy())

@@ -1,4 +1,6 @@
-"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training."""
+"""The stages that measure saved networks: D, G and R of every layer, as trained, with shuffled channels, and over training, and
+of the output for many diffeomorphisms.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -16,15 +18,26 @@ from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, load_network, read_history
 from relstab.files.probes import read_probes
 from relstab.files.sensitivity import write_sensitivity
-from relstab.seeding import derive_seed
+from relstab.probes import make_probes
+from relstab.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums
+from relstab.stages.probes import choose_test_images
 
-__all__ = ["measure_network", "measure_over_training", "measure_shuffled"]
+__all__ = ["measure_network", "measure_over_training", "measure_shuffled", "measure_sweep"]
 
 # Clean probes per batch whose statistics recalibrate a shuffled network.
 _CALIBRATION_BATCH = 50
 
 BatchNorm = Literal["running", "per_version"]
+
+
+def _states(weights: str) -> list[tuple[str, str, BatchNorm]]:
+    """States that are measured, the saved weights of each, and the statistics of its batch norm."""
+    return [("init", "init", "per_version"), ("init_frozen", "init", "running"), ("trained", weights, "running")]
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _check_function(model: nn.Module, images: Tensor, network: str | Path) -> None:
@@ -79,15 +92,10 @@ def measure_network(
     """
     images = read_probes(probes)
     parameters = {"weights": weights, "keep_activations": list(keep_activations)}
-    states: list[tuple[str, str, BatchNorm]] = [
-        ("init", "init", "per_version"),
-        ("init_frozen", "init", "running"),
-        ("trained", weights, "running"),
-    ]
     with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
-        for state, saved, batch_norm in states:
+        for state, saved, batch_norm in _states(weights):
             model = _load(network, saved, device, images.images)
-            if state == "init_frozen" and not any(isinstance(module, _BatchNorm) for module in model.modules()):
+            if state == "init_frozen" and not _has_batch_norm(model):
                 file.add_link(state, "init")
                 continue
             print(f"{state}: {len(images)} probes")
@@ -161,7 +169,7 @@ def measure_shuffled(
     with write_sensitivity(path, network, probes, parameters, str(place)) as file:
         for state, saved, batch_norm in states:
             model = _load(network, saved, device, images.images)
-            recalibrates = state == "trained" and any(isinstance(module, _BatchNorm) for module in model.modules())
+            recalibrates = state == "trained" and _has_batch_norm(model)
             for number in range(shuffles):
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")
                 shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity, number))
@@ -172,3 +180,55 @@ def measure_shuffled(
                     file.add(f"{group}/recalibrated", accumulate_sums(shuffled, images, batch_size=batch_size))
                 else:
                     file.add_link(f"{group}/recalibrated", f"{group}/stale")
+
+
+def measure_sweep(
+    path: str | Path,
+    network: str | Path,
+    noisy_test: str | Path,
+    number: int,
+    sweep: Sequence[tuple[float, int]],
+    interpolation: str = "bilinear",
+    weights: str = "last",
+    batch_size: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Measure the input and the output of a saved network for many displacements and cutoffs.
+
+    The probes of one displacement and cutoff are those of :func:`relstab.stages.probes.perturb_test_images`: all have the same
+    images and random numbers, so that D, G and R are smooth in the displacement.
+
+    Args:
+        path: of the HDF5 file of sensitivities; its measurements are "init/0", "init/1", ..., "init_frozen/0", ...,
+            "trained/0", ...
+        network, weights, batch_size, device: as in :func:`measure_network`.
+        noisy_test: file of :func:`relstab.stages.datasets.write_noisy_test`.
+        number: P, the number of probes.
+        sweep: displacements and cutoffs.
+        interpolation: of the diffeomorphisms.
+        seed: of the run.
+    """
+    parameters = {
+        "weights": weights,
+        "probes": number,
+        "sweep": [list(pair) for pair in sweep],
+        "interpolation": interpolation,
+        "config_seed": seed,
+    }
+    models = {
+        state: (load_network(network, saved).to(choose_device(device)), batch_norm)
+        for state, saved, batch_norm in _states(weights)
+    }
+    frozen = _has_batch_norm(models["init"][0])
+    images, _, dataset = choose_test_images(noisy_test, number, seed)
+    with write_sensitivity(path, network, noisy_test, parameters, str(choose_device(device))) as file:
+        for place, (displacement, cutoff) in enumerate(sweep):
+            print(f"displacement {displacement:g}, cutoff {cutoff}: {number} probes")
+            probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
+            for state, (model, batch_norm) in models.items():
+                if state == "init_frozen" and not frozen:
+                    file.add_link(f"{state}/{place}", f"init/{place}")
+                    continue
+                sums = accumulate_sums(model, probes, ["input", "output"], batch_size, batch_norm=batch_norm)
+                file.add(f"{state}/{place}", sums, {"displacement": displacement, "cutoff": cutoff})

@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 
 from relstab.files.ensemble import read_rows
-from relstab.files.network import KEYS, NetworkKey, read_history
-from relstab.files.sensitivity import read_over_training, read_sensitivity
+from relstab.files.network import NetworkKey, read_history
+from relstab.files.sensitivity import read_over_training, read_sensitivity, read_sweep
 from relstab.files.spectrum import read_spectra
 from relstab.scale_detection import samples
 from relstab.scale_detection.tasks import ScaleTask
 from relstab.tables import scale_detection
 from relstab.tables.claims import claim_table
-from relstab.tables.networks import correlation_table
+from relstab.tables.networks import correlation_table, keys_of
 from relstab.tables.scale_detection import exponent_table
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "sample_table",
     "sensitivity_table",
     "spectrum_table",
+    "sweep_table",
 ]
 
 Paths = Iterable[str | Path]
@@ -38,10 +39,11 @@ Paths = Iterable[str | Path]
 
 def _once(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The table, whose rows must differ in their keys: a network that is there twice counts twice in every mean."""
-    twice = table.duplicated([*KEYS, *columns])
+    keys = [*keys_of(table), *columns]
+    twice = table.duplicated(keys)
     if twice.any():
         row = table[twice].iloc[0]
-        key = ", ".join(f"{name} {row[name]}" for name in (*KEYS, *columns))
+        key = ", ".join(f"{name} {row[name]}" for name in keys)
         raise ValueError(f"expected each network once among the files of a table, got two rows of {key}: delete one of its files")
     return table
 
@@ -111,6 +113,15 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
         spectra: files of :func:`relstab.stages.spectra.analyse_filters`.
     """
     return _once(read_spectra(*spectra), "state", "index", "mode")
+
+
+def sweep_table(measured: Paths) -> pd.DataFrame:
+    """D, G and R with standard errors of the input and the output: one row per state, displacement and cutoff of each network.
+
+    Args:
+        measured: files of :func:`relstab.stages.sensitivity.measure_sweep`.
+    """
+    return pd.concat([read_sweep(path) for path in measured], ignore_index=True)
 
 
 def over_training_table(measured: Paths) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from relstab.tables.networks import (
     KEYS,
     in_group,
     initial_states,
+    keys_of,
     of_learned,
     output_sensitivities,
     with_statistics,
@@ -136,14 +137,15 @@ def _fall(layers: pd.DataFrame) -> "pd.Series[float]":
     At k = 0 R is 1 by construction, and says nothing.
     """
     usable = layers[(layers["R"] > 0) & (layers["k"] >= 1)]
+    keys = keys_of(usable)
     falls = {
-        key: -float(np.polyfit(rows["depth"], np.log(rows["R"]), 1)[0]) for key, rows in usable.groupby(KEYS) if len(rows) > 1
+        key: -float(np.polyfit(rows["depth"], np.log(rows["R"]), 1)[0]) for key, rows in usable.groupby(keys) if len(rows) > 1
     }
-    return pd.Series(falls, index=pd.MultiIndex.from_tuples(falls, names=KEYS) if falls else None, dtype=float)
+    return pd.Series(falls, index=pd.MultiIndex.from_tuples(falls, names=keys) if falls else None, dtype=float)
 
 
 def _by_network(**columns: "pd.Series[float]") -> pd.DataFrame:
-    """Table of the networks that have a number in each of the columns, which are indexed by :data:`KEYS`."""
+    """Table of the networks that have a number in each of the columns, which are indexed by the keys of networks."""
     if any(column.empty for column in columns.values()):
         return pd.DataFrame(columns=[*KEYS, *columns])
     return pd.concat(columns, axis=1).dropna().reset_index()
@@ -151,8 +153,9 @@ def _by_network(**columns: "pd.Series[float]") -> pd.DataFrame:
 
 def _in_both(outputs: pd.DataFrame, initial: str) -> pd.DataFrame:
     """Trained outputs of the networks that also have one in the state ``initial``, with its D, G and R as D_init and so on."""
-    at_start = outputs.loc[outputs["state"] == initial, [*KEYS, "D", "G", "R"]]
-    return outputs[outputs["state"] == "trained"].merge(at_start, on=KEYS, suffixes=("", "_init"))
+    keys = keys_of(outputs)
+    at_start = outputs.loc[outputs["state"] == initial, [*keys, "D", "G", "R"]]
+    return outputs[outputs["state"] == "trained"].merge(at_start, on=keys, suffixes=("", "_init"))
 
 
 def _outputs(outputs: pd.DataFrame, levels: list[float], group: str, settings: _Settings) -> Iterable[_Row]:
@@ -225,18 +228,19 @@ def _depth(layers: pd.DataFrame, group: str, settings: _Settings) -> Iterable[_R
 
 def _shuffles(layers: pd.DataFrame, settings: _Settings) -> Iterable[_Row]:
     """Claim 5 by batch-norm statistics: of all convolutional networks, of each architecture, and by half of the depth."""
+    keys = keys_of(layers)
     trained = layers[(layers["state"] == "trained") & (layers["k"] >= 1) & (layers["R"] > 0)].assign(
         log_r=lambda rows: np.log(rows["R"])
     )
     plain = trained[trained["shuffle"] == "none"]
-    shuffled = trained[trained["shuffle"] != "none"].groupby([*KEYS, "statistics", "k", "depth"], as_index=False)["log_r"].mean()
+    shuffled = trained[trained["shuffle"] != "none"].groupby([*keys, "statistics", "k", "depth"], as_index=False)["log_r"].mean()
     shuffled["R"] = np.exp(shuffled["log_r"])
     for statistics in ("stale", *sorted(set(shuffled["statistics"]) - {"stale"})):
         rows = shuffled[shuffled["statistics"] == statistics]
-        pairs = rows.merge(plain[[*KEYS, "k", "log_r"]], on=[*KEYS, "k"], suffixes=("", "_plain"))
+        pairs = rows.merge(plain[[*keys, "k", "log_r"]], on=[*keys, "k"], suffixes=("", "_plain"))
 
         pairs["rise"] = pairs["log_r"] - pairs["log_r_plain"]
-        whole = _by_network(rise=pairs.groupby(KEYS)["rise"].mean(), fall=_fall(pairs))
+        whole = _by_network(rise=pairs.groupby(keys)["rise"].mean(), fall=_fall(pairs))
         for group in ("convolutional", *sorted(whole["architecture"].unique())):
             chosen = whole if group == "convolutional" else whole[whole["architecture"] == group]
             sample = _Sample(chosen, settings, "shuffle", statistics)
@@ -250,7 +254,7 @@ def _shuffles(layers: pd.DataFrame, settings: _Settings) -> Iterable[_Row]:
             part = pairs[(pairs["depth"] > low) & (pairs["depth"] <= high)]
             for claim, statement, values in (
                 ("5a", "channel pooling acts in this half: mean of ln(R_k shuffled / R_k) over its layers",
-                 part.groupby(KEYS)["rise"].mean()),
+                 part.groupby(keys)["rise"].mean()),
                 ("5b", "spatial pooling acts in this half: mean fall of ln R_k over the depth of shuffled networks",
                  _fall(part)),
             ):  # fmt: skip
@@ -261,10 +265,11 @@ def _shuffles(layers: pd.DataFrame, settings: _Settings) -> Iterable[_Row]:
 
 def _filters(spectra: pd.DataFrame, settings: _Settings) -> Iterable[_Row]:
     """Claim 6."""
-    layer_keys = [*KEYS, "state", "layer"]
+    keys = keys_of(spectra)
+    layer_keys = [*keys, "state", "layer"]
     share = spectra[spectra["mode"] == 1].set_index(layer_keys)["gamma"] / spectra.groupby(layer_keys)["gamma"].sum()
     by_state = share.map(np.log).unstack("state") if len(share) else pd.DataFrame(columns=["init", "trained"])
-    growth = (by_state["trained"] - by_state["init"]).groupby(KEYS).mean() if len(share) else pd.Series(dtype=float)
+    growth = (by_state["trained"] - by_state["init"]).groupby(keys).mean() if len(share) else pd.Series(dtype=float)
     sample = _Sample(_by_network(growth=growth), settings, "filters")
     statement = "training moves filters toward low frequencies: mean over layers of ln of the growth of gamma_1 / sum of gamma"
     yield sample.decide("6", "convolutional", statement, sample.mean("growth"))
@@ -369,7 +374,7 @@ def claim_table(
     levels = sorted(networks["noise"].unique())
     outputs = output_sensitivities(networks, sensitivity)
     lowest = with_statistics(of_learned(sensitivity[sensitivity["noise"] == levels[0]], networks))
-    in_depth = paper_layers(lowest, [*KEYS, "state", "shuffle", "statistics"])
+    in_depth = paper_layers(lowest, [*keys_of(lowest), "state", "shuffle", "statistics"])
     plain = in_depth[in_depth["shuffle"] == "none"]
     rows: list[_Row] = []
     for group in GROUPS:

@@ -3,7 +3,9 @@
 Tables are tidy: one row per measurement, one column per key.
 """
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +25,16 @@ __all__ = [
     "error_above_zero",
     "in_group",
     "initial_states",
+    "keys_of",
     "of_learned",
+    "of_sizes",
     "output_sensitivities",
     "read_table",
     "read_tables",
     "with_statistics",
 ]
 
+_ALL_SIZES = "all"
 
 TEXT = (
     *("dataset", "architecture", "state", "shuffle", "statistics", "layer", "kind", "sensitivity", "group"),
@@ -93,9 +98,29 @@ def with_statistics(sensitivity: pd.DataFrame) -> pd.DataFrame:
     return sensitivity.assign(statistics=sensitivity["statistics"].fillna("") if "statistics" in sensitivity else "stale")
 
 
+def keys_of(table: pd.DataFrame) -> list[str]:
+    """Key columns of a table over networks: :data:`KEYS`, and training_images where the size of the training set is an axis."""
+    return [*KEYS, "training_images"] if "training_images" in table else KEYS
+
+
+def of_sizes(table: pd.DataFrame, every: bool) -> pd.DataFrame:
+    """Rows of all sizes of the training set, or of the largest, without that column; the table as it is where it is no axis.
+
+    Of a table with rows over all sizes (training_images is "all"), these are the rows for ``every``.
+    """
+    if "training_images" not in table:
+        return table
+    sizes = table["training_images"].astype(str)
+    largest = max((size for size in sizes if size != _ALL_SIZES), key=int, default="")
+    if every and not (sizes == _ALL_SIZES).any():
+        return table
+    return table[sizes == (_ALL_SIZES if every else largest)].drop(columns="training_images")
+
+
 def of_learned(table: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
     """Rows of the networks that learned."""
-    return table.merge(networks.loc[networks["learned"], KEYS], on=KEYS)
+    keys = keys_of(networks)
+    return table.merge(networks.loc[networks["learned"], keys], on=keys)
 
 
 def error_above_zero(networks: pd.DataFrame) -> "pd.Series[float]":
@@ -113,7 +138,7 @@ def output_sensitivities(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> p
         sensitivity: from :func:`relstab.stages.tables.sensitivity_table`.
     """
     outputs = sensitivity[(sensitivity["layer"] == "output") & (sensitivity["shuffle"] == "none")]
-    joined = outputs.merge(networks.assign(error=error_above_zero(networks)), on=KEYS, validate="many_to_one")
+    joined = outputs.merge(networks.assign(error=error_above_zero(networks)), on=keys_of(networks), validate="many_to_one")
     values = joined[["D", "G", "R"]].to_numpy()
     usable: NDArray[np.bool_] = (np.isfinite(values) & (values > 0)).all(axis=1) & joined["learned"].to_numpy()
     kept: pd.DataFrame = joined[usable]
@@ -125,6 +150,8 @@ def correlation_table(
 ) -> pd.DataFrame:
     """rho of test error with D, G and R of the output over networks, at each noise level and state, with a bootstrap interval.
 
+    Where the size of the training set is an axis, there are rows of each size, and of the networks of all sizes ("all").
+
     Networks that did not learn are left out, and ``networks`` counts the others; an error of 0 counts as half a test image. With
     fewer than 3 networks rho is NaN, and so is the interval with fewer than 4 architectures.
 
@@ -134,28 +161,34 @@ def correlation_table(
         seed: of the resampling.
 
     Returns:
-        dataset, noise, state, sensitivity (D, G or R), rho, low, high, networks, group ("all" networks or "convolutional" ones),
-        architectures (how many).
+        dataset, noise, training_images (where it is an axis), state, sensitivity (D, G or R), rho, low, high, networks, group
+        ("all" networks or "convolutional" ones), architectures (how many).
     """
-    columns = ["dataset", "noise", "state", "sensitivity", "rho", "low", "high", "networks", "group", "architectures"]
+    sizes = ["training_images"] if "training_images" in networks else []
+    columns = ["dataset", "noise", *sizes, "state", "sensitivity", "rho", "low", "high", "networks", "group", "architectures"]
     rows = []
     outputs = output_sensitivities(networks, sensitivity)
     for dataset, noise in (
         networks[["dataset", "noise"]].drop_duplicates().sort_values(["dataset", "noise"]).itertuples(index=False)
     ):
         level = outputs[(outputs["dataset"] == dataset) & (outputs["noise"] == noise)]
-        for group in GROUPS:
+        parts: list[tuple[list[Any], pd.DataFrame]] = [([_ALL_SIZES] if sizes else [], level)]
+        if sizes:
+            at_level = networks[(networks["dataset"] == dataset) & (networks["noise"] == noise)]
+            by_size = sorted(at_level["training_images"].unique())
+            parts += [([int(size)], level[level["training_images"] == size]) for size in by_size]
+        for (size, part), group in itertools.product(parts, GROUPS):
             for state in (*initial_states(sensitivity), "trained"):
-                chosen = in_group(level[level["state"] == state], group, sensitivity)
+                chosen = in_group(part[part["state"] == state], group, sensitivity)
                 bootstrap = Bootstrap(
                     chosen["architecture"].astype(str),
                     resamples,
-                    derive_seed("correlation", seed, str(dataset), float(noise), state),
+                    derive_seed("correlation", seed, str(dataset), float(noise), *size, state),
                 )
                 log_error = np.log(bootstrap.errors(chosen["error"], chosen["test_images"]))
                 for name in ("D", "G", "R"):
                     rho = bootstrap.correlation(log_error, np.log(chosen[name].to_numpy(float)))
                     interval = bootstrap.interval(rho, confidence)
                     count = chosen["architecture"].nunique()
-                    rows.append([dataset, noise, state, name, *interval, len(chosen), group, count])
+                    rows.append([dataset, noise, *size, state, name, *interval, len(chosen), group, count])
     return pd.DataFrame(rows, columns=columns)

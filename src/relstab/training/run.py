@@ -52,15 +52,19 @@ class Epoch:
 
     Attributes:
         number: from 1.
-        order: of the training images, [N].
-        position: batches that are done.
+        order: of the training images in the present pass over them, [N].
+        position: steps that are done.
         total: of the losses over the images that are done, on the device.
+        batch: steps of the present pass that are done. An epoch is one pass, unless the recipe counts it in steps.
+        images: that are done, with repetitions.
     """
 
     number: int
     order: Tensor
     position: int
     total: Tensor
+    batch: int
+    images: int = 0
 
 
 @dataclass
@@ -104,7 +108,10 @@ class TrainingRun:
         self.normalisation = normalisation(self.dataset, self.device)
         # A batch norm cannot be trained on one image: where one is left over, it is left out of the epoch.
         size = self.recipe.batch_size
-        self.steps_per_epoch = max(1, math.ceil(len(self.images) / size) - (len(self.images) % size == 1))
+        self.steps_per_pass = max(1, math.ceil(len(self.images) / size) - (len(self.images) % size == 1))
+        self.steps_per_epoch = self.recipe.steps_per_epoch or self.steps_per_pass
+        # As after a pass: the first step begins the next one.
+        self.epoch = Epoch(0, self.labels[:0], 0, torch.zeros(()), self.steps_per_pass)
         self.begin_epoch(1)
 
     @property
@@ -112,8 +119,7 @@ class TrainingRun:
         return str(self.network.key)
 
     def begin_epoch(self, number: int) -> None:
-        order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
-        self.epoch = Epoch(number, order, 0, torch.zeros((), device=self.device))
+        self.epoch = Epoch(number, self.epoch.order, 0, torch.zeros((), device=self.device), self.epoch.batch)
 
     @property
     def step_number(self) -> int:
@@ -141,9 +147,12 @@ class TrainingRun:
             return functional.cross_entropy(outputs, target)
 
     def step(self) -> None:
-        """One step on the next batch of the epoch."""
+        """One step on the next batch of the pass, or on the first of a new pass, in a new order."""
         epoch, size = self.epoch, self.recipe.batch_size
-        batch, target = self.batch(epoch.order[epoch.position * size : (epoch.position + 1) * size])
+        if epoch.batch == self.steps_per_pass:
+            epoch.order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
+            epoch.batch = 0
+        batch, target = self.batch(epoch.order[epoch.batch * size : (epoch.batch + 1) * size])
         rate = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -152,6 +161,8 @@ class TrainingRun:
         loss.backward()
         self.optimizer.step()
         epoch.total += loss.detach() * len(batch)
+        epoch.images += len(batch)
+        epoch.batch += 1
         epoch.position += 1
 
     def checked_step(self) -> None:
@@ -179,8 +190,7 @@ class TrainingRun:
 
     def check_loss(self) -> float:
         """Mean loss of the epoch so far; an error where it is not finite."""
-        seen = min(self.epoch.position * self.recipe.batch_size, len(self.images))
-        mean = float(self.epoch.total) / seen
+        mean = float(self.epoch.total) / self.epoch.images
         if math.isfinite(mean):
             return mean
         rate = learning_rate(self.step_number - 1, self.steps_per_epoch, self.recipe)
@@ -226,6 +236,8 @@ class TrainingRun:
         values = {
             "epoch": self.epoch.number,
             "position": self.epoch.position,
+            "batch": self.epoch.batch,
+            "images": self.epoch.images,
             "lowest": self.lowest if math.isfinite(self.lowest) else None,
             "history": self.network.history,
         }
@@ -264,6 +276,5 @@ class TrainingRun:
         self.network.history = values["history"]
         self.lowest = math.inf if values["lowest"] is None else values["lowest"]
         tensors = checkpoint.tensors
-        self.epoch = Epoch(
-            values["epoch"], tensors["order"].to(self.device), values["position"], tensors["total"].to(self.device)
-        )
+        permutation, total = (tensors[name].to(self.device) for name in ("order", "total"))
+        self.epoch = Epoch(values["epoch"], permutation, values["position"], total, values["batch"], values["images"])

@@ -105,7 +105,7 @@ def train_network(
         outputs = 1
     place = choose_device(str(device))
     dtype = choose_precision(recipe.precision, place)
-    key = NetworkKey(dataset.name, architecture, sigma, seed)
+    key = NetworkKey(dataset.name, architecture, sigma, seed, dataset.training_images)
     identity = (config_seed, *key.identity)
     with (
         kept_memory() if place.type == "cpu" else contextlib.nullcontext(),

@@ -81,6 +81,17 @@ SIMPLE = "scale_detection.simple"
         ("channel_shuffle.noise", [0, 0.0], "expected distinct values, got 0.0 more than once (FILE: PATH)"),
         ("figures.example", 500, "expected a number below probes.images (500), got 500 (FILE: PATH)"),
         ("data.test_images", 100, "expected at most data.test_images (100), got 500 (FILE: probes.images)"),
+        ("data.train_images", [], "expected a list with at least 1 entry, got [] (FILE: PATH)"),
+        ("data.train_images", [64, 512, 64], "expected distinct values, got 64 more than once (FILE: PATH)"),
+        ("data.train_images", [64, 0], "expected a number of at least 1, got 0 (FILE: PATH[1])"),
+        ("data.train_images", "all", "expected a whole number, got 'all' (FILE: PATH)"),
+        (
+            "probes.sweep",
+            [{"displacement": [1, -1], "cutoff": 3}],
+            "expected a number above 0, got -1 (FILE: PATH[0].displacement[1])",
+        ),
+        ("probes.sweep", [{"displacement": 1}], "expected the key cutoff, which has no default (FILE: PATH[0].cutoff)"),
+        ("probes.sweep_architectures", ["vgg"], "expected one of fc2, .*, got 'vgg' (nearest: .*; FILE: PATH[0])"),
         ("training.activation", "sin", "expected 'relu', 'tanh', 'gelu' or 'abs', got 'sin' (FILE: PATH)"),
         ("training.precision", "float16", "expected 'auto', 'float32' or 'bfloat16', got 'float16' (nearest: .*; FILE: PATH)"),
         (
@@ -141,6 +152,13 @@ def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
     sentence = sentence.replace("FILE", "mine.yaml").replace("PATH", path).replace("SECTION", path.rpartition(".")[0])
     parts = map(re.escape, sentence.split(".*"))
     assert re.fullmatch(".*".join(parts), str(caught.value)), caught.value
+
+
+def test_sizes_and_sweeps_are_axes():
+    assert load_config({"data": {"train_images": [512, 64]}}).data.training_sizes == [512, 64]
+    assert load_config({"data": {"train_images": 64}}).data.training_sizes == [None]
+    sweep = [{"displacement": 1, "cutoff": 3}, {"displacement": [0.5, 1.0], "cutoff": 3}, {"displacement": 0.5, "cutoff": 15}]
+    assert load_config({"probes": {"sweep": sweep}}).probes.sweep_pairs == [(1.0, 3), (0.5, 3), (0.5, 15)]
 
 
 @pytest.mark.parametrize(

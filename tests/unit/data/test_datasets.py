@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from relstab.data.datasets import balanced_order
 from relstab.data.published import SYSTEM_FASHION_MNIST
 from relstab.files.dataset import normalise, pixel_histogram, pixel_moments, read_dataset, read_dataset_name, read_noisy_test
 from relstab.stages.datasets import prepare_dataset, write_noisy_test
@@ -73,6 +74,37 @@ def test_fewer_images_are_balanced(tmp_path):
     with pytest.raises(ValueError, match=r"data.train_images .*: expected at most 4000 images, got 4001"):
         prepare_dataset(tmp_path / "many.h5", "mnist5k", train_images=4001)
     assert not (tmp_path / "many.h5").exists()
+
+
+def test_training_sets_of_an_axis_are_nested_balanced_and_those_of_one_size(tmp_path):
+    prepare_dataset(tmp_path / "nested.h5", "mnist5k", nested=True)
+    whole = read_dataset(tmp_path / "nested.h5")
+    assert whole.training_images is None
+    for size in (10, 64, 2005):
+        prepare_dataset(tmp_path / "one.h5", "mnist5k", train_images=size)
+        part, one = read_dataset(tmp_path / "nested.h5", size), read_dataset(tmp_path / "one.h5")
+        assert part.training_images == size
+        assert np.array_equal(part.images["train"], whole.images["train"][:size])
+        assert np.array_equal(part.images["test"], whole.images["test"])
+        counts = np.bincount(part.labels["train"])
+        assert counts.max() - counts.min() <= 1
+        # The same images as with one size, in another order, normalised alike for all sizes.
+        assert sorted(image.tobytes() for image in part.images["train"]) == sorted(
+            image.tobytes() for image in one.images["train"]
+        )
+        np.testing.assert_array_equal(part.mean, whole.mean)
+    for size in (9, 4001):
+        with pytest.raises(
+            ValueError, match=rf"from 10 \(one per class\) to 4000 training images of .*, got {size} \(config.yaml: "
+        ):
+            read_dataset(tmp_path / "nested.h5", size)
+
+
+def test_an_order_is_balanced_until_the_smallest_class_is_used_up():
+    labels = np.repeat([0, 1, 2], [2, 7, 20])
+    order = balanced_order(labels, np.random.default_rng(0))
+    assert sorted(order) == list(range(29))
+    assert labels[order].tolist() == [0, 1, 2, 0, 1, 2, *[1, 2] * 5, *[2] * 13]
 
 
 def test_noisy_test_images_have_noise_of_norm_sigma_that_follows_the_seed(tmp_path, digits, digits_file):

@@ -7,6 +7,8 @@ from matplotlib import pyplot as plt
 
 from relstab.architectures import ARCHITECTURES
 from relstab.figures import (
+    authors,
+    displacements,
     error_scatter,
     filter_spectra,
     layer_sensitivities,
@@ -14,6 +16,7 @@ from relstab.figures import (
     over_training,
     relative_sensitivity,
     shuffled_layers,
+    training_sizes,
 )
 from relstab.figures.style import log_axis, mark, noise_labels, save_figure, spread_out, style, wrapped
 from relstab.files.hdf5 import write_hdf5
@@ -51,11 +54,14 @@ def drawn(name, tables, samples):
             "imagenet_shuffled_layers": lambda: shuffled_layers.draw_pretrained(sensitivity),
             "learning_curves": lambda: learning_curves.draw(curves(networks)),
             "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
+            "displacements": lambda: displacements.draw(swept()),
+            "training_sizes": lambda: training_sizes.draw(*of_sizes(networks, sensitivity)),
         }[name]()
 
 
 NAMES = [
     "fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13", "fig14", "imagenet_shuffled_layers", "over_training",
+    "displacements", "training_sizes",
     "learning_curves",
 ]  # fmt: skip
 
@@ -213,6 +219,72 @@ def test_sensitivities_over_training_are_those_of_the_epochs(tables, samples):
     (line,) = [line for line in errors.get_lines() if len(line.get_xdata())]
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [1 / 3, 1 / 10])
     plt.close(figure)
+
+
+def of_sizes(*tables):
+    """The same rows at 64 and at 4,000 training images, of MNIST."""
+    return [pd.concat([table.assign(training_images=size, dataset="mnist5k") for size in (64, 4000)]) for table in tables]
+
+
+def swept():
+    """Of the output D = delta / 10 and G = delta / 5, of one network twice, of one half of it; of the input delta^2 / 100."""
+    rows = []
+    for seed, scale in enumerate((0.5, 2)):
+        keys = {"dataset": "cifar10", "architecture": "efficientnet_b0", "noise": 0.0, "seed": seed}
+        for state in ("init", "trained"):
+            for cutoff, deltas in ((3, (0.5, 1, 2)), (4, (1,))):
+                for delta in deltas:
+                    pair = {**keys, "state": state, "displacement": delta, "cutoff": cutoff}
+                    rows.append(pair | {"layer": "input", "D": delta**2 / 100, "G": delta**2 / 100, "R": 1.0})
+                    rows.append(pair | {"layer": "output", "D": scale * delta / 10, "G": scale * delta / 5, "R": 0.5})
+    return pd.DataFrame(rows)
+
+
+def test_error_and_r_against_the_training_set_are_beside_the_authors(tables, samples):
+    left, right = drawn("training_sizes", tables, samples).axes
+    outputs = tables[1].query("noise == 0 and state == 'trained' and shuffle == 'none' and layer == 'output'")
+    expected = {left: tables[0].query("noise == 0")["test_error"], right: outputs["R"]}
+    theirs = {left: (0.2611, 0.0037), right: (2.0393, 0.0221)}  # of MNIST, at 64 and 50,000 images
+    for ax, values in expected.items():
+        own = next(line for line in ax.get_lines() if list(line.get_xdata()) == [64, 4000])
+        np.testing.assert_allclose(np.asarray(own.get_ydata(), float), np.exp(np.log(values).mean()))
+        curves = [line for line in ax.get_lines() if str(line.get_label()).startswith("authors")]
+        assert [(line.get_xdata()[0], line.get_xdata()[-1]) for line in curves] == [(64, 50000)]
+        assert (curves[0].get_ydata()[0], curves[0].get_ydata()[-1]) == theirs[ax]
+    _, labels = right.get_legend_handles_labels()
+    assert labels == ["authors, ResNet, MNIST, $c = 3$", "LeNet"]
+
+
+def test_a_sweep_has_a_row_per_cutoff_beside_the_authors(tables, samples):
+    axes = np.reshape(drawn("displacements", tables, samples).axes, (2, 3))
+    for ax, slope in zip(axes[0], (0.1, 0.2, None), strict=True):
+        own = [line for line in ax.get_lines() if list(line.get_xdata()) == [0.5, 1, 2]]
+        assert [line.get_linestyle() for line in own] == ["-", "--", ":"][: 3 if slope == 0.1 else 2]
+        expected = [0.5] * 3 if slope is None else slope * np.array([0.5, 1, 2])
+        np.testing.assert_allclose(np.asarray(own[0].get_ydata(), float), expected)
+        assert sum(len(line.get_xdata()) == 30 for line in ax.get_lines()) == (3 if slope == 0.1 else 2)
+    assert axes[1, 0].get_ylabel() == "$c = 4$"  # which the authors did not measure
+    assert not any(len(line.get_xdata()) == 30 for ax in axes[1] for line in ax.get_lines())
+
+
+def test_intervals_of_geometric_means_are_students():
+    table = pd.DataFrame({"key": [1, 1, 1, 2], "R": [1.0, np.e, np.e**2, 3.0]})
+    means = authors.geometric_means(table, ["key"], ["R"], 0.95).set_index("key")
+    # t of 2 degrees of freedom at 97.5% is 4.302653; the deviation is 1.
+    np.testing.assert_allclose(
+        np.log(means.loc[1, ["R_low", "R", "R_high"]].astype(float)), 1 + np.array([-1, 0, 1]) * 2.484138, rtol=1e-6
+    )
+    assert means.loc[2, "R"] == pytest.approx(3)
+    assert np.isnan(means.loc[2, "R_low"])
+
+
+def test_the_authors_displacements_follow_from_their_temperatures():
+    for table in (authors.training_set_sizes(), authors.efficientnet()):
+        delta = np.sqrt(np.pi * table["temperature"] * np.log(table["cutoff"])) / 2
+        np.testing.assert_allclose(table["displacement"], delta, rtol=2e-4)
+    trained = authors.efficientnet().query("state == 'trained'")
+    assert set(trained["cutoff"]) == {3, 5, 15}
+    np.testing.assert_allclose(trained["R"], trained["D"] / trained["G"], rtol=0.02)
 
 
 def test_learning_curves_are_means_over_seeds_by_noise_level(tables, samples):

@@ -11,6 +11,7 @@ from relstab.tables.claims import _verdict, claim_table
 from relstab.tables.networks import (
     correlation_table,
     error_above_zero,
+    of_sizes,
     output_sensitivities,
     read_table,
     read_tables,
@@ -31,6 +32,48 @@ def test_correlations_are_those_of_the_outputs():
     expected = relstab.log_correlation(networks.query("noise == 0")["test_error"], outputs["R"])
     assert row["rho"] == pytest.approx(expected)
     assert (table["networks"] == 12).all()
+
+
+def of_two_sizes():
+    """Tables of an axis of two sizes: at 64 images, the error is 0.2 sqrt(R); at 512, all errors are half and all R a quarter."""
+    small, large = synthetic(), synthetic()
+    large[0]["test_error"] /= 2
+    large[1]["R"] /= 4
+    parts = ((64, small), (512, large))
+    return [pd.concat([tables[i].assign(training_images=size) for size, tables in parts], ignore_index=True) for i in range(3)]
+
+
+def test_correlations_are_of_each_size_and_of_all_sizes():
+    networks, sensitivity, _ = of_two_sizes()
+    table = correlation_table(networks, sensitivity, resamples=100).set_index(["training_images", "state", "sensitivity"])
+    assert table["networks"].groupby("training_images").unique().to_dict() == {64: [12], 512: [12], "all": [24]}
+    single = correlation_table(*synthetic()[:2], resamples=100).set_index(["state", "sensitivity"])
+    assert "training_images" not in single.reset_index()
+    for size in (64, 512):
+        np.testing.assert_allclose(table.loc[size, "rho"], single["rho"])
+    assert table.loc[("all", "trained", "R"), "rho"] == pytest.approx(1)
+    assert table.loc[("all", "trained", "D"), "rho"] < 0.9 < single.loc[("trained", "D"), "rho"]
+
+
+def test_figures_show_the_largest_size_or_every_size():
+    networks, sensitivity, _ = of_two_sizes()
+    plain = synthetic()[0]
+    assert of_sizes(plain, every=False) is plain
+    assert of_sizes(networks, every=True) is networks
+    largest = of_sizes(networks, every=False).reset_index(drop=True)
+    pd.testing.assert_frame_equal(largest, plain.assign(test_error=plain["test_error"] / 2))
+    correlation = correlation_table(networks, sensitivity, resamples=100)
+    assert (of_sizes(correlation, every=True)["networks"] == 24).all()
+    assert (of_sizes(correlation, every=False)["networks"] == 12).all()
+
+
+def test_claims_are_over_the_networks_of_all_sizes():
+    tables = of_two_sizes()
+    claims = claim_table(*tables, resamples=100).set_index("claim")
+    assert claims.loc[12, "statistic"] == pytest.approx(1)
+    alone = claim_table(*synthetic(), resamples=100).set_index("claim")
+    for claim in (5, 6, 7):  # of quantities that are the same at both sizes
+        assert claims.loc[claim, "statistic"] == pytest.approx(alone.loc[claim, "statistic"])
 
 
 def test_networks_that_did_not_learn_or_are_constant_are_left_out_and_counted():

@@ -24,11 +24,21 @@ from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
 from relstab.training.checkpoint import Checkpoint, Checkpoints
 
-# Dropout and momentum; batch norm, a diffeomorphism and snapshots; Adam. Each takes about a second and a half.
+# Dropout and momentum; batch norm, a diffeomorphism, snapshots and epochs that end within passes; Adam. Each takes about a second
+# and a half.
 PAPER = {"schedule_fraction": 0.8, "crop_padding": 4, "flip": True}
 RECIPES = {
     "alexnet": Training(epochs=10, batch_size=20, learning_rate=0.02, width=0.03, **PAPER),
-    "vgg11_bn": Training(epochs=7, batch_size=20, learning_rate=0.02, width=0.04, snapshots=4, diffeo_displacement=0.6, **PAPER),
+    "vgg11_bn": Training(
+        epochs=10,
+        steps_per_epoch=11,
+        batch_size=20,
+        learning_rate=0.02,
+        width=0.04,
+        snapshots=4,
+        diffeo_displacement=0.6,
+        **PAPER,
+    ),
     "fc4": Training(epochs=50, batch_size=20, learning_rate=1e-3, width=0.1, optimizer="adam", weight_decay=0.0, **PAPER),
 }
 # A few hundredths of a second: most kills then fall near a checkpoint or into the writing of one.

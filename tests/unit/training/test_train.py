@@ -351,3 +351,46 @@ def test_hinge_loss_is_for_two_classes(digits, test_images):
         match=r"expected two classes .* got the 10 classes of mnist5k \(config.yaml: training.loss\)",
     ):
         relstab.train_network("lenet", digits, test_images, recipe, sigma=0, seed=0, device="cpu")
+
+
+def weights_of(network):
+    return {f"{state}/{name}": tensor for state, tensors in network.states.items() for name, tensor in tensors.items()}
+
+
+def test_epochs_counted_in_steps_are_those_of_passes_where_the_steps_are_the_same(digits, test_images):
+    """400 images in batches of 48 are 9 steps per pass, the last of them smaller."""
+    recipe = QUICK.model_copy(update={"batch_size": 48, "snapshots": 2, "epochs": 3})
+    passes = relstab.train_network("lenet", digits, test_images, recipe, 1.0, 0, device="cpu")
+    steps = relstab.train_network(
+        "lenet", digits, test_images, recipe.model_copy(update={"steps_per_epoch": 9}), 1.0, 0, device="cpu"
+    )
+    assert steps.history == passes.history
+    counted = weights_of(steps)
+    for name, value in weights_of(passes).items():
+        assert torch.equal(counted[name], value), name
+
+
+def test_passes_go_on_across_epochs_that_are_counted_in_steps(digits, test_images, monkeypatch):
+    """Of 20 images in batches of 8, 3 steps per pass; 3 epochs of 5 steps are 5 passes, and 3 tests."""
+    few = dataclasses.replace(
+        digits,
+        images=digits.images | {"train": digits.images["train"][:20]},
+        labels=digits.labels | {"train": np.arange(20) % 10},
+        training_images=20,
+    )
+    drawn, batch = [], TrainingRun.batch
+
+    def record(run, chosen):
+        drawn.append(chosen.tolist())
+        return batch(run, chosen)
+
+    monkeypatch.setattr(TrainingRun, "batch", record)
+    recipe = QUICK.model_copy(update={"batch_size": 8, "epochs": 3, "steps_per_epoch": 5})
+    network = relstab.train_network("lenet", few, test_images, recipe, 0.0, 0, device="cpu")
+    assert [len(chosen) for chosen in drawn] == [8, 8, 4] * 5
+    passes = [[*drawn[start], *drawn[start + 1], *drawn[start + 2]] for start in range(0, 15, 3)]
+    assert all(sorted(order) == list(range(20)) for order in passes)
+    assert len({tuple(order) for order in passes}) == 5
+    assert [row["epoch"] for row in network.history] == [1, 2, 3]
+    assert network.key.as_dict()["training_images"] == 20
+    assert network.key.path == "mnist5k/lenet/noise0_images20/seed0"
