@@ -65,7 +65,7 @@ def _claims(claims: pd.DataFrame, shown: set[str]) -> list[dict[str, Any]]:
 
 def _points(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> list[dict[str, Any]]:
     """Error and D, G, R of the output of each network that learned, for the picture that answers "which network is this?"."""
-    outputs = output_sensitivities(networks, sensitivity)
+    outputs, keys = output_sensitivities(networks, sensitivity), keys_of(networks)[1:]
     return [
         {
             "name": " ".join(
