@@ -47,7 +47,10 @@ def test_a_network_that_is_there_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got two rows of dataset some, architecture lenet, noise 0\.0, seed 3: delete one"):
         network_table([path, other])
     plain = sensitivity_file(tmp_path / "plain.h5", ["init", "trained"])
-    with pytest.raises(ValueError, match=r"got two rows of dataset some, .* state init, shuffle none, layer input, index 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"got two rows of dataset some, .* state init, shuffle none, statistics per_version, layer input, index 0",
+    ):
         sensitivity_table([plain, plain], [])
 
 

@@ -303,7 +303,7 @@ def test_checkpoints_come_back_as_they_were(tmp_path):
 def test_a_loss_that_is_not_finite_is_not_saved(digits, tmp_path):
     dataset = read_dataset(digits)
     test = normalise(torch.from_numpy(dataset.images["test"]), dataset), torch.from_numpy(dataset.labels["test"])
-    recipe = Training(epochs=3, batch_size=20, learning_rate=1e18)
+    recipe = Training(epochs=3, batch_size=20, learning_rate=1e9)
     with pytest.raises(FloatingPointError, match="in epoch 1"), contextlib.redirect_stdout(io.StringIO()):
         relstab.train_network(
             "lenet", dataset, test, recipe, 0, 0, device="cpu", checkpoints=tmp_path / "c", checkpoint_minutes=1e-9
