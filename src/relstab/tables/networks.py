@@ -161,8 +161,8 @@ def correlation_table(
         seed: of the resampling.
 
     Returns:
-        dataset, noise, training_images (where it is an axis), state, sensitivity (D, G or R), rho, low, high, networks, group ("all" networks or "convolutional" ones),
-        architectures (how many).
+        dataset, noise, training_images (where it is an axis), state, sensitivity (D, G or R), rho, low, high, networks, group
+        ("all" networks or "convolutional" ones), architectures (how many).
     """
     sizes = ["training_images"] if "training_images" in networks else []
     columns = ["dataset", "noise", *sizes, "state", "sensitivity", "rho", "low", "high", "networks", "group", "architectures"]
