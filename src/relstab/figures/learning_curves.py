@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import label_of, log_axis, note_empty, trained_architectures, wrapped
+from relstab.figures.style import label_of, log_axis, note_empty, trained_architectures, whole_numbers, wrapped
 
 __all__ = ["draw"]
 
@@ -30,6 +30,7 @@ def draw(history: pd.DataFrame) -> Figure:
                 ax.plot(curve.index, curve["mean"], line, color=colours[noise])
                 ax.fill_between(curve.index, curve["min"], curve["max"], color=colours[noise], alpha=0.15, linewidth=0)
         ax.set(title=label_of(name), xlabel="epoch")
+        whole_numbers(ax.xaxis)
     for ax in axes.flat[len(names) :]:
         ax.remove()
     if not names:

@@ -60,7 +60,28 @@ _TICKS: list[tuple[float, tuple[float, ...]]] = [
 ]
 
 # As many as there are architectures; (4, 1, 45) is a star with four points, turned by 45 degrees.
-_MARKS: list[Any] = ["o", "s", "p", "^", "D", "v", "P", "X", "*", "<", ">", "h", "d", (4, 1, 0), (4, 1, 45), (3, 1, 0), (8, 1, 0)]
+_MARKS: list[Any] = [
+    "o",
+    "s",
+    "p",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "*",
+    "<",
+    ">",
+    "h",
+    "d",
+    (4, 1, 0),
+    (4, 1, 45),
+    (3, 1, 0),
+    (8, 1, 0),
+    (6, 1, 0),
+    "H",
+    "8",
+]
 
 
 def label_of(architecture: str) -> str:

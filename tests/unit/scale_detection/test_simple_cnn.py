@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from relstab.files.ensemble import load_ensemble
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, train_ensemble
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.seeding import make_generator
-from relstab.stages.scale_detection import train_and_save_ensemble
+from relstab.stages.scale_detection import load_ensemble, train_and_save_ensemble
 
 # Depth, filter, stride, and sites of the ring: windows that overlap, touch, go round the ring more than once, do not
 # fill it evenly, lie as they are read (F = s = 2), or are of one site.
