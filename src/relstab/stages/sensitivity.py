@@ -216,19 +216,16 @@ def measure_sweep(
         "interpolation": interpolation,
         "config_seed": seed,
     }
-    models = {
-        state: (load_network(network, saved).to(choose_device(device)), batch_norm)
-        for state, saved, batch_norm in _states(weights)
-    }
-    frozen = _has_batch_norm(models["init"][0])
+    place = choose_device(device)
+    models = [(state, load_network(network, saved).to(place), batch_norm) for state, saved, batch_norm in _states(weights)]
     images, _, dataset = choose_test_images(noisy_test, number, seed)
-    with write_sensitivity(path, network, noisy_test, parameters, str(choose_device(device))) as file:
-        for place, (displacement, cutoff) in enumerate(sweep):
+    with write_sensitivity(path, network, noisy_test, parameters, str(place)) as file:
+        for index, (displacement, cutoff) in enumerate(sweep):
             print(f"displacement {displacement:g}, cutoff {cutoff}: {number} probes")
             probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
-            for state, (model, batch_norm) in models.items():
-                if state == "init_frozen" and not frozen:
-                    file.add_link(f"{state}/{place}", f"init/{place}")
+            for state, model, batch_norm in models:
+                if state == "init_frozen" and not _has_batch_norm(model):
+                    file.add_link(f"{state}/{index}", f"init/{index}")
                     continue
                 sums = accumulate_sums(model, probes, ["input", "output"], batch_size, batch_norm=batch_norm)
-                file.add(f"{state}/{place}", sums, {"displacement": displacement, "cutoff": cutoff})
+                file.add(f"{state}/{index}", sums, {"displacement": displacement, "cutoff": cutoff})

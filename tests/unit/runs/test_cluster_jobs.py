@@ -17,6 +17,8 @@ from relstab.runs.cluster import (
 def test_names_say_what_a_job_is():
     wildcards = {"dataset": "mnist5k", "architecture": "lenet", "noise": "0.01", "seed": "0"}
     assert job_name("train", wildcards) == "train_mnist5k_lenet_noise0.01_seed0"
+    assert job_name("train", {**wildcards, "subset": ""}) == job_name("train", wildcards)
+    assert job_name("train", {"noise": "0.01", "subset": "_images64", "seed": "0"}) == "train_noise0.01_images64_seed0"
     assert job_name("pair_dataset", {}) == "pair_dataset"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import relstab
-from relstab.config.training import Training
+from relstab.config import Training
 from relstab.files.dataset import read_dataset, read_noisy_test
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state, load_network, save_network
 from relstab.files.probes import read_probes, write_probes

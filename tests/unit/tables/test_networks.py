@@ -45,9 +45,10 @@ def of_two_sizes():
 
 def test_correlations_are_of_each_size_and_of_all_sizes():
     networks, sensitivity, _ = of_two_sizes()
-    table = correlation_table(networks, sensitivity, resamples=100).set_index(["training_images", "state", "sensitivity"])
+    keys = ["state", "sensitivity"]
+    table = correlation_table(networks, sensitivity, resamples=100).query("group == 'all'").set_index(["training_images", *keys])
     assert table["networks"].groupby("training_images").unique().to_dict() == {64: [12], 512: [12], "all": [24]}
-    single = correlation_table(*synthetic()[:2], resamples=100).set_index(["state", "sensitivity"])
+    single = correlation_table(*synthetic()[:2], resamples=100).query("group == 'all'").set_index(keys)
     assert "training_images" not in single.reset_index()
     for size in (64, 512):
         np.testing.assert_allclose(table.loc[size, "rho"], single["rho"])
@@ -69,11 +70,15 @@ def test_figures_show_the_largest_size_or_every_size():
 
 def test_claims_are_over_the_networks_of_all_sizes():
     tables = of_two_sizes()
-    claims = claim_table(*tables, resamples=100).set_index("claim")
-    assert claims.loc[12, "statistic"] == pytest.approx(1)
-    alone = claim_table(*synthetic(), resamples=100).set_index("claim")
-    for claim in (5, 6, 7):  # of quantities that are the same at both sizes
-        assert claims.loc[claim, "statistic"] == pytest.approx(alone.loc[claim, "statistic"])
+    keys = ["claim", "group", "decided_by"]
+    claims, alone = (claim_table(*each, resamples=100).set_index(keys) for each in (tables, synthetic()))
+    assert claims.index.tolist() == alone.index.tolist()
+    assert claims.loc[("12a", "all", ""), "statistic"] == pytest.approx(1)
+    assert claims.loc[("12b", "all", ""), "statistic"] == pytest.approx(0.5)
+    assert (claims["networks"] == 2 * alone["networks"]).all()
+    for claim in ("5", "6", "7c"):  # of quantities that are the same at both sizes
+        assert alone.loc[claim, "networks"].max() > 0
+        np.testing.assert_allclose(claims.loc[claim, "statistic"], alone.loc[claim, "statistic"])
 
 
 def test_networks_that_did_not_learn_or_are_constant_are_left_out_and_counted():
