@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from relstab.activations import find_layers
     from relstab.architectures import ARCHITECTURES, build_model, own_architectures
     from relstab.batch_norm import estimate_batch_statistics
     from relstab.channel_shuffle import shuffle_channels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "activations": ("find_layers",),
     "architectures": ("ARCHITECTURES", "build_model", "own_architectures"),
     "batch_norm": ("estimate_batch_statistics",),
     "channel_shuffle": ("shuffle_channels",),
@@ -52,6 +54,7 @@ __all__ = [
     "displacement_field",
     "estimate_batch_statistics",
     "filter_spectrum",
+    "find_layers",
     "isotropic_noise",
     "laplacian_modes",
     "load_config",

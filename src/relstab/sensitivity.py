@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
+from relstab.activations import FunctionalActivations, find_layers
 from relstab.channel_shuffle import CONVOLUTIONS
 from relstab.layer_sums import BLOCK, LayerAccumulator, LayerSums, Scratch
 from relstab.max_pooling import separable_max_pooling
@@ -120,7 +121,8 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
         return {name: module for name, module in modules.items() if not list(module.children())}
     allowed = ["input", *modules, "output"]
     for name in layers:
-        if name not in allowed:
+        # Functions that modules apply, such as layer1.0.relu(2), are known when they run.
+        if name not in allowed and not (name.endswith(")") and name.rpartition(".")[0] in {"", *modules}):
             near = difflib.get_close_matches(name, allowed, 1)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise ValueError(f'layer {name!r} is not a module of the model, "input" or "output"{hint}')
@@ -231,6 +233,11 @@ class _Recorder:
             self.record(name, type(module).__name__, output, module, args)
 
         return record
+
+    def record_function(self, name: str, kind: str, value: Tensor) -> None:
+        """Record what an activation function gave in a module, if it is by image: a table of positions has none."""
+        if (self._layers is None or name in self._layers) and value.ndim and len(value) == 3 * len(self._rows):
+            self.record(name, kind, value)
 
     def record(self, name: str, kind: str, value: Any, module: nn.Module | None = None, args: Any = ()) -> None:
         """Reduce what a layer gave, before the next one can change it in place."""
@@ -387,6 +394,7 @@ def accumulate_sums(
         # The bar shows on a terminal, of what takes longer than 10 s.
         with (
             _eval_mode(model),
+            FunctionalActivations(model, recorder.record_function),
             separable_max_pooling(model),
             tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
         ):
@@ -412,10 +420,30 @@ def accumulate_sums(
     return recorder.finish(np.concatenate(orders))
 
 
+def _found_layers(
+    model: nn.Module, probes: Probes | Iterable[Probes], which: Literal["paper", "blocks"] | None
+) -> tuple[Probes | Iterable[Probes], list[tuple[str, int]] | None]:
+    """The probes, and the layers that :func:`relstab.find_layers` finds with two of them; None where all layers do without."""
+    if isinstance(probes, Probes):
+        first: Probes | None = probes
+    else:
+        batches = iter(probes)
+        first = next(batches, None)
+        if not isinstance(first, Probes):
+            return itertools.chain([] if first is None else [first], batches), None
+        probes = itertools.chain([first], batches)
+    try:
+        return probes, find_layers(_unwrapped(model), first.images[:2], which or "paper")
+    except Exception:
+        if which is not None:
+            raise
+        return probes, None
+
+
 def measure_sensitivity(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | Literal["paper", "blocks"] | None = None,
     batch_size: int | None = None,
     constant: Literal["raise", "nan"] = "raise",
     keep_activations: str | Path | None = None,
@@ -433,8 +461,9 @@ def measure_sensitivity(
         probes: from :func:`relstab.make_probes`, or an iterable of such batches. The standard errors of D and G ask for
             images in an order that says nothing of them; Probes are put in one, an iterable is taken as it comes.
         layers: names in ``model.named_modules()``, and "input" and "output"; by default these two and every module
-            without children, but for those that give nothing by image in every batch (a warning names them). A module that is
-            called several times has a row for every call.
+            without children, but for those that give nothing by image in every batch (a warning names them), and every
+            activation function (``layer1.0.relu(2)`` is the second relu in ``layer1.0``). A module that is called several
+            times has a row for every call. "paper" and "blocks" find layers, see :func:`relstab.find_layers`.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
             activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but 3 at least.
         constant: what to do with a layer whose representation is the same for all images, so that the denominator is 0:
@@ -457,6 +486,12 @@ def measure_sensitivity(
     """
     if constant not in ("raise", "nan"):
         raise ValueError(f"constant is {constant!r}: 'raise' or 'nan' is wanted")
+    found = None
+    if layers is None or isinstance(layers, str):
+        probes, found = _found_layers(model, probes, layers)
+        if layers is not None:
+            assert found is not None
+            layers = ["input", *dict.fromkeys(name for name, _ in found), "output"]
     if keep_activations is None:
         sums = accumulate_sums(model, probes, layers, batch_size)
     else:
@@ -473,4 +508,7 @@ def measure_sensitivity(
             )
     import pandas as pd  # here, because a job that only writes HDF5 does without it
 
-    return pd.DataFrame(sensitivity_rows(sums), columns=COLUMNS)
+    table = pd.DataFrame(sensitivity_rows(sums), columns=COLUMNS)
+    if found:
+        table.attrs["paper_layers"] = [list(layer) for layer in found]
+    return table
