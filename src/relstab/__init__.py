@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relstab.config import Config, load_config
     from relstab.correlation import bootstrap_log_correlation, log_correlation
     from relstab.diffeomorphism import deform, displacement_field, temperature, temperature_range, typical_displacement
+    from relstab.figures.plot import plot_layers
     from relstab.files.network import load_network, save_network
     from relstab.filter_spectra import filter_spectrum, laplacian_modes
     from relstab.interpolation import warp
@@ -38,6 +39,7 @@ _MODULES = {
     "noise": ("add_noise", "isotropic_noise"),
     "probes": ("Probes", "make_probes"),
     "sensitivity": ("measure_sensitivity",),
+    "figures.plot": ("plot_layers",),
     "files.network": ("load_network", "save_network"),
     "training.train": ("train_network",),
 }
@@ -63,6 +65,7 @@ __all__ = [
     "make_probes",
     "measure_sensitivity",
     "own_architectures",
+    "plot_layers",
     "save_network",
     "shuffle_channels",
     "temperature",

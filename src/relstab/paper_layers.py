@@ -54,7 +54,8 @@ def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         if weighted.any() and not chosen.any():
             raise ValueError(
                 f"expected activations after the {weighted.sum()} weighted layers of the table, "
-                f"{rows['layer'][weighted].iloc[0]!r} the first, found none: measure all layers (layers=None), and no scripted or traced network"
+                f"{rows['layer'][weighted].iloc[0]!r} the first, found none: measure all layers (layers=None), "
+                f"and no scripted or traced network"
             )
         return chosen
 

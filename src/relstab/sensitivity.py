@@ -425,15 +425,16 @@ def _found_layers(
 ) -> tuple[Probes | Iterable[Probes], list[tuple[str, int]] | None]:
     """The probes, and the layers that :func:`relstab.find_layers` finds with two of them; None where all layers do without."""
     if isinstance(probes, Probes):
-        first: Probes | None = probes
+        first = probes
     else:
         batches = iter(probes)
-        first = next(batches, None)
-        if not isinstance(first, Probes):
-            return itertools.chain([] if first is None else [first], batches), None
-        probes = itertools.chain([first], batches)
+        head = list(itertools.islice(batches, 1))
+        probes = itertools.chain(head, batches)
+        if not head or not isinstance(head[0], Probes):
+            return probes, None
+        first = head[0]
     try:
-        return probes, find_layers(_unwrapped(model), first.images[:2], which or "paper")
+        return probes, find_layers(_unwrapped(model), first[:2].images, which or "paper")
     except Exception:
         if which is not None:
             raise
@@ -487,7 +488,7 @@ def measure_sensitivity(
     if constant not in ("raise", "nan"):
         raise ValueError(f"constant is {constant!r}: 'raise' or 'nan' is wanted")
     found = None
-    if layers is None or isinstance(layers, str):
+    if layers is None or layers == "paper" or layers == "blocks":
         probes, found = _found_layers(model, probes, layers)
         if layers is not None:
             assert found is not None
