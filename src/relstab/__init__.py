@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relstab.filter_spectra import filter_spectrum, laplacian_modes
     from relstab.interpolation import warp
     from relstab.noise import add_noise, isotropic_noise
+    from relstab.perturbations import lie_derivatives, measure_perturbations, perturb
     from relstab.probes import Probes, make_probes
     from relstab.sensitivity import measure_sensitivity
     from relstab.training.train import train_network
@@ -37,6 +38,7 @@ _MODULES = {
     "filter_spectra": ("filter_spectrum", "laplacian_modes"),
     "interpolation": ("warp",),
     "noise": ("add_noise", "isotropic_noise"),
+    "perturbations": ("lie_derivatives", "measure_perturbations", "perturb"),
     "probes": ("Probes", "make_probes"),
     "sensitivity": ("measure_sensitivity",),
     "figures.plot": ("plot_layers",),
@@ -59,12 +61,15 @@ __all__ = [
     "find_layers",
     "isotropic_noise",
     "laplacian_modes",
+    "lie_derivatives",
     "load_config",
     "load_network",
     "log_correlation",
     "make_probes",
+    "measure_perturbations",
     "measure_sensitivity",
     "own_architectures",
+    "perturb",
     "plot_layers",
     "save_network",
     "shuffle_channels",

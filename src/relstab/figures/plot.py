@@ -35,9 +35,7 @@ def _rows(name: str, table: pd.DataFrame, what: Sequence[str], layers: str) -> p
     if missing:
         raise ValueError(f"expected a column {missing[0]!r} in the table {name!r}, got {', '.join(map(str, table.columns))}")
     if table["index"].duplicated().any():
-        raise ValueError(
-            f"expected the rows of one network in the table {name!r}, got several: {{name: rows}} draws them"
-        )
+        raise ValueError(f"expected the rows of one network in the table {name!r}, got several: {{name: rows}} draws them")
     if layers == "all":
         return table.sort_values("index")
     try:
