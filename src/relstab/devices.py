@@ -1,7 +1,6 @@
 """Where networks run: which device, which of several GPUs, in what precision, and how much fits."""
 
 import contextlib
-import fcntl
 import os
 import random
 import re
@@ -78,6 +77,8 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 def _lock(path: Path) -> IO[str] | None:
     """The file at ``path``, open and locked, or None where another process holds it; the lock goes when the process ends."""
+    import fcntl  # not on Windows, where networks can be measured all the same
+
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
