@@ -57,19 +57,10 @@ def test_measure_writes_what_the_library_measures(folder):
     assert (table["network"] == "network").all()
 
 
-def test_compare_shuffles_and_perturbs(folder):
-    run(
-        "compare",
-        "mine.py:network",
-        "torchvision:squeezenet1_1",
-        "--images",
-        "images",
-        "--size",
-        32,
-        "--shuffle",
-        "--output",
-        "two",
-    )
+@pytest.mark.usefixtures("folder")
+def test_compare_shuffles_and_perturbs():
+    options = ("--images", "images", "--size", 32)
+    run("compare", "mine.py:network", "torchvision:squeezenet1_1", *options, "--shuffle", "--output", "two")
     table = pd.read_csv("two.csv")
     assert set(table["network"]) == {"network", "squeezenet1_1"}
     assert set(table["shuffle"]) == {"none", "0"}
