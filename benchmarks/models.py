@@ -28,7 +28,9 @@ vit_tiny_patch16_224:224 deit_tiny_patch16_224:224 mixer_s32_224:224 resmlp_12_2
 xcit_nano_12_p16_224:224 eva02_tiny_patch14_224:224 swin_tiny_patch4_window7_224:224 coat_tiny:224 crossvit_tiny_240:240
 pit_ti_224:224 levit_128s:224 tiny_vit_5m_224:224 visformer_tiny:224 convit_tiny:224""".split()
 # Blocks whose activations make a factor, by the names of their classes.
-GATES = re.compile(r"^(SqueezeExc\w*|SEModule|SEWithNorm|EffectiveSEModule|EcaModule|\w*SELayer|SelectiveKernelAttn|\w*SqueezeExcite\w*)$")
+GATES = re.compile(
+    r"^(SqueezeExc\w*|SEModule|SEWithNorm|EffectiveSEModule|EcaModule|\w*SELayer|SelectiveKernelAttn|\w*SqueezeExcite\w*)$"
+)
 ACTIVATION = re.compile(
     r"^(Relu|Gelu|Silu|Hardswish|Hardtanh|Hardsigmoid|Sigmoid|Tanh|LeakyRelu|Elu|Mish|Softplus|Prelu\w*|Glu)Backward\d?$"
 )
@@ -38,7 +40,14 @@ WEIGHTED = re.compile(r"^(Convolution\w*|Addmm|Mm|Bmm\w*|Linear)Backward\d?$")
 def transformers_models():
     import transformers as hf
 
-    vit = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+    vit = {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     yield "ViT", lambda: hf.ViTForImageClassification(hf.ViTConfig(**vit)), 32
     yield "DeiT", lambda: hf.DeiTForImageClassification(hf.DeiTConfig(**vit)), 32
     yield "BEiT", lambda: hf.BeitForImageClassification(hf.BeitConfig(**vit)), 32
@@ -97,7 +106,9 @@ def other_count(model, images):
     for handle in handles:
         handle.remove()
     if not isinstance(output, torch.Tensor):
-        output = next(value for value in (output.values() if isinstance(output, dict) else output) if isinstance(value, torch.Tensor))
+        output = next(
+            value for value in (output.values() if isinstance(output, dict) else output) if isinstance(value, torch.Tensor)
+        )
 
     def behind(node):
         """Whether weights lie behind an activation, before the next one."""

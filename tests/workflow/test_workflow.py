@@ -50,7 +50,7 @@ def test_all_that_is_promised_is_there(finished):
     assert rows.loc[("0", 4), "D"] != rows.loc[("1", 4), "D"]
     claims = pd.read_csv(results / "tables/claims.csv")
     assert claims["claim"].tolist() == list(range(1, 13))
-    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 13
+    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 14
     layers = pd.read_csv(results / "tables/scale_detection_layers.csv")
     ensembles = layers[layers["state"] != "homogeneous"]
     assert set(ensembles["experiment"] + "/" + ensembles["activation"]) == ENSEMBLES
@@ -76,6 +76,7 @@ def test_all_that_is_promised_is_there(finished):
         theirs = sensitivity[sensitivity["state"] == state].query("architecture == 'lenet' and shuffle == 'none'")
         np.testing.assert_array_equal(mine, theirs.sort_values(["noise", "index"])["D"].to_numpy())
     assert (results / "report.html").stat().st_size > 100_000
+    assert (results / "report_workflow.html").stat().st_size > 100_000
     assert not list(results.rglob("*.partial-*"))
     for log in (results / "logs").rglob("*.log"):
         assert re.fullmatch(r"work: [\d.]+ s", log.read_text().splitlines()[-1]), log

@@ -1,4 +1,4 @@
-# The HTML report: figures and tables with captions, and how each was made.
+# The report: one HTML page for a reader, and beside it Snakemake's own, which says how each file was made.
 
 
 rule report_page:
@@ -8,6 +8,7 @@ rule report_page:
         table("claims"),
     output:
         html=f"{RESULTS}/report.html",
+        workflow=f"{RESULTS}/report_workflow.html",
     log:
         f"{LOGS}/report.log",
     benchmark:
@@ -18,5 +19,7 @@ rule report_page:
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
+    params:
+        **options(config=CONFIG.model_dump(), benchmarks=BENCHMARKS),
     script:
         "../scripts/report.py"

@@ -30,6 +30,7 @@ TABLE_ENTRIES = {
         NETWORK_OPTIONS,
         "networks",
     ),
+    "history": (True, "history_table", {"networks": of_all_networks(f"{RESULTS}/networks/{NETWORK}.h5")}, {}, ""),
     "sensitivity": (
         True,
         "sensitivity_table",

@@ -54,7 +54,7 @@ class FigureEntry:
     @property
     def shows_architectures(self) -> bool:
         """Whether it shows the labels, colours and marks of the user's architectures."""
-        return "networks" in self.tables
+        return "networks" in self.tables or "history" in self.tables
 
 
 _MEASURED = {"networks": "networks", "sensitivity": "sensitivity"}
@@ -89,6 +89,7 @@ FIGURES: dict[str, FigureEntry] = {
     "imagenet_shuffled_layers": FigureEntry(
         "shuffled_layers.draw_pretrained", {"sensitivity": "imagenet_sensitivity"}, "imagenet images"
     ),
+    "learning_curves": FigureEntry("learning_curves.draw", {"history": "history"}),
     "over_training": FigureEntry("over_training.draw", {"networks": "networks", "over_training": "over_training"}, "snapshots"),
     "relu_tanh": FigureEntry("relu_tanh.draw", _LAYERS, "rings", needs=("interval",)),
 }

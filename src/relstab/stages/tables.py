@@ -24,6 +24,7 @@ __all__ = [
     "claim_table",
     "correlation_table",
     "exponent_table",
+    "history_table",
     "layer_table",
     "network_table",
     "over_training_table",
@@ -63,6 +64,21 @@ def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "l
             }
         )
     return pd.DataFrame(rows)
+
+
+def history_table(networks: Paths) -> pd.DataFrame:
+    """Learning rate, training loss and test error, one row per network and epoch.
+
+    Args:
+        networks: files of :func:`relstab.save_network`.
+    """
+    parts = []
+    for path in networks:
+        attributes, history = read_history(path)
+        key = NetworkKey.from_attributes(attributes).as_dict()
+        parts.append(pd.DataFrame({**key, **{name: pd.Series(values) for name, values in history.items()}}))
+    table = pd.concat(parts, ignore_index=True)
+    return table.astype({"epoch": int})
 
 
 def sensitivity_table(measured: Paths, shuffled: Paths) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from relstab.figures import (
     error_scatter,
     filter_spectra,
     layer_sensitivities,
+    learning_curves,
     over_training,
     relative_sensitivity,
     shuffled_layers,
@@ -47,13 +48,21 @@ def drawn(name, tables, samples):
             "fig13": lambda: filter_spectra.draw_all(networks, spectrum, skips=True),
             "fig14": lambda: filter_spectra.draw_pretrained(spectrum),
             "imagenet_shuffled_layers": lambda: shuffled_layers.draw_pretrained(sensitivity),
+            "learning_curves": lambda: learning_curves.draw(curves(networks)),
             "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
         }[name]()
 
 
 NAMES = [
     "fig01", "fig03", "fig04", "fig10", "fig11", "fig12", "fig13", "fig14", "imagenet_shuffled_layers", "over_training",
+    "learning_curves",
 ]  # fmt: skip
+
+
+def curves(networks):
+    """Three epochs of each network, whose error and loss fall by half with each."""
+    epochs = [networks.assign(epoch=epoch, test_error=0.8 / 2**epoch, train_loss=2.0 / 2**epoch) for epoch in (1, 2, 3)]
+    return pd.concat(epochs, ignore_index=True)
 
 
 def of_architectures(table, names):
@@ -178,6 +187,15 @@ def test_sensitivities_over_training_are_those_of_the_epochs(tables, samples):
     (line,) = [line for line in errors.get_lines() if len(line.get_xdata())]
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [1 / 3, 1 / 10])
     plt.close(figure)
+
+
+def test_learning_curves_are_means_over_seeds_by_noise_level(tables, samples):
+    (ax,) = drawn("learning_curves", tables, samples).axes
+    full = [line for line in ax.get_lines() if line.get_linestyle() == "-"]
+    assert len(full) == 2
+    for line in full:
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [0.4, 0.2, 0.1])
+    assert ax.get_yscale() == "log"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,7 +6,7 @@ import pytest
 
 from relstab.files.sensitivity import COLUMNS
 from relstab.sensitivity import COLUMNS as MEASURED
-from relstab.stages.tables import network_table, over_training_table, sensitivity_table
+from relstab.stages.tables import history_table, network_table, over_training_table, sensitivity_table
 
 KEY = {"dataset": "some", "architecture": "lenet", "noise": 0.0, "seed": 3}
 
@@ -43,6 +43,14 @@ def test_networks_are_judged_by_their_last_or_best_epoch(tmp_path):
     assert last["learned"].tolist() == [True, False]  # 0.85 is above 0.9 * 0.9
     assert network_table([bad], learned_below=1.0)["learned"].tolist() == [True]
     assert list(last.columns) == [*KEY, "test_error", "train_loss", "epochs", "learned", "test_images"]
+
+
+def test_histories_have_one_row_per_network_and_epoch(tmp_path):
+    files = [network_file(tmp_path / "a.h5"), network_file(tmp_path / "b.h5", "vgg11", errors=(0.9, 0.8, 0.7))]
+    table = history_table(files)
+    assert list(table.columns) == [*KEY, "epoch", "learning_rate", "train_loss", "test_error"]
+    assert table["epoch"].tolist() == [1, 2, 3] * 2
+    assert table[table["architecture"] == "vgg11"]["test_error"].tolist() == [0.9, 0.8, 0.7]
 
 
 def test_states_and_shuffles_become_one_table_in_their_order(tmp_path):

@@ -1,0 +1,8 @@
+"""The report of a run: one HTML page, made from tables and figures alone, that needs no network and no other file.
+
+:mod:`relstab.report.words` says in sentences what the run measured and found; :mod:`relstab.report.page` puts it on a page.
+"""
+
+from relstab.report.page import render_report
+
+__all__ = ["render_report"]

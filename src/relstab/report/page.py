@@ -1,0 +1,143 @@
+"""The page: sentences, figures and tables in one HTML file."""
+
+import base64
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from relstab.figures import FIGURES
+from relstab.figures.style import label_of
+from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, run_sentences, verdict_sentence
+from relstab.tables.networks import KEYS, output_sensitivities
+
+__all__ = ["render_report"]
+
+_TABLES = {
+    "networks": "Networks: test error, training loss, and whether each network learned.",
+    "correlation": "Correlation of the logarithms of test error and of D, G and R of the output.",
+    "scale_detection_correlation": "The same correlations for deep networks on the scale-detection task on images.",
+    "scale_detection": "Exponents of D_k and G_k against the effective receptive field A_k: fitted, predicted, closed form.",
+    "scale_detection_networks": "Deep networks on the scale-detection task on images.",
+}
+"""Tables that the page shows, with what they are; the others are files beside it."""
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    """A cell as it is shown, and by what it is sorted."""
+    if isinstance(value, bool):
+        return {"text": "yes" if value else "no", "sort": str(int(value))}
+    if isinstance(value, float):
+        return {"text": "" if pd.isna(value) else f"{value:.4g}", "sort": "" if pd.isna(value) else repr(value)}
+    return {"text": str(value), "sort": str(value)}
+
+
+def _rows(table: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    return [[_cell(value) for value in row] for row in table.astype(object).itertuples(index=False)]
+
+
+def _claims(claims: pd.DataFrame, shown: set[str]) -> list[dict[str, Any]]:
+    """Claims with the figures of this run that show them."""
+    extra = [name for name in claims.columns if name not in ("claim", "statement", "statistic", "low", "high", "verdict")]
+    rows = []
+    for row in claims.to_dict("records"):
+        number = re.sub(r"\D.*", "", str(row["claim"]))
+        statistic = "" if pd.isna(row["statistic"]) else f"{row['statistic']:.3g}"
+        interval = "" if pd.isna(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]"
+        rows.append(
+            {
+                **{name: str(row[name]) for name in ("claim", "statement", "verdict")},
+                "class": str(row["verdict"]).replace(" ", "-"),
+                "statistic": statistic,
+                "interval": interval,
+                "extra": [_cell(row[name])["text"] for name in extra],
+                "figures": [(name, figure_title(name).split(".")[0]) for name in CLAIM_FIGURES.get(number, []) if name in shown],
+            }
+        )
+    return rows
+
+
+def _points(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> list[dict[str, Any]]:
+    """Error and D, G, R of the output of each network that learned, for the picture that answers "which network is this?"."""
+    outputs = output_sensitivities(networks, sensitivity)
+    return [
+        {
+            "name": " ".join(f"{key} {label_of(row[key]) if key == 'architecture' else row[key]}" for key in KEYS[1:]),
+            "architecture": label_of(row["architecture"]),
+            "state": row["state"],
+            "noise": f"{row['noise']:g}",
+            "error": row["error"],
+            **{name: row[name] for name in ("D", "G", "R")},
+        }
+        for row in outputs.to_dict("records")
+    ]
+
+
+def _times(benchmarks: Path) -> pd.DataFrame:
+    """Seconds and memory of the jobs of each rule, from the files that Snakemake wrote beside them."""
+    rows = []
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        measured = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
+        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        rows.append({"rule": rule, "seconds": float(measured["s"]), "memory": float(measured["max_rss"])})
+    if not rows:
+        return pd.DataFrame(columns=["rule", "jobs", "minutes", "largest memory (MB)"])
+    by_rule = pd.DataFrame(rows).groupby("rule", sort=False)
+    table = by_rule.agg(jobs=("seconds", "size"), minutes=("seconds", "sum"), memory=("memory", "max")).reset_index()
+    table["minutes"] /= 60
+    return table.rename(columns={"memory": "largest memory (MB)"}).sort_values("minutes", ascending=False)
+
+
+def render_report(
+    tables: Mapping[str, pd.DataFrame],
+    figures: Sequence[str | Path],
+    config: Mapping[str, Any],
+    benchmarks: str | Path,
+    versions: Mapping[str, str],
+) -> str:
+    """The report of a run as one HTML page that makes no request.
+
+    Args:
+        tables: by name; "claims", "networks", "sensitivity" and "correlation" must be among them.
+        figures: PNG files, named as in :data:`relstab.figures.FIGURES`, in which order the page shows them.
+        config: of the run, with all its keys.
+        benchmarks: folder of the files in which Snakemake wrote times and memory of the jobs.
+        versions: of the programs, by name.
+    """
+    pictures = {Path(path).stem: base64.b64encode(Path(path).read_bytes()).decode() for path in figures}
+    order = [name for name in FIGURES if name in pictures]
+    claims = tables["claims"]
+    shown_tables = [
+        {
+            "name": name,
+            "words": words,
+            "columns": list(tables[name].columns),
+            "rows": _rows(tables[name]),
+        }
+        for name, words in _TABLES.items()
+        if name in tables
+    ]
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    source = importlib.resources.files("relstab.report").joinpath("page.html").read_text(encoding="utf-8")
+    extra = [name for name in claims.columns if name not in ("claim", "statement", "statistic", "low", "high", "verdict")]
+    times = _times(Path(benchmarks))
+    return template.from_string(source).render(
+        title=f"relstab on {config['data']['name']}",
+        measured=run_sentences(config, tables["networks"]),
+        found=[verdict_sentence(claims), *correlation_sentences(tables["correlation"])],
+        claims=_claims(claims, set(order)),
+        claim_columns=extra,
+        figures=[(name, figure_title(name), FIGURES[name].caption, pictures[name]) for name in order],
+        tables=shown_tables,
+        files=sorted(tables),
+        points=json.dumps(_points(tables["networks"], tables["sensitivity"])),
+        times={"columns": list(times.columns), "rows": _rows(times)},
+        versions=versions,
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+    )

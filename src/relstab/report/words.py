@@ -1,0 +1,100 @@
+"""What a run measured and what it found, in sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from relstab.figures.style import label_of
+
+__all__ = ["CLAIM_FIGURES", "correlation_sentences", "figure_title", "run_sentences", "verdict_sentence"]
+
+CLAIM_FIGURES = {
+    "1": ["fig01_relative_sensitivity", "fig10_error_scatter"],
+    "2": ["fig01_relative_sensitivity", "fig10_error_scatter"],
+    "3": ["fig01_relative_sensitivity", "fig10_error_scatter"],
+    "4": ["fig03_shuffled_layers"],
+    "5": ["fig03_shuffled_layers"],
+    "6": ["fig04_filter_spectra"],
+    "7": ["fig11_layer_sensitivities", "fig07_pooling_scaling"],
+    "8": ["fig06_scale_detection_errors", "fig08_deep_scale_detection"],
+    "9": ["fig07_pooling_scaling"],
+    "10": ["fig07_pooling_scaling"],
+    "11": ["relu_tanh"],
+    "12": ["fig01_relative_sensitivity"],
+}
+"""Figures that show what a claim is about, by the number of the claim without its letters and primes."""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def figure_title(name: str) -> str:
+    """Heading of a figure: "Figure 3. Shuffled layers" for ``fig03_shuffled_layers``, "Relu tanh" for one beyond the paper."""
+    number, _, words = name.partition("_")
+    if number.startswith("fig") and number[3:].isdigit():
+        return f"Figure {int(number[3:])}. {words.replace('_', ' ').capitalize()}"
+    return name.replace("_", " ").capitalize()
+
+
+def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str]:
+    """What was trained and measured.
+
+    Args:
+        config: of the run, with all its keys.
+        networks: the table of this name.
+    """
+    architectures = [label_of(name) for name in networks["architecture"].unique()]
+    levels = sorted(networks["noise"].unique())
+    learned = int(networks["learned"].sum())
+    probes = config["probes"]
+    sizes = [f"{size:,}" for size in sorted(networks["test_images"].unique())]
+    sentences = [
+        f"The run trained {_counted(len(networks), 'network')} on {config['data']['name']}: "
+        f"{_counted(len(architectures), 'architecture')} ({_joined(architectures)}) at "
+        f"{_counted(len(levels), 'noise level')} (sigma = {_joined([f'{level:g}' for level in levels])}), from "
+        f"{_counted(networks['seed'].nunique(), 'seed')}.",
+        f"{learned:,} of them learned; their test errors, on {_joined(sizes)} "
+        f"images, are between {_error_range(networks)}. Networks that did not learn are left out of correlations and figures.",
+        f"The sensitivities D, G and R were measured with P = {probes['images']:,} test images, deformed by a displacement of "
+        f"{probes['displacement']:g} pixels with cutoff c = {probes['cutoff']}.",
+    ]
+    return sentences if learned else [sentences[0], "None of them learned: errors are at chance.", sentences[2]]
+
+
+def _error_range(networks: pd.DataFrame) -> str:
+    errors = networks.loc[networks["learned"], "test_error"]
+    return f"{errors.min():.2%} and {errors.max():.2%}"
+
+
+def verdict_sentence(claims: pd.DataFrame) -> str:
+    """How many claims have which verdict."""
+    counts = claims["verdict"].value_counts()
+    parts = [f"{counts[verdict]} {verdict}" for verdict in ("supported", "not supported", "undecided") if verdict in counts]
+    others = len(claims) - sum(counts.get(verdict, 0) for verdict in ("supported", "not supported", "undecided"))
+    rest = f", and {others} without a verdict" if others else ""
+    return f"Of {_counted(len(claims), 'row')} of claims, this run finds {_joined(parts) if parts else 'none decided'}{rest}."
+
+
+def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
+    """How test error and sensitivity of the trained networks are correlated, one sentence per noise level."""
+    sentences = []
+    trained = correlation[correlation["state"] == "trained"]
+    if "group" in trained:
+        trained = trained[trained["group"] == "all"]
+    for (dataset, noise), rows in trained.groupby(["dataset", "noise"]):
+        by_name = rows.drop_duplicates("sensitivity").set_index("sensitivity")
+        values = [
+            f"rho(eps, {name}) = {row['rho']:.2f}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]")
+            for name, row in by_name.iterrows()
+            if pd.notna(row["rho"])
+        ]
+        count = int(by_name["networks"].max())
+        text = _joined(values) if values else "too few for a correlation"
+        sentences.append(f"On {dataset} at noise {noise:g}, over {_counted(count, 'network')}: {text}.")
+    return sentences
