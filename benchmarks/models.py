@@ -1,3 +1,4 @@
+# ruff: noqa: E501, SIM905
 """The layers of the paper in untrained networks of torchvision, timm and transformers: measured, and counted another way.
 
 ``python benchmarks/models.py`` writes ``docs/models.md``. Each network sees four images. The other count walks the graph that autograd
@@ -81,16 +82,9 @@ def models():
 
 def other_count(model, images):
     """Activations in the graph of autograd with weights behind them, less those that ran inside of gates."""
-    gates, inside = [0], [0]
-
-    def count_in(_module, _args, output):
-        inside[0] -= 1
-        if inside[0] == 0:
-            gates[0] += 1
-
     gate_nodes = set()
 
-    def mark(module, args, output):
+    def mark(_module, args, output):
         """Activation nodes between a gate's input and its output."""
         start = {args[0].grad_fn}
         waiting = [output.grad_fn]
@@ -175,6 +169,9 @@ def main():
 weights, as `relstab.find_layers` finds them; in brackets a count made another way, where it differs: in the graph that autograd records,
 without the gates (by their classes). Both agree for {agree}. *Blocks* are those of `layers="blocks"`. The last column is that of the
 output; at initialization, with four images, its values say that the network is measured, and no more.
+
+The counts differ where the graph of autograd also sees what is no image: MLPs of position biases (swin_v2_t), split attention
+(resnest14d), and what chooses the weights of convolutions (tf_efficientnet_cc_b0_4e).
 
 | library | network | pixels | layers | blocks | output |
 |---|---|---|---|---|---|
