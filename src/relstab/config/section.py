@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from relstab.nearest import nearest
+from relstab.runs.nearest import nearest
 
 T = TypeVar("T")
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -89,7 +86,7 @@ def wrapped(panels: int, columns: int = COLUMNS) -> tuple[int, int]:
 
 @contextmanager
 def style(font_size: float) -> Iterator[None]:
-    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF."""
+    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF; the user's own do not count."""
     settings: dict[Any, Any] = {
         "font.size": font_size,
         "axes.titlesize": font_size,
@@ -104,8 +101,10 @@ def style(font_size: float) -> Iterator[None]:
         "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
     }
-    with sns.axes_style("ticks"), mpl.rc_context(settings):
-        yield
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        with sns.axes_style("ticks"), mpl.rc_context(settings):
+            yield
 
 
 def log_axis(axis: Any) -> None:
