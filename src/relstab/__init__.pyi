@@ -1,3 +1,4 @@
+from .activations import find_layers as find_layers
 from .architectures import ARCHITECTURES as ARCHITECTURES
 from .architectures import build_model as build_model
 from .architectures import own_architectures as own_architectures
@@ -12,6 +13,7 @@ from .diffeomorphism import displacement_field as displacement_field
 from .diffeomorphism import temperature as temperature
 from .diffeomorphism import temperature_range as temperature_range
 from .diffeomorphism import typical_displacement as typical_displacement
+from .figures.plot import plot_layers as plot_layers
 from .files.activations import measure_sensitivity as measure_sensitivity
 from .files.network import load_network as load_network
 from .files.network import save_network as save_network
@@ -20,6 +22,9 @@ from .filter_spectra import laplacian_modes as laplacian_modes
 from .interpolation import warp as warp
 from .noise import add_noise as add_noise
 from .noise import isotropic_noise as isotropic_noise
+from .perturbations import lie_derivatives as lie_derivatives
+from .perturbations import measure_perturbations as measure_perturbations
+from .perturbations import perturb as perturb
 from .probes import Probes as Probes
 from .probes import make_probes as make_probes
 from .probes import probes_of as probes_of

@@ -27,10 +27,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 import relstab
+from relstab.activations import FunctionalActivations, evaluating, find_layers
 from relstab.batch_norm import VersionNorms
 from relstab.layer_sums import LayerAccumulator, Scratch
-from relstab.nearest import nearest
 from relstab.probes import VERSIONS, Probes
+from relstab.runs.nearest import nearest
 from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _chosen_layers(model: nn.Module, layers: str | Sequence[str] | None) -> tupl
     """Names of the rows: of the layers that are named, and of the others.
 
     The default rows are the input, the leaves and the output; none of them is named. A pattern selects among these, a name
-    selects any module.
+    selects any module or activation function. Which functions a module applies is known when it runs.
     """
     modules = {name: module for name, module in model.named_modules() if name}
     defaults = ["input", *(name for name, module in modules.items() if not list(module.children())), "output"]
@@ -93,7 +94,7 @@ def _chosen_layers(model: nn.Module, layers: str | Sequence[str] | None) -> tupl
     named, matched = [], []
     for name in [layers] if isinstance(layers, str) else layers:
         matches = fnmatch.filter(defaults, name)
-        if name in ("input", *modules, "output"):
+        if name in ("input", *modules, "output") or (name.endswith(")") and name.rpartition(".")[0] in {"", *modules}):
             named.append(name)
         elif matches:
             matched += matches
@@ -129,19 +130,6 @@ def _chosen_output(value: Any, output: str | Callable[[Any], Any] | None, warn: 
             stacklevel=5,
         )
     return value
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module gets its own mode back, also after an error."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _never_saw_an_image(norm: _BatchNorm) -> bool:
@@ -222,6 +210,11 @@ class _Recorder:
             self.record(name, type(module).__name__, output)
 
         return record
+
+    def record_function(self, name: str, kind: str, value: Tensor) -> None:
+        """Record the output of an activation function if the images are along its first axis: a table of positions has none."""
+        if value.is_floating_point() and value.ndim and len(value) == 3 * len(self._rows):
+            self.record(name, kind, value)
 
     def record(self, name: str, kind: str, value: Any) -> None:
         """Reduce the output of a layer, before the next layer can change it in place."""
@@ -335,8 +328,8 @@ def _version_norms(
     """Batch norms with the statistics of each version of the probes; the model is in evaluation mode."""
     if isinstance(probes, Iterator):
         raise ValueError(
-            f"expected Probes or a list of Probes for batch_norm='per_version', which reads them several times, "
-            f"got a {type(probes).__name__} that can be read once"
+            "expected Probes or a list of Probes for batch_norm='per_version', which reads them several times, "
+            "got an iterator, which can be read once"
         )
     parts = [probes] if isinstance(probes, Probes) else probes
     total = sum(map(len, parts))
@@ -391,6 +384,7 @@ def accumulate_sums(
     model = _unwrapped(model)
     named, others = _chosen_layers(model, layers)
     rows_of = {*named, *others}
+    chosen = [layers] if isinstance(layers, str) else layers or []
     if rows_of - {"input", "output"} and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError(
             "expected a model that runs in Python, got a scripted or traced one, whose layers cannot be watched; measure the "
@@ -408,12 +402,18 @@ def accumulate_sums(
     total = len(probes) if isinstance(probes, Probes) else None
     # The bar appears on a terminal, after 10 s.
     with (
-        _eval_mode(model),
+        evaluating(model),
         contextlib.ExitStack() as stack,
         tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
     ):
         if per_version:
             stack.enter_context(_version_norms(model, probes, batch_size, lambda images: images.to(device, dtype)).applied())
+
+        def record_function(name: str, kind: str, value: Tensor) -> None:
+            if layers is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen):
+                recorder.record_function(name, kind, value)
+
+        stack.enter_context(FunctionalActivations(model, record_function))
         for name, module in model.named_modules():
             if name in rows_of and name:
                 stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
@@ -451,6 +451,32 @@ def _report_constants(sums: Sequence[LayerSums], constant: Literal["nan", "raise
         warnings.warn(message if len(message) <= 200 else f"{message[:197]}...", stacklevel=4)
 
 
+def _found_layers(
+    model: nn.Module, probes: Probes | Iterable[Probes], which: Literal["paper", "blocks"] | None
+) -> tuple[Probes | Iterable[Probes], list[tuple[str, int]] | None]:
+    """The probes, and the layers that :func:`relstab.find_layers` finds with two of them.
+
+    Without ``which``, all layers are measured, and a model in which none can be found has None.
+    """
+    if isinstance(probes, Probes):
+        first: Any = probes
+    else:
+        batches = iter(probes)
+        first = next(batches, None)
+        if isinstance(probes, Iterator):  # it can be read once
+            probes = (part for part in itertools.chain([first], batches) if part is not None)
+    if not isinstance(first, Probes):
+        if which is not None:
+            raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
+        return probes, None
+    try:
+        return probes, find_layers(_unwrapped(model), first[:2].images, which or "paper")
+    except Exception:  # a model may fail for many reasons; the measurement of all layers then says which
+        if which is not None:
+            raise
+        return probes, None
+
+
 def measure_sensitivity(
     model: nn.Module,
     probes: Probes | Iterable[Probes],
@@ -471,8 +497,10 @@ def measure_sensitivity(
         probes: from :func:`relstab.make_probes`, or an iterable of such batches. The standard errors of D and G assume that the
             order of the images carries no information. Probes are shuffled; an iterable is used in its own order.
         layers: a name or several: of modules in ``model.named_modules()``, "input" and "output"; or shell patterns, which select
-            among the default rows. These are the input, every module without children, and the output, except those that return
-            nothing by image in every batch (a warning names them). A module that is called several times has one row per call.
+            among the default rows. These are the input, every module without children, every activation function
+            (``layer1.0.relu(2)`` is the second relu in ``layer1.0``), and the output, except those that return nothing by image
+            in every batch (a warning names them). A module that is called several times has one row per call. "paper" and
+            "blocks" find layers, see :func:`relstab.find_layers`.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
             activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but at least 3.
         constant: what to do with layers whose representation is the same for all images, so that the denominator is 0: "nan"
@@ -497,7 +525,7 @@ def measure_sensitivity(
           :func:`relstab.layer_sums.median_sensitivities`; NaN for the other layers.
 
         Its ``attrs`` say P, displacement, cutoff and interpolation of the probes, batch_norm, and the versions of relstab and
-        torch.
+        torch. ``paper_layers`` among them are the name and call of the layers that were found, see :func:`relstab.find_layers`.
 
     Raises:
         ValueError: fewer than two images, a layer that is unknown or not called, activations that are not finite, a scripted or
@@ -505,6 +533,11 @@ def measure_sensitivity(
     """
     if constant not in ("nan", "raise"):
         raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
+    found = None
+    if layers is None or layers == "paper" or layers == "blocks":
+        probes, found = _found_layers(model, probes, layers)  # type: ignore[arg-type]
+    if layers is not None and found:
+        layers = ["input", *dict.fromkeys(name for name, _ in found), "output"]
     sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output)
     _report_constants(sums, constant)
     import pandas as pd  # here, because a job that only writes HDF5 does not need it
@@ -513,4 +546,6 @@ def measure_sensitivity(
     table.attrs.update(probes.made if isinstance(probes, Probes) else {})
     table.attrs.update(P=len(sums[0].diffeo) if sums else 0, batch_norm=batch_norm)
     table.attrs.update(relstab_version=relstab.__version__, torch_version=str(torch.__version__))
+    if found:
+        table.attrs["paper_layers"] = [list(layer) for layer in found]
     return table

@@ -11,7 +11,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "src/relstab"
 GROUND = "ground floor"
 ROOMS = [
-    "stages", "report", "figures", "tables", "config", "data",
+    "cli", "stages", "report", "figures", "tables", "config", "data",
     "scale_detection", "training", "files", "architectures", GROUND, "runs",
 ]  # fmt: skip
 """From top to bottom: a module imports from its own room and from those below."""

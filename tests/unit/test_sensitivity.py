@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +99,7 @@ def test_r_is_one_at_the_input_and_depth_runs_from_0_to_1(reference_network):
 def assert_agrees_with_the_textbook_method(model, probes, rtol, atol=0.0, **options):
     """Against activations that are copied in each forward pass before the next layer can change them, and all their pairs."""
     table = relstab.measure_sensitivity(model, probes, **options)
+    table = table[~table["layer"].str.endswith(")")]  # functions, see test_activations.py
     collected: dict[tuple[str, int], list[torch.Tensor]] = {}
     for version in (probes.images, probes.deformed, probes.noisy):
         calls: dict[str, int] = {}
@@ -679,7 +681,7 @@ def test_statistics_by_version_keep_what_a_batch_norm_does_besides():
 
 def test_statistics_by_version_need_probes_that_can_be_read_again():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
-    with pytest.raises(ValueError, match="reads them several times, got a list_iterator"):
+    with pytest.raises(ValueError, match="reads them several times, got an iterator"):
         relstab.measure_sensitivity(model, iter([random_probes()]), batch_norm="per_version")
 
 
@@ -750,3 +752,41 @@ def test_memory_does_not_grow_with_the_images():
     peaks = [float(subprocess.check_output([sys.executable, "-c", PEAK, str(count)], text=True)) for count in (60, 600)]
     assert max(peaks) < 150
     assert peaks[1] < peaks[0] + 40
+
+
+class Functional(nn.Module):
+    """Activations that are functions, beside a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm, self.linear = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 5)
+
+    def forward(self, images):
+        return self.linear(torch.relu(self.norm(self.convolution(images))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_functions_are_layers_also_with_the_statistics_of_each_version(batch_size):
+    model, probes = Functional().double(), random_probes()
+    modules = nn.Sequential(model.convolution, model.norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.linear)
+    options = {"batch_norm": "per_version", "batch_size": batch_size}
+    table = relstab.measure_sensitivity(model, probes, **options)
+    assert table["layer"].tolist() == ["input", "convolution", "norm", "relu(1)", "linear", "output"]
+    expected = relstab.measure_sensitivity(modules, probes, **options)
+    columns = ["D", "G", "R", "D_sem", "G_sem", "R_sem"]
+    np.testing.assert_allclose(table.loc[3, columns].to_numpy(float), expected.loc[3, columns].to_numpy(float), rtol=1e-10)
+    assert table.attrs["paper_layers"] == [["relu(1)", 1]]
+    for part in (probes, [probes]):
+        chosen = relstab.measure_sensitivity(model, part, "paper", **options)
+        assert chosen["layer"].tolist() == ["input", "relu(1)", "output"]
+    modular = relstab.measure_sensitivity(modules, probes, **options)
+    assert modular["layer"].tolist() == ["input", "0", "1", "2", "3", "4", "5", "output"]
+
+
+def test_the_layers_of_the_paper_are_kept_in_a_file(tmp_path):
+    model, probes = Functional().double(), random_probes()
+    with pytest.warns(UserWarning, match="never saw an image"):
+        relstab.measure_sensitivity(model, iter([probes]), "paper", keep_activations=tmp_path / "kept.h5", keep_layers=["relu*"])
+    with h5py.File(tmp_path / "kept.h5") as file:
+        assert list(file) == ["relu(1)"]
+        assert len(file["relu(1)/images"]) == len(probes)

@@ -133,7 +133,7 @@ def test_a_job_uses_the_gpu_that_it_asked_for(resources, device, monkeypatch):
         names.append(name)
         yield torch.device("cpu")
 
-    monkeypatch.setattr("relstab.devices.occupied_device", occupied_device)
+    monkeypatch.setattr("relstab.runs.devices.occupied_device", occupied_device)
     config = {"threads": torch.get_num_threads(), "device": "auto", "jobs_per_gpu": 1}
     with job.device(SimpleNamespace(config=config, resources=resources)) as chosen:
         assert chosen == "cpu"

@@ -1,5 +1,9 @@
 """Draw one figure, PDF and PNG."""
 
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # whatever a notebook that started the run has set
+
 from relstab.figures import FIGURES
 from relstab.figures.style import save_figure, style
 from relstab.files.probes import read_images

@@ -40,7 +40,7 @@ def device(snakemake: Any) -> Iterator[str]:
     """
     import torch
 
-    from relstab.devices import occupied_device, repeatable
+    from relstab.runs.devices import occupied_device, repeatable
 
     torch.set_num_threads(snakemake.config["threads"])
     gres = str(snakemake.resources.get("gres", "")).partition(":")[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from relstab.architectures.user_code import file_of, load_function, source_digest
-from relstab.nearest import nearest
+from relstab.runs.nearest import nearest
 
 if TYPE_CHECKING:
     from torch import nn

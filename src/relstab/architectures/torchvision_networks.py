@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from relstab.architectures.torchvision import torchvision
-from relstab.nearest import nearest
+from relstab.runs.nearest import nearest
 
 __all__ = ["build_torchvision", "check_image_size", "check_name", "fit_weights", "read_weights", "size_arguments"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from relstab.nearest import nearest
+from relstab.runs.nearest import nearest
 
 __all__ = ["check_reference", "file_of", "load_function", "source_digest"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from relstab.config.section import UNION_TAGS, Section, WrongKeysError, section_in
-from relstab.nearest import nearest
+from relstab.runs.nearest import nearest
 
 __all__ = ["ConfigError", "sentences"]
 

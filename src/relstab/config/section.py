@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from relstab.nearest import nearest
+from relstab.runs.nearest import nearest
 
 T = TypeVar("T")
 

@@ -1,19 +1,12 @@
 """What all figures share: colours and marks that tell networks apart in grey as well, sizes, labels, saving."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Of Jupyter, for instance: it need not be there, and figures depend on the config alone.
-os.environ["MPLBACKEND"] = "Agg"
-
 import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -114,7 +107,7 @@ def wrapped(panels: int, columns: int = COLUMNS) -> tuple[int, int]:
 
 @contextmanager
 def style(font_size: float) -> Iterator[None]:
-    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF."""
+    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF; the user's own do not count."""
     settings: dict[Any, Any] = {
         "font.size": font_size,
         "axes.titlesize": font_size,
@@ -130,9 +123,10 @@ def style(font_size: float) -> Iterator[None]:
         "figure.constrained_layout.use": True,
     }
     # Not those of a user's matplotlibrc.
-    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name and "." in name}
-    with mpl.rc_context(defaults), sns.axes_style("ticks"), mpl.rc_context(settings):
-        yield
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        with sns.axes_style("ticks"), mpl.rc_context(settings):
+            yield
 
 
 def log_axis(axis: Any) -> None:

@@ -1,1 +1,1 @@
-"""Around a run: its lock, the snapshot that jobs start from, the cluster."""
+"""Around a run: its lock, the snapshot that jobs start from, devices, the cluster."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from relstab.devices import choose_device, repeatable
+from relstab.runs.devices import choose_device, repeatable
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.tasks import Pairs, ScaleTask

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, nn
 
-from relstab.devices import choose_device, repeatable
 from relstab.probes import Probes
+from relstab.runs.devices import choose_device, repeatable
 from relstab.scale_detection.ensemble import Ensemble
 from relstab.scale_detection.ensemble_training import TrainedEnsemble, ensemble_error
 from relstab.scale_detection.perturbations import Noise, make_pair_probes

@@ -22,11 +22,11 @@ from relstab.architectures.torchvision_networks import (
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.data.download import download
 from relstab.data.image_folder import ImageProblem, list_images, read_image
-from relstab.devices import choose_device
 from relstab.files.imagenet import read_pixels, write_pixels
 from relstab.files.network import IMAGENET, NetworkKey, copy_state, save_pretrained
 from relstab.files.probes import write_probes
 from relstab.probes import make_probes
+from relstab.runs.devices import choose_device
 from relstab.seeding import derive_seed, make_generator
 
 __all__ = [

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relstab.devices import choose_device
 from relstab.files.network import TrainedNetwork, save_network
+from relstab.runs.devices import choose_device
 from relstab.training.checkpoint import discard
 from relstab.training.train import train_network
 

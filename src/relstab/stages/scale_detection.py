@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from relstab.devices import choose_device
 from relstab.files.dataset import PARTS, read_dataset_name, read_pairs, write_dataset
 from relstab.files.ensemble import EnsembleFile, read_ensemble, write_ensemble, write_rows
 from relstab.files.hdf5 import provenance
 from relstab.files.probes import write_probes
+from relstab.runs.devices import choose_device
 from relstab.scale_detection.design import VALIDATION, SimpleDesign
 from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble, train_ensemble
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes

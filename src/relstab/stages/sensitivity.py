@@ -13,12 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.channel_shuffle import shuffle_channels
-from relstab.devices import choose_device
 from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, load_network, read_history
 from relstab.files.probes import read_probes
 from relstab.files.sensitivity import write_sensitivity
 from relstab.probes import make_probes
+from relstab.runs.devices import choose_device
 from relstab.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums
 from relstab.stages.probes import choose_test_images

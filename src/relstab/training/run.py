@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from relstab.devices import is_out_of_memory, largest_batch
 from relstab.diffeomorphism import deform
 from relstab.files.dataset import Dataset, normalisation, normalise_with
 from relstab.files.network import HISTORY, TrainedNetwork, copy_state
 from relstab.noise import add_noise
+from relstab.runs.devices import is_out_of_memory, largest_batch
 from relstab.training.augmentation import crop_and_flip
 from relstab.training.checkpoint import Checkpoint
 from relstab.training.learning_rate import learning_rate

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from relstab.architectures import architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
-from relstab.devices import choose_device, choose_precision, repeatable
 from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
 from relstab.noise import add_noise
+from relstab.runs.devices import choose_device, choose_precision, repeatable
 from relstab.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest

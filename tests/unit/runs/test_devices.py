@@ -4,8 +4,8 @@ import time
 import pytest
 import torch
 
-from relstab import devices
-from relstab.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device
+from relstab.runs import devices
+from relstab.runs.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device
 
 
 def test_a_device_that_is_not_there_is_refused():

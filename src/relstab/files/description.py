@@ -1,0 +1,69 @@
+"""What an HDF5 file of a run is, in words."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from relstab.files.hdf5 import open_hdf5
+
+__all__ = ["describe_file"]
+
+# What a file is, by what it holds: the first entry all of whose names are there.
+_KINDS: list[tuple[set[str], str]] = [
+    ({"init", "last"}, "network: its weights at initialization, at best and at the end"),
+    ({"images", "deformed", "noisy"}, "probes: images, their deformations, and noise of the same norm"),
+    ({"init", "trained"}, "sensitivities D, G and R of the layers of a network"),
+    ({"calibration", "probes"}, "images for networks that are pretrained on ImageNet"),
+    ({"train", "test"}, "data set"),
+    ({"images", "labels"}, "noisy test images"),
+]
+_ORIGIN = ("relstab_version", "git_commit", "torch_version", "python_version", "device", "seed")
+
+
+def _kind(file: h5py.File) -> str:
+    names = set(file)
+    written = file.attrs.get("kind")
+    return next((text for needed, text in _KINDS if needed <= names), str(written or "file of another kind"))
+
+
+def _contents(group: h5py.Group, depth: int = 0) -> Iterator[str]:
+    for name, item in list(group.items())[:40]:
+        indent = "  " * (depth + 1)
+        if isinstance(item, h5py.Group):
+            yield f"{indent}{name}/ ({len(item)})"
+            if depth < 1:
+                yield from list(_contents(item, depth + 1))[:12]
+        else:
+            yield f"{indent}{name}  {list(item.shape)} {item.dtype}"
+
+
+def _values(attributes: Mapping[str, Any], indent: str = "  ") -> Iterator[str]:
+    for name, value in attributes.items():
+        text = " ".join(str(value).split())
+        yield f"{indent}{name}: {text[:97] + '...' if len(text) > 100 else text}"
+
+
+def describe_file(path: str | Path) -> Iterator[str]:
+    """Lines that say what an HDF5 file is, which parameters and which code made it, and what it holds.
+
+    Raises:
+        OSError: the file is not a readable HDF5 file.
+    """
+    with open_hdf5(path) as file:
+        attributes = dict(file.attrs)
+        yield f"{path}: {_kind(file)}"
+        identity = {name: value for name, value in attributes.items() if name not in _ORIGIN and "parameters" not in name}
+        if identity:
+            yield "what it is"
+            yield from _values(identity)
+        if any(name in attributes for name in _ORIGIN):
+            yield "where it came from"
+            yield from _values({name: attributes[name] for name in _ORIGIN if name in attributes})
+        if "parameters" in attributes:
+            yield "parameters"
+            yield from _values(json.loads(attributes["parameters"]))
+        yield "what it holds"
+        yield from _contents(file)
