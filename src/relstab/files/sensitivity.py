@@ -69,7 +69,7 @@ class SensitivityFile:
 
 @contextlib.contextmanager
 def write_sensitivity(
-    path: str | Path, network: str | Path, probes: str | Path, parameters: Mapping[str, Any], device: str
+    path: str | Path, network: str | Path, probes: str | Path, parameters: Mapping[str, Any], device: str, kind: str = "probes"
 ) -> Iterator[SensitivityFile]:
     """New file of sensitivities, written atomically.
 
@@ -80,8 +80,9 @@ def write_sensitivity(
         network, probes: files that the measurement is made from.
         parameters: of the measurement.
         device: on which it is made.
+        kind: of the file ``probes``; a sweep makes its probes itself, from noisy test images.
     """
-    network_attributes, probes_attributes = read_attributes(network, "network"), read_attributes(probes, "probes")
+    network_attributes, probes_attributes = read_attributes(network, "network"), read_attributes(probes, kind)
     if network_attributes["dataset"] != probes_attributes["name"]:
         raise ValueError(
             f"expected probes of the data set of {network}, which is {network_attributes['dataset']}, got {probes}, which are of "

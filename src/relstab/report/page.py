@@ -68,9 +68,7 @@ def _points(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> list[dict[str,
     outputs, keys = output_sensitivities(networks, sensitivity), keys_of(networks)[1:]
     return [
         {
-            "name": " ".join(
-                f"{key} {label_of(row[key]) if key == 'architecture' else row[key]}" for key in keys_of(networks)[1:]
-            ),
+            "name": " ".join(f"{key} {label_of(row[key]) if key == 'architecture' else row[key]}" for key in keys),
             "architecture": label_of(row["architecture"]),
             "state": row["state"],
             "noise": f"{row['noise']:g}",

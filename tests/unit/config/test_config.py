@@ -88,7 +88,7 @@ SIMPLE = "scale_detection.simple"
         (
             "probes.sweep",
             [{"displacement": [1, -1], "cutoff": 3}],
-            "expected a number above 0, got -1 (FILE: PATH[0].displacement[1])",
+            "expected a number of at least 0.001, got -1 (FILE: PATH[0].displacement[1])",
         ),
         ("probes.sweep", [{"displacement": 1}], "expected the key cutoff, which has no default (FILE: PATH[0].cutoff)"),
         ("probes.sweep_architectures", ["vgg"], "expected one of fc2, .*, got 'vgg' (nearest: .*; FILE: PATH[0])"),
