@@ -219,7 +219,7 @@ def measure_sweep(
     place = choose_device(device)
     models = [(state, load_network(network, saved).to(place), batch_norm) for state, saved, batch_norm in _states(weights)]
     images, _, dataset = choose_test_images(noisy_test, number, seed)
-    with write_sensitivity(path, network, noisy_test, parameters, str(place)) as file:
+    with write_sensitivity(path, network, noisy_test, parameters, str(place), "noisy test images") as file:
         for index, (displacement, cutoff) in enumerate(sweep):
             print(f"displacement {displacement:g}, cutoff {cutoff}: {number} probes")
             probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))

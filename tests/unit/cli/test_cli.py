@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +14,7 @@ import relstab
 from relstab.cli import main
 from relstab.cli.measure import read_images
 from relstab.cli.models import load_model
+from relstab.files.hdf5 import write_hdf5
 
 MODEL = """
 from torch import nn
@@ -104,8 +104,8 @@ def test_a_folder_without_images_is_one_sentence(folder):
 def test_show_says_what_a_network_of_a_run_is(folder):
     network = relstab.build_model("lenet", (1, 28, 28), 10, 0.2)
     path = folder / "net.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"architecture": "lenet", "git_commit": "abc", "seed": 3, "parameters": '{"epochs": 7}'})
+    attributes = {"architecture": "lenet", "git_commit": "abc", "seed": 3, "parameters": '{"epochs": 7}'}
+    with write_hdf5(path, attributes, "network") as file:
         for state in ("init", "last"):
             for name, value in network.state_dict().items():
                 file[f"{state}/{name}"] = value.numpy()

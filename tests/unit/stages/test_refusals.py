@@ -21,6 +21,8 @@ from relstab.files.network import NetworkKey, TrainedNetwork, save_network
 from relstab.stages.datasets import prepare_dataset
 from relstab.stages.sensitivity import _check_function
 
+from helpers import ROOT
+
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_whose_data_end_early_is_refused(tmp_path, progressive):
@@ -123,9 +125,10 @@ with style(8):
 
 def test_figures_do_not_depend_on_settings_of_the_user(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linestyle: --\naxes.grid: True\nsavefig.bbox: tight\n")
+    head = (ROOT / "workflow/scripts/figure.py").read_text().split("from relstab")[0]  # before matplotlib is imported
     pictures = []
     for number, settings in enumerate(({}, {"MPLBACKEND": "module://none_such", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})):
         path = tmp_path / f"{number}.png"
-        subprocess.run([sys.executable, "-c", DRAW, path], env={**os.environ, **settings}, check=True)
+        subprocess.run([sys.executable, "-c", head + DRAW, path], env={**os.environ, **settings}, check=True)
         pictures.append(np.asarray(Image.open(io.BytesIO(path.read_bytes()))))
     np.testing.assert_array_equal(*pictures)
