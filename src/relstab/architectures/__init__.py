@@ -1,6 +1,6 @@
 """The architectures of the paper in the versions for small images: one registry from names to builders and recipes.
 
-Adding an architecture is one entry here, or, for one's own, :func:`own_architectures`. A builder is
+Adding an architecture is one entry here. Architectures of users are registered by :func:`own_architectures`. A builder is
 ``build(image_shape, classes, width, activation, pooling, **arguments) -> nn.Module``; it is named, not imported, so that a config
 can be checked without loading torch.
 """
@@ -49,7 +49,7 @@ class Architecture:
         activation: its own, as in its paper.
         pooling: its own: "max", or "none" where its convolutions have strides instead (or it has none).
         skips: whether it has skip connections.
-        builder: of one's own architecture, ``path/to/file.py:function`` in place of the module.
+        builder: of a user's architecture, ``path/to/file.py:function`` in place of the module.
     """
 
     label: str
@@ -120,7 +120,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def own_architectures(entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make one's own architectures known, beside relstab's and those that were made known before.
+    """Register architectures of a user, beside relstab's and those registered before.
 
     Args:
         entries: by name: ``builder``, a reference ``path/to/file.py:function`` to a function of the shape of the images and the
@@ -150,13 +150,13 @@ def describe_own(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Architec
 
 
 def architecture_source(name: str) -> dict[str, str]:
-    """What one's own architecture depends on besides the recipe, its builder and the digest of its file; else nothing."""
+    """What a user's architecture depends on besides the recipe: its builder and the digest of its file. Empty for relstab's."""
     reference = ARCHITECTURES[name].builder
     return {"builder": reference, "source": source_digest(reference)} if reference else {}
 
 
 def _build_own(name: str, image_shape: tuple[int, int, int], classes: int, asked: Mapping[str, Any]) -> "nn.Module":
-    """Network of one's own, with those of width, activation and pooling that are asked for."""
+    """Network of a user's architecture, with the requested width, activation and pooling."""
     from torch import nn
 
     reference = ARCHITECTURES[name].builder

@@ -1,4 +1,4 @@
-"""Code of one's own, named in the config: a data set is a function in a Python file, an architecture a builder in another."""
+"""Code of users, named in the config: a data set is a function in a Python file, an architecture a builder in another."""
 
 import ast
 import hashlib
@@ -62,7 +62,7 @@ def _raise_unknown(path: Path, name: str, names: list[str]) -> NoReturn:
 def load_function(reference: str) -> Callable[..., Any]:
     """Function that a reference ``path/to/file.py:function`` names; a relative path starts at the working directory.
 
-    The file is run anew. Modules beside it can be imported, as from a script.
+    The file is run again at each call. Modules beside it can be imported, as from a script.
     """
     path = _existing(file_of(reference)).resolve()
     name = reference.rpartition(":")[2]
