@@ -245,7 +245,7 @@ ALL_DATA = "prepare_dataset, pair_dataset, train_ensemble, homogeneous_sensitivi
 PROBES = "probes mnist5k"
 TABLES = "table_networks, table_history, table_sensitivity, table_spectrum, table_correlation, table_claims"
 # Every figure of networks that shows architectures in their colours.
-OF_ARCHITECTURES = "fig01, fig03, fig04, fig10, fig11, fig12, fig13"
+OF_ARCHITECTURES = "fig01, fig03, fig04, fig10, fig11, fig12, fig13, learning_curves"
 PAIR_TRAINING = "train pairs"
 INTERVALS = (
     "table_correlation, table_claims, fig01, fig10, table_scale_detection, fig07, relu_tanh, "

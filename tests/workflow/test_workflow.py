@@ -173,7 +173,10 @@ def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"probes__cutof": 4}, "expected one of the keys images, displacement, cutoff, interpolation, got 'cutof'"),
+        (
+            {"probes__cutof": 4},
+            "expected one of the keys images, displacement, cutoff, interpolation, sweep, sweep_architectures, got 'cutof'",
+        ),
         ({"architectures": ["lenett"]}, "(nearest: 'lenet'; "),
         ({"noise": [-1]}, "expected a number of at least 0, got -1 (config.yaml with wrong.yaml: noise[0])"),
         ({"seeds": "two"}, "expected a whole number, got 'two' (config.yaml with wrong.yaml: seeds)"),
