@@ -7,26 +7,22 @@ from typing import Any
 
 import h5py
 
-from relstab.files.hdf5 import open_hdf5
+from relstab.files.hdf5 import open_hdf5, read_kind
 
 __all__ = ["describe_file"]
 
-# What a file is, by what it holds: the first entry all of whose names are there.
-_KINDS: list[tuple[set[str], str]] = [
-    ({"init", "last"}, "network: its weights at initialization, at best and at the end"),
-    ({"images", "deformed", "noisy"}, "probes: images, their deformations, and noise of the same norm"),
-    ({"init", "trained"}, "sensitivities D, G and R of the layers of a network"),
-    ({"calibration", "probes"}, "images for networks that are pretrained on ImageNet"),
-    ({"train", "test"}, "data set"),
-    ({"images", "labels"}, "noisy test images"),
-]
+# What files are, by the kind at their head; a kind that is not here speaks for itself.
+_WORDS = {
+    "network": "network: its weights at initialization, at best and at the end",
+    "probes": "probes: images, their deformations, and noise of the same norm",
+    "sensitivities": "sensitivities D, G and R of the layers of a network",
+    "filter spectra": "filter spectra gamma of the convolutions of a network",
+    "images": "images for networks that are pretrained on ImageNet",
+    "ensemble": "ensemble: the weights of simple CNNs of one experiment, all seeds",
+    "rows": "D, G, R and receptive fields of the layers of simple CNNs",
+    "": "file of no kind",
+}
 _ORIGIN = ("relstab_version", "git_commit", "torch_version", "python_version", "device", "seed")
-
-
-def _kind(file: h5py.File) -> str:
-    names = set(file)
-    written = file.attrs.get("kind")
-    return next((text for needed, text in _KINDS if needed <= names), str(written or "file of another kind"))
 
 
 def _contents(group: h5py.Group, depth: int = 0) -> Iterator[str]:
@@ -54,7 +50,8 @@ def describe_file(path: str | Path) -> Iterator[str]:
     """
     with open_hdf5(path) as file:
         attributes = dict(file.attrs)
-        yield f"{path}: {_kind(file)}"
+        kind = read_kind(path)
+        yield f"{path}: {_WORDS.get(kind, kind)}"
         identity = {name: value for name, value in attributes.items() if name not in _ORIGIN and "parameters" not in name}
         if identity:
             yield "what it is"

@@ -45,6 +45,7 @@ __all__ = [
     "planned_as",
     "provenance",
     "read_attributes",
+    "read_kind",
     "read_plan",
     "write_hdf5",
     "write_table",
@@ -283,6 +284,18 @@ def _read_head(path: str | Path, raw: io.BufferedReader) -> tuple[dict[str, Any]
     return json.loads(head), block, match[4].decode()
 
 
+def _head(path: str | Path) -> dict[str, Any]:
+    """What the user block of a file says; the digest of what follows is not checked."""
+    with _open(path) as raw:
+        return _read_head(path, raw)[0]
+
+
+def _check_kind(path: str | Path, head: Mapping[str, Any], kind: str) -> None:
+    """Refuse a file of another kind; a file of no kind passes."""
+    if kind and head["kind"] not in (kind, ""):
+        raise _bad(path, f"is not what was expected (expected a file of the kind {kind!r}, got {head['kind']!r})")
+
+
 _checked: dict[str, tuple[Any, ...]] = {}
 
 
@@ -333,9 +346,7 @@ def open_hdf5(path: str | Path, kind: str = "") -> Iterator[h5py.File]:
         FileNotFoundError: there is no such file.
         FileError: the file is damaged, is of another kind, or lacks a part.
     """
-    head = _checked_head(path)
-    if kind and head["kind"] not in (kind, ""):
-        raise _bad(path, f"is not what was expected (expected a file of the kind {kind!r}, got {head['kind']!r})")
+    _check_kind(path, _checked_head(path), kind)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -352,19 +363,21 @@ def open_hdf5(path: str | Path, kind: str = "") -> Iterator[h5py.File]:
 
 def read_attributes(path: str | Path, kind: str = "") -> dict[str, Any]:
     """Attributes of an HDF5 file by name, from its user block alone."""
-    with _open(path) as raw:
-        head, _, _ = _read_head(path, raw)
-    if kind and head["kind"] not in (kind, ""):
-        raise _bad(path, f"is not what was expected (expected a file of the kind {kind!r}, got {head['kind']!r})")
+    head = _head(path)
+    _check_kind(path, head, kind)
     attributes: dict[str, Any] = head["attributes"]
     return attributes
 
 
+def read_kind(path: str | Path) -> str:
+    """Kind of an HDF5 file, see :func:`write_hdf5`."""
+    return str(_head(path)["kind"])
+
+
 def read_plan(path: str | Path) -> dict[str, Any]:
     """What a run planned to make a file from, see :func:`planned_as`; empty for a file that no run made."""
-    with _open(path) as raw:
-        plan: dict[str, Any] = _read_head(path, raw)[0]["plan"]
-        return plan
+    plan: dict[str, Any] = _head(path)["plan"]
+    return plan
 
 
 def file_digest(path: str | Path) -> str:

@@ -123,6 +123,17 @@ def test_show_says_what_a_network_of_a_run_is(folder):
     assert "Traceback" not in run("show", folder / "text.h5", status=1)
 
 
+def test_show_goes_by_the_kind_that_a_file_has_and_not_by_its_groups(folder):
+    for kind, words in (
+        ("filter spectra", "filter spectra gamma"),
+        ("sensitivities", "sensitivities D, G and R"),
+        ("ensemble", "ensemble"),
+    ):
+        with write_hdf5(folder / "same.h5", {}, kind) as file:
+            file["init/D"] = file["trained/D"] = [1.0]
+        assert f"same.h5: {words}" in run("show", folder / "same.h5")
+
+
 def test_doctor_names_what_is_missing_and_what_mends_it(folder, monkeypatch):
     assert folder.exists()
     output = run("doctor")
