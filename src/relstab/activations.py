@@ -1,5 +1,6 @@
 """Where a network applies activations: by modules or by functions, which of them follow weights, and which are gates."""
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from relstab.paper_layers import ACTIVATION_FUNCTIONS, ACTIVATIONS, WEIGHTED
 
-__all__ = ["FunctionalActivations", "evaluating", "find_layers"]
+__all__ = ["FunctionalActivations", "evaluating", "find_layers", "tensors"]
 
 _PRODUCTS = {"mul", "__mul__", "__rmul__", "multiply", "__imul__"}
 _CONVOLUTIONS = {f"conv{transpose}{axes}d" for transpose in ("", "_transpose") for axes in (1, 2, 3)} | {"linear", "bilinear"}
@@ -137,15 +138,18 @@ class _Activation:
     gate: bool = False
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in what a module or a function takes or returns: a tensor, or tuples, lists, dicts and dataclasses of them."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)
+    elif dataclasses.is_dataclass(value):
+        yield from tensors(vars(value))
 
 
 def _ancestors(node: _Node) -> Iterator[_Node]:
@@ -194,8 +198,8 @@ class _Trace(FunctionalActivations):
         return node.of_parameters or node.of_images or type(self._stack[-1].module).__name__ in WEIGHTED
 
     def ran(self, function: str, args: Any, kwargs: Any, result: Any) -> None:
-        parents = [self._node(tensor) for tensor in (*_tensors(args), *_tensors(kwargs))]
-        results = list(_tensors(result)) if result is not None else [value for value in args[:1] if isinstance(value, Tensor)]
+        parents = [self._node(tensor) for tensor in (*tensors(args), *tensors(kwargs))]
+        results = list(tensors(result)) if result is not None else [value for value in args[:1] if isinstance(value, Tensor)]
         if not parents or not results:
             return
         weighted = self._is_weighted(function, args, kwargs, parents)
@@ -247,7 +251,7 @@ class _Trace(FunctionalActivations):
         self._calls[call.name] += 1
         if not call.functions["applied"] and type(call.module).__name__ not in ACTIVATIONS:
             return
-        for tensor in _tensors(output):
+        for tensor in tensors(output):
             node = self._node(tensor)
             if node.of_images and (node.pending or call.functions["pending"]):
                 self._add(node, call.name)

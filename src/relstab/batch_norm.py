@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["VersionNorms", "estimate_batch_statistics"]
+from relstab.activations import evaluating
+
+__all__ = ["VersionNorms", "estimate_batch_statistics", "has_batch_norm"]
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether any module of a network is a batch norm."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def estimate_batch_statistics(model: nn.Module, images: Tensor, batch_size: int = 250) -> None:
@@ -30,22 +37,18 @@ def estimate_batch_statistics(model: nn.Module, images: Tensor, batch_size: int 
         return
     if len(images) < 2:
         raise ValueError(f"expected at least 2 images to estimate statistics of, got {len(images)}")
-    modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    try:
-        model.eval()  # dropout stays off
-        for norm in norms:
-            norm.train()
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average over batches
-        with torch.no_grad():
+    with evaluating(model):  # dropout stays off
+        try:
+            for norm in norms:
+                norm.train()
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain average over batches
             for start in range(0, max(len(images) - len(images) % batch_size, 1), batch_size):
                 model(images[start : start + batch_size])
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 class _Moments:

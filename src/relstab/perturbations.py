@@ -332,7 +332,7 @@ class _Sums:
         self.total += _double(centred.sum(0))
         self.images += len(clean)
 
-    def rows(self, names: Sequence[str], reference: str | None, index: int, depth: float) -> list[dict[str, Any]]:
+    def rows(self, names: Sequence[str], reference: str, index: int, depth: float) -> list[dict[str, Any]]:
         """One row per perturbation."""
         assert self.total is not None
         assert self.origin is not None
@@ -345,14 +345,13 @@ class _Sums:
         if denominator <= (4 * rounding) ** 2 * float((mean + _double(self.origin)).square().sum()):
             denominator = 0.0
         rows = []
+        other = numerators[reference]
         for name, values in numerators.items():
             s, s_sem = _ratio(values, denominator, 2 * spread)
             row = {"layer": self.layer, "kind": self.kind, "index": index, "depth": depth, "perturbation": name}
-            row |= {"S": s, "S_sem": s_sem}
-            if reference is not None:
-                other = numerators[reference]
-                row["ratio"], row["ratio_sem"] = _ratio(values, other.mean() if denominator else 0.0, other)
-            rows.append(row | {"denominator": denominator})
+            ratio, ratio_sem = _ratio(values, other.mean() if denominator else 0.0, other)
+            row |= {"S": s, "S_sem": s_sem, "ratio": ratio, "ratio_sem": ratio_sem, "denominator": denominator}
+            rows.append(row)
         return rows
 
 
@@ -448,7 +447,8 @@ def _prepared(model: nn.Module, images: Tensor, layers: Any) -> tuple[nn.Module,
 def _table(sums: Sequence[_Sums], names: Sequence[str], reference: str | None, found: Any) -> "pd.DataFrame":
     import pandas as pd
 
-    if reference is not None and reference not in names:
+    reference = reference or ("noise" if "noise" in names else names[0])
+    if reference not in names:
         raise ValueError(f"expected the reference to be one of {', '.join(names)}, got {reference!r}")
     last = max(len(sums) - 1, 1)
     table = pd.DataFrame([row for index, layer in enumerate(sums) for row in layer.rows(names, reference, index, index / last)])
@@ -495,7 +495,6 @@ def measure_perturbations(
 
     batches = _Stacked(stacks, batch_size)
     names = list(versions)
-    reference = reference or ("noise" if "noise" in names else names[0])
     return _table(_Pass(model, layers, reduce).run(batches), names, reference, found)
 
 
@@ -542,7 +541,6 @@ def lie_derivatives(
     exact = images.double() if images.device.type != "mps" else images
     versions = _versions(exact, kinds, _SMALL * torch.where(norms > 0, norms, 1), generator)
     names = list(versions)
-    reference = reference or ("noise" if "noise" in names else names[0])
     directions = []
     for version in versions.values():
         change = version - exact

@@ -9,7 +9,6 @@ the mean over all P^2 pairs, which is 2 (mean |f|^2 - |mean f|^2) exactly: it ta
 """
 
 import contextlib
-import dataclasses
 import fnmatch
 import functools
 import itertools
@@ -27,8 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 import relstab
-from relstab.activations import FunctionalActivations, evaluating, find_layers
-from relstab.batch_norm import VersionNorms
+from relstab.activations import FunctionalActivations, evaluating, find_layers, tensors
+from relstab.batch_norm import VersionNorms, has_batch_norm
 from relstab.layer_sums import LayerAccumulator, Scratch
 from relstab.probes import VERSIONS, Probes
 from relstab.runs.nearest import nearest
@@ -41,18 +40,8 @@ __all__ = ["RepresentationStore", "accumulate_sums", "measure_sensitivity"]
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Floating-point tensors in a module's output: a tensor, or tuples, lists, dicts and dataclasses of them."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif dataclasses.is_dataclass(value):
-        yield from _tensors(vars(value))
+    """Floating-point tensors in a module's output."""
+    return (tensor for tensor in tensors(value) if tensor.is_floating_point())
 
 
 class _NotByImageError(ValueError):
@@ -61,16 +50,16 @@ class _NotByImageError(ValueError):
 
 def _by_image(value: Any, batch: int, layer: str) -> Tensor:
     """A module's output as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
-    tensors = [tensor for tensor in _tensors(value) if tensor.numel()]
-    if not tensors:
+    parts = [tensor for tensor in _tensors(value) if tensor.numel()]
+    if not parts:
         raise _NotByImageError(f"expected layer {layer!r} to return a floating-point tensor, got {type(value).__name__}")
-    for tensor in tensors:
+    for tensor in parts:
         if tensor.ndim == 0 or len(tensor) != batch:
             raise _NotByImageError(
                 f"expected layer {layer!r} to return a tensor of shape [{batch}, ...], the images along the first axis, "
                 f"got shape {tuple(tensor.shape)} for {batch} images"
             )
-    return torch.cat([tensor.reshape(batch, -1) for tensor in tensors], 1) if len(tensors) > 1 else tensors[0]
+    return torch.cat([tensor.reshape(batch, -1) for tensor in parts], 1) if len(parts) > 1 else parts[0]
 
 
 def _axes_in_memory(tensor: Tensor) -> list[int]:
@@ -393,7 +382,7 @@ def accumulate_sums(
     reference = next(itertools.chain(model.parameters(), model.buffers()), None)
     device = reference.device if reference is not None else None
     dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
-    per_version = batch_norm == "per_version" and any(isinstance(module, _BatchNorm) for module in model.modules())
+    per_version = batch_norm == "per_version" and has_batch_norm(model)
     if not per_version:
         _warn_of_batch_norms(model)
 

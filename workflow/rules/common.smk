@@ -269,7 +269,7 @@ def swept():
 
 
 def images_to_test(wildcards):
-    """Test images with the noise of the network, or clean ones if the config says so (data.noisy_test)."""
+    """Test images with the noise of the network; clean ones where data.noisy_test is false."""
     noise = wildcards.noise if CONFIG.data.noisy_test else "0"
     return f"{RESULTS}/datasets/{wildcards.dataset}/test_noise{noise}.h5"
 

@@ -6,14 +6,10 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from relstab.files.network import noise_level
 from relstab.runs.nearest import nearest
 
 T = TypeVar("T")
-
-
-def _level(noise: float) -> float:
-    """The noise level that names of files and tables show, with 12 digits."""
-    return float(f"{noise:.12g}") + 0.0  # -0 is 0
 
 
 def _expanded(path: str) -> str:
@@ -26,7 +22,7 @@ def _expanded(path: str) -> str:
 # Bounds above are far beyond what can be computed: they catch slips, with which planning alone would never end.
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-NoiseLevel = Annotated[NotNegative, AfterValidator(_level)]
+NoiseLevel = Annotated[NotNegative, AfterValidator(noise_level)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Images = Annotated[int, Field(ge=1, le=10**9)]
 Seeds = Annotated[int, Field(ge=1, le=10**4)]

@@ -41,7 +41,7 @@ IMAGENET = "imagenet"
 
 def noise_level(noise: float | str) -> float:
     """The canonical number of a noise level: what its 12 digits in file names are read as, so that levels can be compared."""
-    return float(f"{float(noise):.12g}")
+    return float(f"{float(noise):.12g}") + 0.0  # -0 is 0
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ def _rows(table: pd.DataFrame) -> list[list[dict[str, Any]]]:
     return [[_cell(value) for value in row] for row in table.astype(object).itertuples(index=False)]
 
 
-def _claims(claims: pd.DataFrame, shown: set[str]) -> list[dict[str, Any]]:
-    """Claims with the figures of this run that show them."""
-    extra = [name for name in claims.columns if name not in ("claim", "statement", "statistic", "low", "high", "verdict")]
+def _claims(claims: pd.DataFrame, extra: Sequence[str], shown: set[str]) -> list[dict[str, Any]]:
+    """Claims with their ``extra`` columns and the figures of this run that show them."""
     rows = []
     for row in claims.to_dict("records"):
         number = re.sub(r"\D.*", "", str(row["claim"]))
@@ -131,7 +130,7 @@ def render_report(
         title=f"relstab on {config['data']['name']}",
         measured=run_sentences(config, tables["networks"]),
         found=[verdict_sentence(claims), *correlation_sentences(tables["correlation"])],
-        claims=_claims(claims, set(order)),
+        claims=_claims(claims, extra, set(order)),
         claim_columns=extra,
         figures=[(name, figure_title(name), FIGURES[name].caption, pictures[name]) for name in order],
         tables=shown_tables,

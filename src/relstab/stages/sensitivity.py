@@ -9,9 +9,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from relstab.batch_norm import estimate_batch_statistics
+from relstab.batch_norm import estimate_batch_statistics, has_batch_norm
 from relstab.channel_shuffle import shuffle_channels
 from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, load_network, read_history
@@ -34,10 +33,6 @@ BatchNorm = Literal["running", "per_version"]
 def _states(weights: str) -> list[tuple[str, str, BatchNorm]]:
     """States that are measured, the saved weights of each, and the statistics of its batch norm."""
     return [("init", "init", "per_version"), ("init_frozen", "init", "running"), ("trained", weights, "running")]
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _check_function(model: nn.Module, images: Tensor, network: str | Path) -> None:
@@ -95,7 +90,7 @@ def measure_network(
     with write_sensitivity(path, network, probes, parameters, str(choose_device(device))) as file:
         for state, saved, batch_norm in _states(weights):
             model = _load(network, saved, device, images.images)
-            if state == "init_frozen" and not _has_batch_norm(model):
+            if state == "init_frozen" and not has_batch_norm(model):
                 file.add_link(state, "init")
                 continue
             print(f"{state}: {len(images)} probes")
@@ -169,7 +164,7 @@ def measure_shuffled(
     with write_sensitivity(path, network, probes, parameters, str(place)) as file:
         for state, saved, batch_norm in states:
             model = _load(network, saved, device, images.images)
-            recalibrates = state == "trained" and _has_batch_norm(model)
+            recalibrates = state == "trained" and has_batch_norm(model)
             for number in range(shuffles):
                 print(f"{state}: shuffle {number + 1} of {shuffles}, {len(images)} probes")
                 shuffled = shuffle_channels(model, which, derive_seed("shuffle", seed, *identity, number))
@@ -224,7 +219,7 @@ def measure_sweep(
             print(f"displacement {displacement:g}, cutoff {cutoff}: {number} probes")
             probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
             for state, model, batch_norm in models:
-                if state == "init_frozen" and not _has_batch_norm(model):
+                if state == "init_frozen" and not has_batch_norm(model):
                     file.add_link(f"{state}/{index}", f"init/{index}")
                     continue
                 sums = accumulate_sums(model, probes, ["input", "output"], batch_size, batch_norm=batch_norm)
