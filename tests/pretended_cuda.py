@@ -7,10 +7,12 @@ graph repeats; it shows nothing of CUDA's kernels, their rounding or their speed
 """
 
 import contextlib
+import functools
 import sys
 import types
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +39,10 @@ _LOW = {"conv1d", "conv2d", "conv3d", "linear", "matmul", "mm", "bmm", "addmm", 
 _HIGH = {"cross_entropy", "log_softmax", "softmax", "sum", "norm"}
 
 
+# Files of torch, and code without a file.
+_OTHERS = (str(Path(torch.__file__).parent), "<")
+
+
 class OnCuda(Tensor):
     """A tensor on meta for C++, whose autograd needs no device there, and on cuda:0 for Python."""
 
@@ -48,13 +54,17 @@ class OnCuda(Tensor):
         new.held = held
         return new
 
-    device = property(lambda self: CUDA)
-    is_cuda = property(lambda self: True)
-    is_meta = property(lambda self: False)
+    device = property(lambda _: CUDA)
+    is_cuda = property(lambda _: True)
+    is_meta = property(lambda _: False)
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def __repr__(self, **_options):
         return f"OnCuda({self.held!r})"
+
+    def __format__(self, form):
+        _present().count(_present().waits, "format")
+        return repr(self) if self.ndim else format(self.held, form)
 
     def __deepcopy__(self, memo):
         with torch.no_grad():
@@ -84,20 +94,46 @@ class PretendedGenerator(torch._C.Generator):
 def _where() -> str:
     """File and line of the innermost call outside torch and outside this file."""
     frame = sys._getframe(1)
-    torchs = str(Path(torch.__file__).parent)
-    while frame.f_back and (frame.f_code.co_filename == __file__ or frame.f_code.co_filename.startswith((torchs, "<"))):
+    while frame.f_back and (frame.f_code.co_filename == __file__ or frame.f_code.co_filename.startswith(_OTHERS)):
         frame = frame.f_back
     return "/".join(Path(frame.f_code.co_filename).parts[-2:]) + f":{frame.f_lineno}"
 
 
-def _written(func, args, kwargs) -> list[Tensor]:
-    """The tensors that an operation writes to."""
-    names = [argument.name for argument in func._schema.arguments]
-    values = dict(zip(names, args, strict=False)) | kwargs
-    writes = [argument.name for argument in func._schema.arguments if argument.alias_info and argument.alias_info.is_write]
-    if func._schema.name == "aten::native_batch_norm":  # which its schema does not say
-        writes += ["running_mean", "running_var"]
-    return [x for name in writes for x in tree_flatten(values.get(name))[0] if isinstance(x, Tensor)]
+@dataclass(frozen=True)
+class _Operation:
+    """What the schema of an operation says."""
+
+    name: str
+    waits: bool
+    arguments: tuple[str, ...]
+    written: tuple[str, ...]
+    mutates: bool
+    is_view: bool
+    draws: bool
+
+    def writes(self, args, kwargs) -> list[Tensor]:
+        """The tensors among its arguments that it writes to."""
+        if not self.written:
+            return []
+        values = dict(zip(self.arguments, args, strict=False)) | kwargs
+        return [x for name in self.written for x in tree_flatten(values.get(name))[0] if isinstance(x, Tensor)]
+
+
+@functools.cache
+def _operation(func) -> _Operation:
+    schema = func._schema
+    written = [argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
+    if schema.name == "aten::native_batch_norm":  # which its schema does not say
+        written += ["running_mean", "running_var"]
+    return _Operation(
+        name=schema.name,
+        waits=schema.name in _WAITS or f"{schema.name}.{func._overloadname}" in _WAITS,
+        arguments=tuple(argument.name for argument in schema.arguments),
+        written=tuple(written),
+        mutates=schema.is_mutable,
+        is_view=func.is_view,
+        draws=torch.Tag.nondeterministic_seeded in func.tags,
+    )
 
 
 class PretendedGraph:
@@ -106,7 +142,7 @@ class PretendedGraph:
     Recording changes no memory and draws nothing from a generator, as on CUDA.
     """
 
-    def __init__(self, keep_graph: bool = False) -> None:
+    def __init__(self, **_options: Any) -> None:
         self.operations: list[tuple[Any, Any, Any, Any]] = []
         self.generators: list[Any] = []
         self._before: dict[int, tuple[Any, Any]] = {}
@@ -136,12 +172,13 @@ class PretendedGraph:
 
     def before(self, func, args, kwargs) -> None:
         """Keep what an operation writes over."""
-        for tensor in _written(func, args, kwargs):
+        for tensor in _operation(func).writes(args, kwargs):
             storage = tensor.untyped_storage()
             self._before.setdefault(storage._cdata, (storage, storage.clone()))
 
-    def after(self, device, func, args, kwargs, out) -> None:
-        if not func.is_view:
+    def after(self, func, args, kwargs, out) -> None:
+        """Record what was done."""
+        if not _operation(func).is_view:
             self.operations.append((func, args, kwargs, out))
 
     def replay(self) -> None:
@@ -150,7 +187,7 @@ class PretendedGraph:
         with torch.utils._python_dispatch._disable_current_modes():
             for func, args, kwargs, out in self.operations:
                 result = device.compute(func, args, kwargs)
-                if not func._schema.is_mutable:
+                if not _operation(func).mutates:
                     for old, new in zip(tree_flatten(out)[0], tree_flatten(result)[0], strict=True):
                         if isinstance(old, Tensor):
                             old.copy_(new)
@@ -173,6 +210,7 @@ class PretendedCuda(TorchDispatchMode):
         self.copies: Counter[str] = Counter()
         self.launches = 0
         self.generator = PretendedGenerator("cuda")
+        self.generator.manual_seed(torch.initial_seed())
         self.graph: PretendedGraph | None = None
         self.given_generator: Any = None
         self._refusing = False
@@ -194,8 +232,8 @@ class PretendedCuda(TorchDispatchMode):
             raise RuntimeError(f"{'a graph is recorded and ' if self.graph else ''}the host {kind}: {what}")
 
     def compute(self, func, args, kwargs):
-        """An operation on what the tensors hold; without a generator, its random numbers are those of the device's default one."""
-        if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator") is not None:
+        """An operation on what the tensors hold; without a generator, it draws from the device's default one."""
+        if not _operation(func).draws or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         before = torch.default_generator.get_state()
         torch.default_generator.set_state(self.generator.get_state())
@@ -207,8 +245,7 @@ class PretendedCuda(TorchDispatchMode):
 
     def _check(self, func, args, kwargs, flat, on_cuda: bool) -> None:
         """Errors of CUDA, and what makes the host wait."""
-        name = func._schema.name
-        full_name = f"{name}.{func._overloadname}"
+        name = _operation(func).name
         here = [x for x in flat if isinstance(x, OnCuda)]
         elsewhere = [x for x in flat if isinstance(x, Tensor) and not isinstance(x, OnCuda)]
         if kwargs.get("generator") is not None:
@@ -221,7 +258,7 @@ class PretendedCuda(TorchDispatchMode):
         takes_indices = name.startswith(("aten::index", "aten::_index_put")) and isinstance(args[1], list | tuple)
         indices = [x for x in args[1] if isinstance(x, Tensor)] if takes_indices else []
         if here and elsewhere and name not in _MOVES:
-            written = _written(func, args, kwargs)
+            written = _operation(func).writes(args, kwargs)
             for x in elsewhere:
                 is_index = any(x is index for index in indices)
                 # A kernel takes one number of the host as an argument, and indices are copied.
@@ -229,9 +266,8 @@ class PretendedCuda(TorchDispatchMode):
                     raise RuntimeError(f"{name} at {_where()}: tensors on cuda:0 and on cpu, shape {tuple(x.shape)}")
                 if is_index:
                     self.count(self.copies, name)
-        if here and any(x.dtype in (torch.bool, torch.uint8) for x in indices) and name == "aten::index":
-            self.count(self.waits, name)
-        elif here and (name in _WAITS or full_name in _WAITS or (name == "aten::_to_copy" and not on_cuda)):
+        masked = name == "aten::index" and any(x.dtype in (torch.bool, torch.uint8) for x in indices)
+        if here and (masked or _operation(func).waits or (name == "aten::_to_copy" and not on_cuda)):
             self.count(self.waits, name)
         elif name == "aten::copy_" and isinstance(args[0], OnCuda) != isinstance(args[1], OnCuda):
             self.count(self.copies if isinstance(args[0], OnCuda) else self.waits, name)
@@ -244,22 +280,22 @@ class PretendedCuda(TorchDispatchMode):
         here = any(isinstance(x, OnCuda) for x in flat)
         asked = kwargs.get("device")
         on_cuda = here if asked is None else torch.device(asked).type in ("cuda", "meta")
-        if not here and not on_cuda:
-            self._check(func, args, kwargs, flat, on_cuda)
-            return func(*args, **kwargs)
         self._check(func, args, kwargs, flat, on_cuda)
+        if not here and not on_cuda:
+            return func(*args, **kwargs)
         held = [x.held if isinstance(x, OnCuda) else CPU if isinstance(x, torch.device) else x for x in flat]
         inner_args, inner_kwargs = tree_unflatten(held, spec)
         if self.graph:
             self.graph.before(func, inner_args, inner_kwargs)
         out = self.compute(func, inner_args, inner_kwargs)
         if self.graph:
-            self.graph.after(self, func, inner_args, inner_kwargs, out)
-        self.launches += not func.is_view
+            self.graph.after(func, inner_args, inner_kwargs, out)
+        operation = _operation(func)
+        self.launches += not operation.is_view
         if not on_cuda:
             return out
         out = tree_map(lambda x: OnCuda(x) if isinstance(x, Tensor) else x, out)
-        if here and (func._schema.is_mutable or func.is_view):
+        if here and (operation.mutates or operation.is_view):
             return return_and_correct_aliasing(func, args, kwargs, out)
         return out
 
@@ -319,7 +355,7 @@ class _Functions(TorchFunctionMode):
 
 
 class PretendedStream:
-    def __init__(self, device=None, priority=0, **_options) -> None:
+    def __init__(self, *_args: Any, **_options: Any) -> None:
         self.device = CUDA
 
     def wait_stream(self, _other) -> None: ...
@@ -338,8 +374,8 @@ def _present() -> PretendedCuda:
 
 
 @contextlib.contextmanager
-def _graph(graph: PretendedGraph, pool=None, stream=None, capture_error_mode="global") -> Iterator[None]:
-    with graph.recording(_present()):
+def _graph(cuda_graph: PretendedGraph, **_options: Any) -> Iterator[None]:
+    with cuda_graph.recording(_present()):
         yield
 
 
@@ -390,8 +426,3 @@ def pretended_cuda(capability: tuple[int, int] = (9, 0), memory: int = 80 * 2**3
         _devices.append(device)
         stack.callback(_devices.pop)
         yield device
-
-
-def on_cuda(value: Any) -> Iterable[bool]:
-    """Whether each tensor in a value is on the device."""
-    return [x.device.type == "cuda" for x in tree_flatten(value)[0] if isinstance(x, Tensor)]
