@@ -1,0 +1,102 @@
+"""The steps of an ensemble over an epoch; on a GPU they are one CUDA graph, so that a step costs one launch and no wait.
+
+A graph repeats the same kernels on the same memory. What differs from step to step is on the device, therefore: the position in the
+epoch, the orders of the pairs and the losses so far. Kernels and their order are those of eager steps, and so are the weights.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from relstab.scale_detection.ensemble import Ensemble
+
+__all__ = ["EnsembleSteps", "captured"]
+
+
+def captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """A function that repeats ``step`` as one CUDA graph.
+
+    Args:
+        step: work on the device that has run before, so that its kernels are loaded; it reads and writes the same memory each
+            time, waits for nothing and copies nothing from the host.
+        device: where it runs.
+
+    Raises:
+        RuntimeError: it cannot be captured.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device), torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+class EnsembleSteps:
+    """Steps of the members that are in training now; when some leave, the others need steps of their own.
+
+    Args:
+        ensemble: the members.
+        images: training images [P, L].
+        labels: +1 or -1, [P].
+        batch_size: pairs per step; the last step of an epoch takes what is left.
+        decays: whether weights decay after each step.
+        graph: whether steps become a CUDA graph; by default where they run on a GPU.
+
+    Attributes:
+        total: losses of the epoch so far, summed over its images, [M].
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, images: Tensor, labels: Tensor, batch_size: int, decays: bool, graph: bool | None = None
+    ) -> None:
+        self.ensemble, self.images, self.labels = ensemble, images, labels
+        self.batch_size, self.decays = batch_size, decays
+        self.graph = images.is_cuda if graph is None else graph
+        members, device = len(ensemble), images.device
+        self.total, self.rates, self.share = (torch.zeros(members, device=device) for _ in range(3))
+        self._order = torch.zeros(members, len(images), dtype=torch.int64, device=device)
+        self._position = torch.zeros((), dtype=torch.int64, device=device)
+        self._places = torch.arange(batch_size, device=device)
+        self._replay: Callable[[], None] | None = None
+
+    def begin(self, order: Tensor, position: int, total: Tensor, rates: Tensor, share: Tensor) -> None:
+        """Start an epoch, or continue it.
+
+        Args:
+            order: of the pairs, for each member, [M, P].
+            position: batches that are done.
+            total: losses in them, [M].
+            rates, share: learning rates and shares of the weights that a step takes off, [M].
+        """
+        self._order.copy_(order)
+        self._position.fill_(position * self.batch_size)
+        self.total.copy_(total)
+        self.rates.copy_(rates)
+        self.share.copy_(share)
+
+    def step(self, position: int) -> None:
+        """The step on the batch at ``position``, which follows the one before."""
+        start = position * self.batch_size
+        if not self.graph or start + self.batch_size > len(self.images):
+            self._step_on(self._order[:, start : start + self.batch_size])
+        elif self._replay is not None:
+            self._replay()
+        else:
+            self._step_at_position()
+            try:
+                self._replay = captured(self._step_at_position, self.images.device)
+            except RuntimeError as error:
+                print(f"simple CNNs are trained without a CUDA graph, which would be faster: {error}", flush=True)
+                self.graph = False
+
+    def _step_at_position(self) -> None:
+        """The step on the batch at the position on the device, which it moves on."""
+        self._step_on(self._order[:, self._position + self._places])
+        self._position += self.batch_size
+
+    def _step_on(self, chosen: Tensor) -> None:
+        """The step on chosen pairs, [M, B]."""
+        loss = self.ensemble.step(self.images[chosen], self.labels[chosen], self.rates, early_exit=not self.images.is_cuda)
+        self.total += loss * chosen.shape[1]
+        if self.decays:
+            self.ensemble.decay(self.share)
