@@ -1,7 +1,8 @@
 """The steps of an ensemble over an epoch; on a GPU they are one CUDA graph, so that a step costs one launch and no wait.
 
-A graph repeats the same kernels on the same memory. What differs from step to step is on the device, therefore: the position in the
-epoch, the orders of the pairs and the losses so far. Kernels and their order are those of eager steps, and so are the weights.
+A graph repeats the same kernels on the same memory. What differs from step to step is therefore on the device: the position in
+the epoch, the order of the pairs and the losses so far. The kernels and their order are those of eager steps, and so are the
+weights.
 """
 
 from collections.abc import Callable
