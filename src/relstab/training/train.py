@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from relstab.architectures import architecture_source, build_model
+from relstab.architectures import ARCHITECTURES, architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
@@ -49,6 +49,16 @@ def _initialise(model: nn.Module, initialization: str) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _precision(architecture: str, name: str, device: torch.device) -> torch.dtype:
+    """Dtype of products and convolutions by its name in the recipe.
+
+    "auto" is float32 on a GPU for networks that it runs faster than it launches them: every cast to bfloat16 is one more launch.
+    """
+    if name == "auto" and device.type == "cuda" and ARCHITECTURES[architecture].launch_bound:
+        return torch.float32
+    return choose_precision(name, device)
 
 
 def _optimizer(model: nn.Module, recipe: "Training") -> torch.optim.Optimizer:
@@ -104,7 +114,7 @@ def train_network(
             )
         outputs = 1
     place = choose_device(str(device))
-    dtype = choose_precision(recipe.precision, place)
+    dtype = _precision(architecture, recipe.precision, place)
     key = NetworkKey(dataset.name, architecture, sigma, seed, dataset.training_images)
     identity = (config_seed, *key.identity)
     with (
