@@ -462,21 +462,23 @@ def shared(check: Check) -> None:
                 return
             start = time.monotonic()
             command = [sys.executable, __file__, "--one", name, "--device", check.device]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
             runs = [subprocess.Popen(command, text=True, **pipes) for _ in range(count)]
             try:
                 for run in runs:
-                    run.stdout.readline()  # it is ready
+                    if not run.stdout.readline():  # "ready"
+                        raise RuntimeError(run.communicate()[1].strip().rpartition("\n")[2])
                 waited = time.monotonic() - start
                 for run in runs:
                     run.stdin.write("go\n")
                     run.stdin.flush()
-                rates = [float(run.communicate()[0]) for run in runs]
+                outputs = [run.communicate() for run in runs]
             finally:
                 for run in runs:
                     run.kill()
+            total = sum(float(output) for output, _ in outputs)
             say(
-                f"{count} training runs of {name} at once: {sum(rates):,.0f} images/s together; ready after {waited:.0f} s",
+                f"{count} training runs of {name} at once: {total:,.0f} images/s together; ready after {waited:.0f} s",
                 "small ones 2 times, others 1.1 times as many as 1" if count > 1 else "",
             )
             longest = max(longest, 1.2 * (time.monotonic() - start))

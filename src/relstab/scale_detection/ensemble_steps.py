@@ -11,25 +11,9 @@ import torch
 from torch import Tensor
 
 from relstab.scale_detection.ensemble import Ensemble
+from relstab.training.graph import capture, graphs_are_possible
 
-__all__ = ["EnsembleSteps", "captured"]
-
-
-def captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A function that repeats ``step`` as one CUDA graph.
-
-    Args:
-        step: work on the device that has run before, so that its kernels are loaded; it reads and writes the same memory each
-            time, waits for nothing and copies nothing from the host.
-        device: where it runs.
-
-    Raises:
-        RuntimeError: it cannot be captured.
-    """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph):
-        step()
-    return graph.replay
+__all__ = ["EnsembleSteps"]
 
 
 class EnsembleSteps:
@@ -52,7 +36,7 @@ class EnsembleSteps:
     ) -> None:
         self.ensemble, self.images, self.labels = ensemble, images, labels
         self.batch_size, self.decays = batch_size, decays
-        self.graph = images.is_cuda if graph is None else graph
+        self.graph = graphs_are_possible(images.device) if graph is None else graph
         members, device = len(ensemble), images.device
         self.total, self.rates, self.share = (torch.zeros(members, device=device) for _ in range(3))
         self._order = torch.zeros(members, len(images), dtype=torch.int64, device=device)
@@ -83,9 +67,9 @@ class EnsembleSteps:
         elif self._replay is not None:
             self._replay()
         else:
-            self._step_at_position()
+            self._step_at_position()  # loads the kernels
             try:
-                self._replay = captured(self._step_at_position, self.images.device)
+                self._replay = capture(self._step_at_position, [], self.images.device)
             except RuntimeError as error:
                 print(f"simple CNNs are trained without a CUDA graph, which would be faster: {error}", flush=True)
                 self.graph = False

@@ -168,11 +168,11 @@ class _EnsembleRun:
         ]
         order = torch.stack(orders).to(device)
         rates = torch.full((len(members),), self.recipe.learning_rate, device=device) * self.design.rate_factor
-        decaying = torch.tensor([bool(self.zero_at[member]) for member in members], device=device)
-        share = rates / self.design.rate_factor * self.recipe.weight_decay * decaying
+        decaying = [bool(self.zero_at[member]) for member in members]
+        share = rates / self.design.rate_factor * self.recipe.weight_decay * torch.tensor(decaying, device=device)
+        decays = self.recipe.weight_decay > 0 and any(decaying)
         if self.recipe.ridge:
-            share = rates * (2 * self.recipe.ridge / (self.design.channels * self.design.depth))
-        decays = bool((share > 0).any())
+            share, decays = rates * (2 * self.recipe.ridge / (self.design.channels * self.design.depth)), True
         if self.position == 0:
             self.total = torch.zeros(len(members), device=device)
         if self.steps is None or self.steps.ensemble is not self.ensemble or self.steps.decays != decays:

@@ -37,14 +37,14 @@ def captures(monkeypatch):
     """Steps are captured on the CPU, too, where a replay runs them again; the devices of the captures."""
     devices = []
 
-    def captured(step, device):
+    def capture(step, _generators, device):
         devices.append(device)
         return step
 
     def steps(*arguments):
         return ensemble_steps.EnsembleSteps(*arguments, graph=True)
 
-    monkeypatch.setattr(ensemble_steps, "captured", captured)
+    monkeypatch.setattr(ensemble_steps, "capture", capture)
     monkeypatch.setattr(ensemble_training, "EnsembleSteps", steps)
     return devices
 
@@ -63,10 +63,10 @@ def test_captured_steps_train_the_same_networks(request):
 def test_steps_that_cannot_be_captured_are_run_one_by_one(monkeypatch, capsys):
     expected = trained()
 
-    def refused(_step, _device):
+    def refused(_step, _generators, _device):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(ensemble_steps, "captured", refused)
+    monkeypatch.setattr(ensemble_steps, "capture", refused)
     found = train_ensemble(TASK, TRAIN, DESIGN, RECIPE, range(3), device="cpu")
     assert_same(found, expected)
     assert "without a CUDA graph" in capsys.readouterr().out
