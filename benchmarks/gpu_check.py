@@ -462,7 +462,7 @@ def shared(check: Check) -> None:
                 return
             start = time.monotonic()
             command = [sys.executable, __file__, "--one", name, "--device", check.device]
-            pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+            pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             runs = [subprocess.Popen(command, text=True, **pipes) for _ in range(count)]
             try:
                 for run in runs:
