@@ -46,7 +46,8 @@ class Config(TrainedNetworks):
     data: Data = Field(default_factory=Data)
     own_architectures: OwnArchitectures = key({}, "User architectures, by a name of your choice; see configs/own.yaml.")
     architectures: Annotated[Distinct[str], Field(min_length=1)] = key(
-        ["fc2", "lenet", "alexnet", "vgg11", "vgg11_bn", "resnet18"], f"Networks to train, of yours and {', '.join(ARCHITECTURES)}."
+        ["fc2", "lenet", "alexnet", "vgg11", "vgg11_bn", "resnet18"],
+        f"Networks to train, of yours and {', '.join(ARCHITECTURES)}.",
     )
     noise: Annotated[Distinct[NoiseLevel], Field(min_length=1)] = key(
         [0, 30],

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from relstab.architectures.user_code import check_reference
 from relstab.config.imagenet import IMAGENET
-from relstab.config.section import AnyPath, Images, Name, OneOrMore, Section, Whole, WrongKeysError, key, one_of, refuse
+from relstab.config.section import AnyPath, AutoOneOrMore, Images, Name, Section, Whole, WrongKeysError, key, one_of, refuse
 from relstab.data.datasets import DATASETS, IMAGE_FOLDER
 from relstab.data.image_shape import Fit, Shape
 from relstab.scale_detection.design import PAIRS
@@ -75,7 +75,7 @@ class Data(Section):
     std: Annotated[list[Deviation], Field(min_length=1, max_length=3)] | None = key(
         None, "Standard deviation per channel, for the normalisation; null: that of the training images."
     )
-    train_images: Literal["auto"] | OneOrMore[Images] | None = key(
+    train_images: AutoOneOrMore[Images] | None = key(
         "auto",
         "Training images to keep, the same number per class; null: all. A list, [64, 512, 4000], makes this size P an axis like "
         "noise: networks of each size, trained on the first P of one order of the images, and a figure of error and R against P. "

@@ -157,6 +157,14 @@ def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
 def test_sizes_and_sweeps_are_axes():
     assert load_config({"data": {"train_images": [512, 64]}}).data.training_sizes == [512, 64]
     assert load_config({"data": {"train_images": 64}}).data.training_sizes == [None]
+
+
+def test_auto_is_an_axis_of_the_default_data_set_alone():
+    assert load_config({}).data.training_sizes == [100, 600, 4000]
+    assert load_config({"data": {"train_images": None}}).data.training_sizes == [None]
+    other = load_config({"data": {"name": "cifar10"}}).data
+    assert (other.training_sizes, other.kept_training_images) == ([None], None)
+    assert load_config({"data": {"name": "cifar10", "train_images": 64}}).data.kept_training_images == 64
     sweep = [{"displacement": 1, "cutoff": 3}, {"displacement": [0.5, 1.0], "cutoff": 3}, {"displacement": 0.5, "cutoff": 15}]
     assert load_config({"probes": {"sweep": sweep}}).probes.sweep_pairs == [(1.0, 3), (0.5, 3), (0.5, 15)]
 
