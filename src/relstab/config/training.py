@@ -17,11 +17,11 @@ class Training(Section):
     both.
     """
 
-    epochs: Count = key(13, "Passes over the training images.")
+    epochs: Count = key(6, "Passes over the training images.")
     steps_per_epoch: Count | None = key(
         None,
-        "Steps of an epoch, at whose end the network is tested: with a number, all sizes of the training set have the same "
-        "steps, epochs times this, and small ones are not tested after every pass; null: one pass over the training images.",
+        "Steps of an epoch, at whose end the network is tested; null: one pass over the training images. Where their number is "
+        "an axis, it is one pass over all images of the data set, so that networks of all sizes have the same steps.",
     )
     loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
     batch_size: Count = key(64, "Images per step.")

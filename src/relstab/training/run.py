@@ -119,15 +119,18 @@ class TrainingRun:
         self.recipe = self.network.recipe
         self.forward = torch.compile(self.model, dynamic=False) if self.recipe.compile else self.model
         self.normalisation = normalisation(self.dataset, self.device)
-        # A batch norm cannot be trained on one image: where one is left over, it is left out of the epoch.
-        size = self.recipe.batch_size
-        self.steps_per_pass = max(1, math.ceil(len(self.images) / size) - (len(self.images) % size == 1))
-        self.steps_per_epoch = self.recipe.steps_per_epoch or self.steps_per_pass
+        self.steps_per_pass = self._steps(len(self.images))
+        self.steps_per_epoch = self.recipe.steps_per_epoch or self._steps(self.dataset.available_images or len(self.images))
         self.rate = torch.zeros((), device=self.device) if self.device.type == "cuda" else None
         self.graphed = GraphedStep(self.recipe.batch_size, self.device) if graphs_are_possible(self.device) else None
         # As after a pass: the first step begins the next one.
         self.epoch = Epoch(0, self.labels[:0], 0, torch.zeros((), device=self.device), self.steps_per_pass)
         self.begin_epoch(1)
+
+    def _steps(self, images: int) -> int:
+        """Steps of one pass over ``images``. Batch norm cannot be trained on one image: where one is left over, it is left out."""
+        size = self.recipe.batch_size
+        return max(1, math.ceil(images / size) - (images % size == 1))
 
     @property
     def title(self) -> str:
