@@ -17,7 +17,7 @@ from relstab.files.dataset import Dataset
 from relstab.perturbations import KINDS
 from relstab.probes import VERSIONS
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
-from relstab.scale_detection.ensemble import Ensemble
+from relstab.scale_detection.ensemble_steps import EnsembleSteps
 from relstab.scale_detection.ensemble_training import train_ensemble
 from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
@@ -230,7 +230,7 @@ def test_shuffled_channels_are_those_of_a_cpu():
 
 @pytest.mark.parametrize(("stride", "filter_size"), [(2, 2), (1, 3)])
 def test_ensembles_train_and_are_measured_as_on_a_cpu(stride, filter_size, monkeypatch, tmp_path):
-    """Members that end at different epochs, with weight decay; from a checkpoint in mid-epoch, too."""
+    """Members that end at different epochs, with weight decay; from a checkpoint in mid-epoch, too. Steps wait for nothing."""
     task = ScaleTask("distance", 16, 4, gap=1)
     train, test = split_pairs(task.enumerate(), 16)
     design = SimpleDesign(2, filter_size, stride, 4)
@@ -241,15 +241,17 @@ def test_ensembles_train_and_are_measured_as_on_a_cpu(stride, filter_size, monke
 
     expected = train_it("cpu")
     figures = measure_ensemble(expected, test, 6, device="cpu")
-    step, steps = Ensemble.step, itertools.count(1)
+    step, steps = EnsembleSteps.step, itertools.count(1)
 
-    def interrupted(*arguments):
-        if next(steps) == 4:
-            raise KeyboardInterrupt
-        return step(*arguments)
+    with pretended_cuda() as device:
 
-    with pretended_cuda():
-        monkeypatch.setattr(Ensemble, "step", interrupted)
+        def interrupted(*arguments):
+            if next(steps) == 4:
+                raise KeyboardInterrupt
+            with device.refusing():
+                step(*arguments)
+
+        monkeypatch.setattr(EnsembleSteps, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_it("cuda", checkpoints=tmp_path, checkpoint_minutes=0)
         trained = train_it("cuda", checkpoints=tmp_path)

@@ -17,11 +17,11 @@ class Training(Section):
     both.
     """
 
-    epochs: Count = key(13, "Passes over the training images.")
+    epochs: Count = key(6, "Passes over the training images.")
     steps_per_epoch: Count | None = key(
         None,
-        "Steps of an epoch, at whose end the network is tested: with a number, all sizes of the training set have the same "
-        "steps, epochs times this, and small ones are not tested after every pass; null: one pass over the training images.",
+        "Steps of an epoch, at whose end the network is tested; null: one pass over the training images. Where their number is "
+        "an axis, it is one pass over all images of the data set, so that networks of all sizes have the same steps.",
     )
     loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
     batch_size: Count = key(64, "Images per step.")
@@ -57,7 +57,9 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = key(
         "auto",
         "Precision of products and convolutions in training: float32, bfloat16, or auto, which is bfloat16 where the "
-        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX). Weights, errors and sensitivities are in float32.",
+        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX), but float32 for fc* and lenet on a GPU, which it "
+        "runs faster than it launches them. Weights and sensitivities are in float32, and so are errors, except, on a GPU, "
+        "those of epochs whose weights are not kept.",
     )
     compile: bool = key(False, "Whether torch.compile compiles the network first: half a minute per job, for long training runs.")
     snapshots: Annotated[int, Field(ge=0, le=10**4)] = key(
