@@ -148,7 +148,8 @@ def two_gpus(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(two_gpus, monkeypatch):
+@pytest.mark.usefixtures("two_gpus")
+def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(monkeypatch):
     with occupied_device("auto") as first, occupied_device("cuda") as second:
         assert {first, second} == {torch.device("cuda", 0), torch.device("cuda", 1)}
         with occupied_device("cuda:1", jobs_per_gpu=2) as named:
@@ -171,7 +172,8 @@ def is_free(name="auto"):
     return False
 
 
-def test_parts_of_a_card_are_locked_by_themselves(two_gpus, monkeypatch):
+@pytest.mark.usefixtures("two_gpus")
+def test_parts_of_a_card_are_locked_by_themselves(monkeypatch):
     """As old and new drivers name them; CUDA gives a job one part, and may give it the card's own UUID."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for one, other in (("MIG-1a2b", "MIG-3c4d"), ("MIG-GPU-1a2b/1/0", "MIG-GPU-1a2b/2/0")):
@@ -182,7 +184,8 @@ def test_parts_of_a_card_are_locked_by_themselves(two_gpus, monkeypatch):
             assert is_free()
 
 
-def test_allocations_of_slurm_that_share_a_card_do_not_wait_for_each_other(two_gpus, monkeypatch):
+@pytest.mark.usefixtures("two_gpus")
+def test_allocations_of_slurm_that_share_a_card_do_not_wait_for_each_other(monkeypatch):
     """As with gres: shard. Jobs in one allocation share its GPUs among themselves."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
