@@ -9,7 +9,8 @@ Parts, of which each has a share of the minutes; one that fails says so in one l
 - measure: D, G and R in float32 against float64 on the CPU, also where the user has turned on TF32;
 - speed: images per second of three loops, share of the peak, kernels per step, and the hours of `configs/paper.yaml`;
 - rings: simple CNNs with and without a CUDA graph;
-- shared: several training runs on one card at once.
+- together: several training runs on one card at once, in one process, and whether each gives the weights that it gives alone;
+- shared: the same in a process each.
 
 The predictions are those of a roofline per kernel, with 6 microseconds per launch; nothing was measured for them.
 `--device cpu --quick` runs all with tiny sizes, to test this script.
@@ -45,6 +46,7 @@ from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.training import train as training
 from relstab.training.checkpoint import Checkpoint
 from relstab.training.run import TrainingRun
+from relstab.training.together import train_networks
 
 import loops
 from grid import config_of, deep_networks
@@ -446,6 +448,49 @@ def rings(check: Check) -> None:
             return
 
 
+# together
+
+
+def together(check: Check) -> None:
+    images = 64 if check.quick else 12_800
+    small, large = (1, 1) if check.quick else (20, 6)
+    test = torch.zeros(100, *loops.SHAPE), torch.arange(100) % 10
+
+    def arguments(name: str, seed: int, epochs: int, width: float = 1.0) -> dict[str, Any]:
+        options = {**ARCHITECTURES[name].recipe, "learning_rate": 1e-3, "epochs": epochs, "width": width}
+        recipe = loops.recipe("auto", **{**options, "batch_size": 16 if check.quick else loops.BATCH})
+        return {
+            "architecture": name, "dataset": synthetic(images), "test": test, "recipe": recipe, "sigma": 0.0, "seed": seed
+        }  # fmt: skip
+
+    def same(names: list[str]) -> str:
+        """Whether networks have the weights together that they have alone."""
+        several = [arguments(name, seed, 2, 0.25) for seed, name in enumerate(names)]
+        with silent():
+            found = train_networks(several, check.device)
+            alone = [relstab.train_network(**one, device=check.device) for one in several]
+        pairs = zip(found, alone, strict=True)
+        return ", ".join(f"{one.key.architecture} {difference(one.states['last'], other.states['last'])}" for one, other in pairs)
+
+    def work(name: str) -> None:
+        epochs = small if name in ("lenet", "fc4") else large
+        rates = []
+        for count in (1, 2) if check.quick else (1, 4, 8):
+            # What is not steps takes as long in a run of one epoch.
+            with silent():
+                few, many = (
+                    _timed(check, lambda n=n: train_networks([arguments(name, k, n) for k in range(count)], check.device))  # noqa: B023
+                    for n in (1, 1 + epochs)
+                )
+            rates.append(f"{count} at once {count * epochs * images / (many - few):,.0f} images/s")
+        predicted = "8 give 5 to 8 times as many as 1" if name in ("lenet", "fc4") else "8 give 1.1 to 1.6 times as many as 1"
+        say(f"{name:16} {', '.join(rates)}", predicted)
+
+    names = ["lenet"] if check.quick else ["lenet", "fc4", "resnet18", "vgg11_bn"]
+    say(f"weights of networks trained together and alone: {same([*names, names[0]])}", "same")
+    each(check, names, work)
+
+
 # shared
 
 
@@ -505,6 +550,7 @@ PARTS: dict[str, tuple[Callable[[Check], None], float]] = {
     "measure": (measure, 0.15),
     "rings": (rings, 0.1),
     "speed": (speed, 0.4),
+    "together": (together, 0.15),
     "shared": (shared, 0.3),
 }
 

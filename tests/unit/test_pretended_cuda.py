@@ -243,6 +243,7 @@ def test_ensembles_train_and_are_measured_as_on_a_cpu(stride, filter_size, monke
     figures = measure_ensemble(expected, test, 6, device="cpu")
     step, steps = EnsembleSteps.step, itertools.count(1)
 
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)  # there are graphs
     with pretended_cuda() as device:
 
         def interrupted(*arguments):

@@ -42,6 +42,7 @@ class EnsembleSteps:
         self._order = torch.zeros(members, len(images), dtype=torch.int64, device=device)
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._places = torch.arange(batch_size, device=device)
+        self._loaded = False  # the first step loads the kernels, which a graph cannot
         self._replay: Callable[[], None] | None = None
 
     def begin(self, order: Tensor, position: int, total: Tensor, rates: Tensor, share: Tensor) -> None:
@@ -64,15 +65,21 @@ class EnsembleSteps:
         start = position * self.batch_size
         if not self.graph or start + self.batch_size > len(self.images):
             self._step_on(self._order[:, start : start + self.batch_size])
-        elif self._replay is not None:
-            self._replay()
+        elif not self._loaded:
+            self._step_at_position()
+            self._loaded = True
         else:
-            self._step_at_position()  # loads the kernels
-            try:
-                self._replay = capture(self._step_at_position, [], self.images.device)
-            except RuntimeError as error:
-                print(f"simple CNNs are trained without a CUDA graph, which would be faster: {error}", flush=True)
-                self.graph = False
+            if self._replay is None:
+                self._replay = self._captured()
+            self._replay()
+
+    def _captured(self) -> Callable[[], None]:
+        """The step at the position as a graph, or as it is where it cannot be one."""
+        try:
+            return capture(self._step_at_position, [], self.images.device)
+        except RuntimeError as error:
+            print(f"simple CNNs are trained without a CUDA graph, which is slower (same weights): {error}", flush=True)
+            return self._step_at_position
 
     def _step_at_position(self) -> None:
         """The step on the batch at the position on the device, which it moves on."""
