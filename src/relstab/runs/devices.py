@@ -17,6 +17,7 @@ __all__ = [
     "acquire_gpu",
     "choose_device",
     "choose_precision",
+    "fits",
     "is_out_of_memory",
     "largest_batch",
     "occupied_device",
@@ -56,10 +57,13 @@ def _gpu_there(driver: str | None) -> str | None:
 
 
 def unusable_gpu() -> str | None:
-    """Why torch finds no GPU where there is one, and what mends it; None where it finds one, or where there is none."""
+    """Why torch cannot use the GPU of this job or machine, and what mends it; None where it can, or where there is none."""
+    if torch.cuda.is_available():
+        usable = [_lacks_code(index) is None for index in range(torch.cuda.device_count())]
+        return None if any(usable) else _lacks_code(0)
     driver = _driver()
     owner = _gpu_there(driver)
-    if torch.cuda.is_available() or owner is None:
+    if owner is None:
         return None
     cuda = torch.version.cuda
     major = int(driver.partition(".")[0]) if driver else None
@@ -251,6 +255,23 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("out of memory", "ALLOC_FAILED", "NOT_ENOUGH_WORKSPACE")
     )
+
+
+@contextlib.contextmanager
+def fits(what: str, device: torch.device, mend: str) -> Iterator[None]:
+    """Inside, a GPU that is too small for ``what`` is an error of one sentence, which ends with what mends it.
+
+    Raises:
+        MemoryError: the GPU was out of memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        free, total = torch.cuda.mem_get_info(device)
+        memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
+        raise MemoryError(f"expected {what} to fit into the memory of {device}, where {memory}: {mend}") from None
 
 
 def largest_batch(step: Callable[[int], None], batch_size: int) -> int:
