@@ -112,8 +112,8 @@ def choose_device(name: str) -> torch.device:
     if (device.index or 0) >= torch.cuda.device_count():
         cause = unusable_gpu() or f"this machine has {torch.cuda.device_count()} CUDA devices"
         raise ValueError(f"device is {name!r}, and {cause} (config.yaml: device)")
-    if (cause := _lacks_code(device.index or 0)) is not None:
-        raise ValueError(f"{cause}, or compute on the CPU (config.yaml: device: cpu)")
+    if (lacking := _lacks_code(device.index or 0)) is not None:
+        raise ValueError(f"{lacking}, or compute on the CPU (config.yaml: device: cpu)")
     return device
 
 

@@ -36,7 +36,7 @@ __all__ = ["prepare", "steps", "train_network"]
 # Images on which the statistics of batch norm are estimated at initialization.
 _CALIBRATION_IMAGES = 1000
 
-_FEWER_IMAGES = "fewer or smaller images (config.yaml: data.train_images, data.test_images, data.imagefolder.size), or device: cpu"
+_FEWER_IMAGES = "fewer or smaller images (config.yaml: data.train_images, data.test_images, data.imagefolder), or device: cpu"
 
 # Changes when a checkpoint means something else to this code.
 _CHECKPOINT_FORMAT = 1
