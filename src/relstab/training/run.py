@@ -113,7 +113,7 @@ class TrainingRun:
         self.begin_epoch(1)
 
     def _steps(self, images: int) -> int:
-        """Steps of one pass over ``images``. Batch norm cannot be trained on one image: where one is left over, it is left out."""
+        """Steps of one pass. Batch norm cannot be trained on one image: where one is left over, it is left out."""
         size = self.recipe.batch_size
         return max(1, math.ceil(images / size) - (images % size == 1))
 
