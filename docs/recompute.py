@@ -317,7 +317,7 @@ def recompute(text: str, names: dict[str, Any], page: str) -> str:
     if stray:
         raise ValueError(f"expected each decimal number of {page} between marks, got {stray[0]} without: see docs/recompute.py")
     for match in MARK.finditer(text):
-        begins, ends = text[: match.start()].endswith("\n"), text[match.end() :].startswith("\n")
+        begins, ends = f"\n{text}"[match.start()] == "\n", f"{text}\n"[match.end()] == "\n"
         if begins and not ends:  # to Markdown, a line that begins with a comment is HTML
             raise ValueError(f"{where(match.start())}: expected a word before the number, got a line that begins with its mark")
     return MARK.sub(lambda match: f"<!-- = {match[1]} -->{value(match)}<!-- / -->", text)
