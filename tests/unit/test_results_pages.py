@@ -57,7 +57,7 @@ def test_numbers_and_tables_are_recomputed(names):
     [
         (
             'a\nb <!-- holds: made_up.rho_value("R") < 0 -->',
-            'page.md, line 2: expected to hold: made_up.rho_value..R.. < 0: change the sentence',
+            "page.md, line 2: expected to hold: made_up.rho_value..R.. < 0: change the sentence",
         ),
         (
             "a <!-- = made_up.rho(3) -->0<!-- / -->",
