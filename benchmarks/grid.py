@@ -17,13 +17,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
-from snakemake.utils import update_config
 from torch.utils.flop_counter import FlopCounterMode
 
 import relstab
@@ -36,14 +36,14 @@ from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from timing import seconds_a_training_step, synthetic
 
 ROOT = Path(__file__).parents[1]
-# Training images, image shape and classes of the data sets that are published.
+# Training images, image shape, classes and test images of the data sets that are published.
 PUBLISHED = {
-    "mnist5k": (4000, (1, 28, 28), 10),
-    "mnist": (60000, (1, 28, 28), 10),
-    "fashionmnist": (60000, (1, 28, 28), 10),
-    "cifar10": (50000, (3, 32, 32), 10),
-    "cifar100": (50000, (3, 32, 32), 100),
-    "svhn": (73257, (3, 32, 32), 10),
+    "mnist5k": (4000, (1, 28, 28), 10, 1000),
+    "mnist": (60000, (1, 28, 28), 10, 10000),
+    "fashionmnist": (60000, (1, 28, 28), 10, 10000),
+    "cifar10": (50000, (3, 32, 32), 10, 10000),
+    "cifar100": (50000, (3, 32, 32), 100, 10000),
+    "svhn": (73257, (3, 32, 32), 10, 26032),
 }
 GPU_RATE = 0.1 * 312e12
 # Simple CNNs are trained in full precision, as one product of matrices a layer.
@@ -56,6 +56,8 @@ class EnoughError(Exception):
 
 
 def config_of(file: str) -> Config:
+    from snakemake.utils import update_config
+
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(raw, yaml.safe_load(Path(file).read_text()))
     config = load_config(raw, file)
@@ -71,19 +73,62 @@ def operations(name: str, recipe: Training, shape: tuple[int, int, int], classes
     return 3.0 * counter.get_total_flops()
 
 
-def deep_networks(config: Config, images: int | None) -> Iterator[tuple[str, str, Training, int, int, tuple[int, int, int], int]]:
-    """Kind, architecture, recipe, number of networks, training images, shape and classes of all deep networks."""
-    count, shape, classes = PUBLISHED.get(config.data.name, (0, (3, 32, 32), 10))
-    count = images or config.data.train_images or count
-    if not count:
+class Networks(NamedTuple):
+    """Deep networks of one architecture that train on the same images.
+
+    Attributes:
+        kind: "data set" or "pairs".
+        name: architecture.
+        recipe: how each is trained.
+        networks: how many.
+        images: training images.
+        shape, classes: of the images.
+        test_images: on which each is evaluated after an epoch.
+    """
+
+    kind: str
+    name: str
+    recipe: Training
+    networks: int
+    images: int
+    shape: tuple[int, int, int]
+    classes: int
+    test_images: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of all of them."""
+        per_epoch = self.recipe.steps_per_epoch or -(-self.images // self.recipe.batch_size)
+        return self.networks * self.recipe.epochs * per_epoch
+
+    @property
+    def evaluated(self) -> int:
+        """Test images that all of them see in all evaluations."""
+        return self.networks * self.recipe.epochs * self.test_images
+
+
+def deep_networks(config: Config, images: int | None = None) -> Iterator[Networks]:
+    """All deep networks of a config, by architecture and size of the training set.
+
+    Args:
+        config: with the number of training images, unless its data set is published.
+        images: that number where the config does not say it.
+    """
+    count, shape, classes, test = PUBLISHED.get(config.data.name, (0, (3, 32, 32), 10, 10_000))
+    asked = config.data.train_images
+    sizes = [images] if images else asked if isinstance(asked, list) else [asked or count]
+    if not all(sizes):
         raise SystemExit(f"the number of training images of {config.data.name} is not known: give --images N")
     for name in config.architectures:
         networks = len(config.seeds_of(name)) * len(config.noise)
-        yield "data set", name, config.training_of(name), networks, count, shape, classes
+        for size in sizes:
+            recipe = config.training_of(name)
+            yield Networks("data set", name, recipe, networks, size, shape, classes, config.data.test_images or test)
     pairs = config.scale_detection.images
     for name in config.scale_detection.architectures:
         size = (1, pairs.size, pairs.size)
-        yield "pairs", name, pairs.training_of(name), len(pairs.seeds_of(name)), pairs.train_pairs, size, 2
+        seeds = len(pairs.seeds_of(name))
+        yield Networks("pairs", name, pairs.training_of(name), seeds, pairs.train_pairs, size, 2, pairs.test_pairs)
 
 
 def step_of_ensemble(
@@ -122,18 +167,22 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = config_of(options.config)
     rows = []
-    for kind, name, recipe, networks, images, shape, classes in deep_networks(config, options.images):
-        # A rate at which nothing diverges on noise; it changes no time.
-        slow = recipe.model_copy(update={"learning_rate": 1e-4, "snapshots": 0})
-        noise = synthetic(20 * recipe.batch_size, shape, classes)
-        seconds = seconds_a_training_step(name, slow, noise, options.device, options.seconds)
-        steps = networks * recipe.epochs * -(-images // recipe.batch_size)
-        work = operations(name, recipe, shape, classes) * networks * recipe.epochs * images
+    timed: dict[str, float] = {}
+    for group in deep_networks(config, options.images):
+        recipe, case = group.recipe, f"{group.kind}, {group.name}"
+        if case not in timed:  # the size of the training set changes no step
+            # A rate at which nothing diverges on noise; it changes no time.
+            slow = recipe.model_copy(update={"learning_rate": 1e-4, "snapshots": 0})
+            noise = synthetic(20 * recipe.batch_size, group.shape, group.classes)
+            timed[case] = seconds_a_training_step(group.name, slow, noise, options.device, options.seconds)
+            print(f"{case}: {recipe.batch_size / timed[case]:,.0f} images/s", flush=True)
+        steps, seconds = group.steps, timed[case]
+        work = operations(group.name, recipe, group.shape, group.classes) * steps * recipe.batch_size
         gpu = max(work / GPU_RATE, steps * GPU_STEP)
-        rows.append(
-            (kind, ARCHITECTURES[name].label, networks, recipe.batch_size / seconds, steps * seconds / 3600, work, gpu / 3600)
-        )
-        print(f"{kind}, {name}: {rows[-1][3]:,.0f} images/s", flush=True)
+        label = ARCHITECTURES[group.name].label
+        if isinstance(config.data.train_images, list) and group.kind == "data set":
+            label += f", P = {group.images}"
+        rows.append((group.kind, label, group.networks, recipe.batch_size / seconds, steps * seconds / 3600, work, gpu / 3600))
     for name, experiment in config.scale_detection.experiments.items():
         for activation in experiment.activations:
             recipe = EnsembleRecipe(**experiment.recipe(activation))

@@ -61,19 +61,41 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.float32 if name == "float32" else torch.bfloat16
 
 
+def _float32_precisions() -> list[Any]:
+    """Where torch keeps how operations may round float32: for all, per backend, and per operation.
+
+    An operation that is not set follows its backend, and a backend that is not set follows the first one.
+    """
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    operations = [cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul]
+    return [backends, cudnn, mkldnn, *operations]
+
+
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Inside, convolutions on a GPU sum in the same order each time, and float32 is not rounded to TF32. No effect on a CPU."""
-    if device.type != "cuda":
+    """Inside, float32 is not rounded to TF32 or bfloat16, and convolutions on a GPU sum in the same order each time.
+
+    Afterwards each of torch's flags is what it was, and follows the one that it followed. The older flags (``allow_tf32``,
+    ``set_float32_matmul_precision``) stay as they are, since torch computes by the newer ones, ``fp32_precision``, which they
+    set; inside, torch may refuse to read an older one because it differs. With torch's defaults there is no effect on a CPU.
+    """
+    if device.type not in ("cpu", "cuda"):
         yield
         return
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
-    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
-    try:
+    with contextlib.ExitStack() as flags:
+
+        def set_flag(owner: Any, name: str, value: Any) -> None:
+            before = getattr(owner, name)
+            if before != value:
+                setattr(owner, name, value)
+                flags.callback(setattr, owner, name, before)
+
+        for precision in _float32_precisions():
+            set_flag(precision, "fp32_precision", "ieee")
+        set_flag(torch.backends.cudnn, "deterministic", True)
+        set_flag(torch.backends.cudnn, "benchmark", False)
         yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 @contextlib.contextmanager

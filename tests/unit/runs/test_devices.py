@@ -1,11 +1,12 @@
 import multiprocessing
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from relstab.runs import devices
-from relstab.runs.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device
+from relstab.runs.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device, repeatable
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -28,6 +29,64 @@ def test_precision_follows_the_hardware_and_the_config(monkeypatch):
         assert choose_precision("auto", cuda) == dtype
     with pytest.raises(ValueError, match=r"expected precision to be .* got 'half'"):
         choose_precision("half", cpu)
+
+
+FLAGS: dict[str, Callable[[], None]] = {
+    "as torch sets them": lambda: None,
+    "everything ieee": lambda: setattr(torch.backends, "fp32_precision", "ieee"),
+    "everything tf32": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "GPUs tf32": lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+    "convolutions ieee": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "products tf32": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "older, products medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "older, products True": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "older, convolutions False": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "fastest convolutions": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+}
+
+
+def flags():
+    """All that torch lets one read; "refused" where the older and the newer flags disagree."""
+    backends = torch.backends
+    cudnn, mkldnn, matmul = backends.cudnn, backends.mkldnn, backends.cuda.matmul
+    owners = [cudnn.conv, cudnn.rnn, matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul, backends, cudnn, mkldnn]
+    found = [owner.fp32_precision for owner in owners] + [cudnn.deterministic, cudnn.benchmark]
+    for older in (lambda: cudnn.allow_tf32, lambda: matmul.allow_tf32, torch.get_float32_matmul_precision):
+        try:
+            found.append(older())
+        except RuntimeError:
+            found.append("refused")
+    return found
+
+
+def flags_before_inside_and_after(state, uses, sender):
+    """Of a process of its own, since some states cannot be left again."""
+    FLAGS[state]()
+    seen = [flags()]
+    if uses:
+        with repeatable(torch.device("cuda")):
+            seen.append(flags())
+    seen.append(flags())
+    torch.backends.fp32_precision = "ieee"  # and what follows it
+    sender.send([*seen, flags()])
+
+
+@pytest.mark.parametrize("state", FLAGS)
+def test_float32_is_exact_inside_and_all_flags_are_as_before_after(state):
+    context = multiprocessing.get_context("fork")
+    seen = {}
+    for uses in (True, False):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=flags_before_inside_and_after, args=(state, uses, sender))
+        process.start()
+        assert receiver.poll(30)
+        seen[uses] = receiver.recv()
+        process.join()
+    before, inside, after, later = seen[True]
+    assert inside[:9] == ["ieee"] * 9
+    assert inside[9:11] == [True, False]
+    assert after == before
+    assert [before, later] == [seen[False][0], seen[False][-1]]
 
 
 def hold(folder, names, slots, taken):
