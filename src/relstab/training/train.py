@@ -39,7 +39,7 @@ _CALIBRATION_IMAGES = 1000
 _FEWER_IMAGES = "fewer or smaller images (config.yaml: data.train_images, data.test_images, data.imagefolder), or device: cpu"
 
 # Changes when a checkpoint means something else to this code.
-_CHECKPOINT_FORMAT = 1
+_CHECKPOINT_FORMAT = 2
 
 
 def _initialise(model: nn.Module, initialization: str) -> None:
