@@ -187,6 +187,36 @@ def test_batch_norms_after_convolutions_are_measured_from_their_own_output(kind)
     assert_agrees_with_the_textbook_method(model, probes, 1e-11)
 
 
+class Precisions(nn.Module):
+    """Notes how torch may round float32 in each forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.seen = nn.BatchNorm2d(3), []
+
+    def forward(self, images):
+        self.seen.append((torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+        return self.norm(images)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, probes: relstab.measure_sensitivity(model, probes, layers=["input", "output"]),
+        lambda model, probes: relstab.measure_sensitivity(model, probes, layers=["output"], batch_norm="per_version"),
+        lambda model, probes: relstab.estimate_batch_statistics(model, probes.images),
+        lambda model, probes: relstab.measure_perturbations(model, probes.images, ["noise"], 0.5, layers=["output"]),
+        lambda model, probes: relstab.lie_derivatives(model, probes.images, ["noise"], layers=["output"]),
+    ],
+)
+def test_no_measurement_rounds_float32(measure):
+    """To TF32, which torch's own flags allow to convolutions, and others to products."""
+    model, probes = Precisions(), random_probes()
+    model.norm.running_mean.fill_(0.1)
+    measure(model.double(), probes)
+    assert set(model.seen) == {("ieee", "ieee")}
+
+
 def test_in_place_activations_do_not_reach_the_layer_before():
     convolution = nn.Conv2d(3, 4, 3)
     probes = random_probes()
