@@ -186,7 +186,8 @@ def test_smoke_config(small_cluster, checkout, finished):
 def test_a_gpu_that_torch_does_not_find_stops_the_job(small_cluster, checkout):
     """And does not train for days on the one CPU beside it."""
     (checkout / SMOKE).write_text((checkout / SMOKE).read_text().replace("device: cpu", "device: auto"))
-    status, said = output_of(small_cluster, checkout, "results/smoke/networks/mnist5k/lenet/noise0/seed0.h5", "--retries", "0")
+    network = "results/smoke/networks/mnist5k/lenet/noise0/seed0.h5"
+    status, said = output_of(small_cluster, checkout, network, "--retries", "0", timeout=300)
     assert status != 0
     log = (checkout / "results/smoke/logs/train/mnist5k/lenet/noise0/seed0.log").read_text()
     assert "ValueError: this job (CUDA_VISIBLE_DEVICES=0" in log, said
