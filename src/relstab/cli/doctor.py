@@ -41,7 +41,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding("missing", "torch", f"cannot be imported ({error})", "pip install torch")
         return
     yield Finding("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    from relstab.runs.devices import unusable_gpu
+    from relstab.runs.gpu_support import unusable_gpu
 
     if (problem := unusable_gpu()) is not None:
         cause, _, mend = problem.rpartition(": ")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from relstab.runs import devices
+from relstab.runs import devices, gpu_support
 from relstab.runs.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device, repeatable
 
 
@@ -158,7 +158,7 @@ def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(monkeypatch)
             with occupied_device("auto", jobs_per_gpu=2) as third:
                 assert third == torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(devices, "_driver", lambda: None)
+    monkeypatch.setattr(gpu_support, "_driver", lambda: None)
     with occupied_device("auto") as place:
         assert place == torch.device("cpu")
 
@@ -205,6 +205,7 @@ def test_allocations_of_slurm_that_share_a_card_do_not_wait_for_each_other(monke
         ((8, 6), ["sm_80", "sm_90"], None),  # of the same generation
         ((12, 1), ["sm_80", "compute_120"], None),  # compiled when it is first used
         ((9, 0), ["sm_80", "sm_90a"], None),
+        ((10, 3), ["sm_90", "sm_100f"], None),
         ((7, 0), ["sm_75", "sm_80", "compute_120"], "whl/cu126"),
         ((7, 4), ["sm_75"], "whl/cu126"),
         ((9, 0), ["sm_80"], "--upgrade"),
@@ -267,8 +268,8 @@ def test_a_gpu_that_torch_cannot_use_stops_a_job(monkeypatch, cuda, driver, envi
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch, "__version__", "2.13.0")
-    monkeypatch.setattr(devices, "_driver", lambda: driver)
-    monkeypatch.setattr(devices.Path, "glob", lambda *_: iter([devices.Path("/dev/nvidia0")]))
+    monkeypatch.setattr(gpu_support, "_driver", lambda: driver)
+    monkeypatch.setattr(gpu_support.Path, "glob", lambda *_: iter([gpu_support.Path("/dev/nvidia0")]))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with occupied_device("cpu") as device:
@@ -286,8 +287,8 @@ def test_a_gpu_that_torch_cannot_use_stops_a_job(monkeypatch, cuda, driver, envi
 
 @pytest.mark.parametrize(("text", "version"), [(OPEN, "570.86.15"), (CLOSED, "535.183.01"), ("something else\n", None)])
 def test_the_version_of_the_driver_is_read(monkeypatch, text, version):
-    monkeypatch.setattr(devices.Path, "read_text", lambda _: text)
-    assert devices._driver() == version
+    monkeypatch.setattr(gpu_support.Path, "read_text", lambda _: text)
+    assert gpu_support._driver() == version
 
 
 def test_the_largest_batch_is_found_by_halving():
