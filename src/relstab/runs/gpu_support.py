@@ -60,7 +60,7 @@ def unusable_gpu() -> str | None:
 def missing_code(index: int) -> str | None:
     """Why torch has no code for a card, and what mends it; None where it has.
 
-    Code "sm_80" runs on the cards of 8.0 to 8.9, "sm_90a" on those of 9.0 alone, and "compute_120" is compiled for any later card.
+    Code "sm_80" runs on the cards of 8.0 to 8.9, "sm_90a" on those of 9.0 alone; "compute_120" is compiled for any later card.
     """
     capability = torch.cuda.get_device_capability(index)
     compiled = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", name) for name in torch.cuda.get_arch_list()]
