@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
 from relstab.architectures.user_code import source_digest
-from relstab.config import IMAGENET, ConfigError, Training, check_text, load_config
+from relstab.config import IMAGENET, RECIPE_VERSION, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 

@@ -11,6 +11,13 @@ from relstab.config.section import AtLeastTwo, Count, NotNegative, Positive, Sec
 
 Loss = Literal["cross_entropy", "hinge"]
 
+RECIPE_VERSION = 2
+"""Changes when the same recipe trains another network, so that networks of before are trained again.
+
+2: after ``schedule_fraction`` the cosine rises again; where the size of the training set is an axis, an epoch without
+``steps_per_epoch`` is one pass over all images of the data set.
+"""
+
 
 class Training(Section):
     """How networks are trained. An architecture's own recipe, listed at recipes below, wins over this, and recipes win over

@@ -37,7 +37,7 @@ __all__ = ["prepare", "steps", "train_network"]
 _CALIBRATION_IMAGES = 1000
 
 # Changes when a checkpoint means something else to this code.
-_CHECKPOINT_FORMAT = 1
+_CHECKPOINT_FORMAT = 2
 
 
 def _initialise(model: nn.Module, initialization: str) -> None:

@@ -374,6 +374,24 @@ def test_epochs_counted_in_steps_are_those_of_passes_where_the_steps_are_the_sam
         assert torch.equal(counted[name], value), name
 
 
+def test_networks_of_all_sizes_have_the_steps_of_all_images(digits, test_images, monkeypatch):
+    """As in the reference, where P images are passed over as often as all images, times all images over P."""
+    drawn, batch = [], TrainingRun.batch
+    monkeypatch.setattr(TrainingRun, "batch", lambda run, chosen: drawn.append(len(chosen)) or batch(run, chosen))
+    recipe = QUICK.model_copy(update={"batch_size": 48, "epochs": 1})
+    for size, batches in ((20, [20] * 9), (100, [48, 48, 4] * 3)):
+        few = dataclasses.replace(
+            digits,
+            images=digits.images | {"train": digits.images["train"][:size]},
+            labels=digits.labels | {"train": digits.labels["train"][:size]},
+            training_images=size,
+            available_images=400,
+        )
+        relstab.train_network("lenet", few, test_images, recipe, 0.0, 0, device="cpu")
+        assert drawn == batches
+        drawn.clear()
+
+
 def test_passes_go_on_across_epochs_that_are_counted_in_steps(digits, test_images, monkeypatch):
     """Of 20 images in batches of 8, 3 steps per pass; 3 epochs of 5 steps are 5 passes, and 3 tests."""
     few = dataclasses.replace(
