@@ -224,12 +224,19 @@ def test_networks_stopped_together_are_all_saved_and_resumed(monkeypatch, tmp_pa
 
 @pytest.mark.usefixtures("pretended")
 def test_an_error_of_one_network_lets_the_others_end():
-    of = [arguments("fc2", seed) for seed in range(2)]
+    """The first one diverges, and the second one cannot be saved."""
+    of = [arguments("fc2", seed) for seed in range(3)]
     of[0]["recipe"] = of[0]["recipe"].model_copy(update={"learning_rate": 1e30})
     ended = []
+
+    def save(network):
+        ended.append(network.key.seed)
+        if network.key.seed == 1:
+            raise OSError("the disk is full")
+
     with pytest.raises(FloatingPointError, match="fc2 at noise 1, seed 0"):
-        train_networks(of, "cuda", ended.append)
-    assert [network.key.seed for network in ended] == [1]
+        train_networks(of, "cuda", save)
+    assert ended == [1, 2]
 
 
 def test_on_a_cpu_networks_are_trained_one_after_the_other():
