@@ -193,6 +193,11 @@ class TrainingRun:
         self.optimizer.step()
         self.epoch.total += loss.detach() * len(batch)
 
+    def changing(self) -> list[Tensor]:
+        """All tensors that :meth:`update` changes: weights, buffers, the optimizer's moments, the total of the losses."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return [*self.model.parameters(), *self.model.buffers(), *moments, self.epoch.total]
+
     def checked_step(self) -> None:
         """A step, with one clear sentence where the GPU has not enough memory for it."""
         try:

@@ -168,6 +168,21 @@ def test_a_network_that_a_graph_would_change_is_trained_without_one(why, extra, 
     assert_same(found, plain)
 
 
+def test_a_graph_that_makes_another_step_is_not_used(pretended, monkeypatch, capsys):
+    plain = train("lenet", graphs=False)
+    replay = PretendedGraph.replay
+
+    def twice(graph):
+        replay(graph)
+        replay(graph)
+
+    monkeypatch.setattr(PretendedGraph, "replay", twice)
+    assert_same(train("lenet"), plain)
+    assert "steps without a CUDA graph" in (printed := capsys.readouterr().out)
+    assert "a graph made a step that is off by" in printed
+    assert len(pretended.replays) == 2  # both of the first step
+
+
 @pytest.mark.usefixtures("pretended")
 def test_without_memory_for_a_graph_steps_are_without_one(monkeypatch, capsys):
     plain = train("lenet")
