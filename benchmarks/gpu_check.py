@@ -50,7 +50,7 @@ from relstab.training.together import train_networks
 
 import loops
 from grid import config_of, deep_networks
-from timing import in_training, next_step, seconds_a_step, synthetic
+from timing import Rates, done_at, in_training, next_step, rates_of_training, seconds_a_step, synthetic
 
 ROOT = Path(__file__).parents[1]
 
@@ -322,32 +322,6 @@ def kernels(check: Check, name: str, images: int) -> str:
     return f"{count:.0f} kernels in {1e3 * busy:.2f} ms of {1e3 * wall:.2f} ms"
 
 
-def epoch_rates(check: Check, name: str, images: int, seconds: float) -> tuple[float, float, str]:
-    """Images per second of training and of the evaluation after an epoch, and the precision, as relstab comes."""
-
-    def work(run: TrainingRun) -> tuple[float, float, str]:
-        step = seconds_a_step(lambda: next_step(run), check.device, seconds, together=20)
-        run.end_epoch(lambda: None)  # the first finds a new best, and chooses kernels
-        evaluation = min(_timed(check, lambda: run.end_epoch(lambda: None)) for _ in range(2))
-        return loops.BATCH / step, len(run.test_images) / evaluation, run.network.precision
-
-    # Its own recipe, with all epochs ahead.
-    options = {**ARCHITECTURES[name].recipe, "learning_rate": 1e-3, "epochs": 10**6}
-    return in_training(
-        name, loops.recipe("auto", **options), synthetic(images), check.device, work, 200 if check.quick else 10_000
-    )
-
-
-def _timed(check: Check, work: Callable[[], Any]) -> float:
-    if check.device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if check.device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def rate(number: float | None) -> str:
     return "not known" if number is None else f"{number:,.0f}"
 
@@ -355,14 +329,20 @@ def rate(number: float | None) -> str:
 def speed(check: Check) -> None:
     images, seconds = (256, 0.0) if check.quick else (25_600, 0.7)
     device, processes = check.device, 0 if check.quick else loops.workers()
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, Rates] = {}
 
     def ours(name: str) -> None:
-        trained, evaluated, precision = epoch_rates(check, name, images, seconds)
-        found[name] = trained, evaluated
-        top = loops.peak(device, precision)
+        # Its own recipe, at a learning rate at which nothing diverges on noise.
+        recipe = loops.recipe("auto", **{**ARCHITECTURES[name].recipe, "learning_rate": 1e-3})
+        test_images = 200 if check.quick else 10_000
+        rates = rates_of_training(name, recipe, synthetic(images), device, seconds, test_images, together=20)
+        found[name], precision = rates, rates.precision
+        trained, top = loops.BATCH / rates.step, loops.peak(device, precision)
         share = f", {trained * loops.operations(name) / top:.1%} of the peak" if top else ""
-        say(f"{name:16} {trained:11,.0f} images/s in {precision}{share}; evaluates {evaluated:,.0f}", rate(GRAPH.get(name)))
+        say(
+            f"{name:16} {trained:11,.0f} images/s in {precision}{share}; evaluates {1 / rates.evaluation:,.0f}",
+            rate(GRAPH.get(name)),
+        )
 
     def others(name: str) -> None:
         with repeatable(torch.device(device)):
@@ -389,7 +369,7 @@ def speed(check: Check) -> None:
     hours(found)
 
 
-def hours(rates: dict[str, tuple[float, float]]) -> None:
+def hours(rates: dict[str, Rates]) -> None:
     """Of the trainings of the paper's config on its data set, from images per second of training and evaluation."""
     total, measured, networks = 0.0, 0, 0
     for group in deep_networks(config_of(str(ROOT / "configs/paper.yaml"))):
@@ -397,9 +377,8 @@ def hours(rates: dict[str, tuple[float, float]]) -> None:
             continue
         networks += group.networks
         if group.name in rates:
-            trained, evaluated = rates[group.name]
             measured += group.networks
-            total += (group.steps * group.recipe.batch_size / trained + group.evaluated / evaluated) / 3600
+            total += (group.steps * rates[group.name].step + group.evaluated * rates[group.name].evaluation) / 3600
     say(
         f"configs/paper.yaml: {total:.1f} hours for the {measured} of {networks} networks measured here, one at a time",
         PAPER_HOURS,
@@ -424,7 +403,9 @@ def rings(check: Check) -> None:
 
         def instead(run: ensemble_training._EnsembleRun, maybe_save: Callable[[], None], timed=timed) -> None:
             run.run_epoch(maybe_save)
-            seconds = _timed(check, lambda: run.run_epoch(maybe_save))
+            start = done_at(check.device)
+            run.run_epoch(maybe_save)
+            seconds = done_at(check.device) - start
             weights = {name: value.clone() for name, value in run.ensemble.parameters.items()}
             timed.append((1e3 * seconds / run.steps_per_epoch, weights))
 
@@ -476,12 +457,14 @@ def together(check: Check) -> None:
         epochs = small if name in ("lenet", "fc4") else large
         rates = []
         for count in (1, 2) if check.quick else (1, 4, 8):
-            # What is not steps takes as long in a run of one epoch.
-            with silent():
-                few, many = (
-                    _timed(check, lambda n=n: train_networks([arguments(name, k, n) for k in range(count)], check.device))  # noqa: B023
-                    for n in (1, 1 + epochs)
-                )
+            times = []
+            for number in (1, 1 + epochs):  # what is not steps takes as long in a run of one epoch
+                networks = [arguments(name, seed, number) for seed in range(count)]
+                start = done_at(check.device)
+                with silent():
+                    train_networks(networks, check.device)
+                times.append(done_at(check.device) - start)
+            few, many = times
             rates.append(f"{count} at once {count * epochs * images / (many - few):,.0f} images/s")
         predicted = "8 give 5 to 8 times as many as 1" if name in ("lenet", "fc4") else "8 give 1.1 to 1.6 times as many as 1"
         say(f"{name:16} {', '.join(rates)}", predicted)

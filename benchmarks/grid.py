@@ -1,9 +1,9 @@
 """How long the trainings of a config take: each of its architectures is timed for some steps of its own recipe on this machine.
 
 Deep networks on the data set and on images with two lit pixels, and simple CNNs on rings, as `relstab` trains them. Of a
-network, hours are its epochs times its images over the measured images per second; evaluation, measuring and figures
-are not in them. Simple CNNs are given all of their epochs, of which most need fewer; with a ridge, the least that it asks for
-where the training loss is zero after --interpolation epochs.
+network, hours are its epochs times its images over the measured images per second; evaluation hours are those of its test images
+after each epoch; measuring and figures are in neither. Simple CNNs are given all of their epochs, of which most need fewer; with
+a ridge, the least that it asks for where the training loss is zero after --interpolation epochs.
 
 Beside them stands an estimate for a GPU, for which nothing is measured: floating-point operations (three times those of the
 forward pass) at a tenth of 312e12 a second, the dense bfloat16 of an A100 (simple CNNs: at three tenths of its 19.5e12 in
@@ -14,7 +14,7 @@ float32), but no step in less than 5 ms, about what starting its kernels takes. 
 
 import argparse
 import contextlib
-import time
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ from relstab.scale_detection import ensemble_training
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 
-from timing import seconds_a_training_step, synthetic
+from timing import Rates, done_at, rates_of_training, synthetic
 
 ROOT = Path(__file__).parents[1]
 # Training images, image shape, classes and test images of the data sets that are published.
@@ -115,7 +115,7 @@ def deep_networks(config: Config, images: int | None = None) -> Iterator[Network
         images: that number where the config does not say it.
     """
     count, shape, classes, test = PUBLISHED.get(config.data.name, (0, (3, 32, 32), 10, 10_000))
-    asked = config.data.train_images
+    asked = config.data.kept_training_images
     sizes = [images] if images else asked if isinstance(asked, list) else [asked or count]
     if not all(sizes):
         raise SystemExit(f"the number of training images of {config.data.name} is not known: give --images N")
@@ -137,11 +137,12 @@ def step_of_ensemble(
     """Seconds of one step of all members, in the loop that trains them."""
     train, others = split_pairs(task.enumerate(), pairs)
     marks: list[float] = []
+    together, steps = 1 if device == "cpu" else 16, itertools.count()
 
     def look() -> None:
-        if device != "cpu":
-            torch.cuda.synchronize()
-        marks.append(time.perf_counter())
+        if next(steps) % together:
+            return  # to look is to wait
+        marks.append(done_at(device))
         if len(marks) > 4 and marks[-1] - marks[0] > seconds:
             raise EnoughError
 
@@ -151,7 +152,7 @@ def step_of_ensemble(
 
     with mock.patch.object(ensemble_training, "_train", time_it):
         ensemble_training.train_ensemble(task, train, design, recipe, range(seeds), device=device, validation=others)
-    return float(np.median(np.diff(marks[1:])))
+    return float(np.median(np.diff(marks[1:]))) / together
 
 
 def main() -> None:
@@ -167,22 +168,24 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = config_of(options.config)
     rows = []
-    timed: dict[str, float] = {}
+    timed: dict[str, Rates] = {}
     for group in deep_networks(config, options.images):
         recipe, case = group.recipe, f"{group.kind}, {group.name}"
         if case not in timed:  # the size of the training set changes no step
             # A rate at which nothing diverges on noise; it changes no time.
             slow = recipe.model_copy(update={"learning_rate": 1e-4, "snapshots": 0})
             noise = synthetic(20 * recipe.batch_size, group.shape, group.classes)
-            timed[case] = seconds_a_training_step(group.name, slow, noise, options.device, options.seconds)
-            print(f"{case}: {recipe.batch_size / timed[case]:,.0f} images/s", flush=True)
-        steps, seconds = group.steps, timed[case]
+            test, together = (200, 1) if options.device == "cpu" else (10_000, 20)
+            timed[case] = rates_of_training(group.name, slow, noise, options.device, options.seconds, test, together)
+            print(f"{case}: {recipe.batch_size / timed[case].step:,.0f} images/s", flush=True)
+        steps, (seconds, evaluation, _) = group.steps, timed[case]
         work = operations(group.name, recipe, group.shape, group.classes) * steps * recipe.batch_size
         gpu = max(work / GPU_RATE, steps * GPU_STEP)
         label = ARCHITECTURES[group.name].label
-        if isinstance(config.data.train_images, list) and group.kind == "data set":
+        if config.data.training_sizes != [None] and group.kind == "data set":
             label += f", P = {group.images}"
-        rows.append((group.kind, label, group.networks, recipe.batch_size / seconds, steps * seconds / 3600, work, gpu / 3600))
+        speed, hours, evaluating = recipe.batch_size / seconds, steps * seconds / 3600, group.evaluated * evaluation / 3600
+        rows.append((group.kind, label, group.networks, speed, hours, evaluating, work, gpu / 3600))
     for name, experiment in config.scale_detection.experiments.items():
         for activation in experiment.activations:
             recipe = EnsembleRecipe(**experiment.recipe(activation))
@@ -200,14 +203,17 @@ def main() -> None:
             work = 3.0 * forward * steps * recipe.batch_size * experiment.seeds
             gpu = max(work / GPU_RATE_RINGS, steps * GPU_STEP)
             images = experiment.seeds * recipe.batch_size / seconds
-            rows.append(("rings", f"{name}, {activation}", experiment.seeds, images, steps * seconds / 3600, work, gpu / 3600))
+            rows.append(
+                ("rings", f"{name}, {activation}", experiment.seeds, images, steps * seconds / 3600, 0.0, work, gpu / 3600)
+            )
             print(f"rings, {name}, {activation}: {seconds:.3f} s a step", flush=True)
-    columns = ["kind", "network", "networks", "images_per_s", "hours", "operations", "gpu_hours_estimated"]
+    columns = ["kind", "network", "networks", "images_per_s", "hours", "evaluation_hours", "operations", "gpu_hours_estimated"]
     table = pd.DataFrame(rows, columns=columns)
     pd.set_option("display.width", 200)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    print(table.groupby("kind")[["networks", "hours", "operations", "gpu_hours_estimated"]].sum().to_string())
-    print(table[["networks", "hours", "operations", "gpu_hours_estimated"]].sum().to_string())
+    sums = ["networks", "hours", "evaluation_hours", "operations", "gpu_hours_estimated"]
+    print(table.groupby("kind")[sums].sum().to_string())
+    print(table[sums].sum().to_string())
     if options.table:
         table.to_csv(options.table, index=False, float_format="%.6g")
 

@@ -5,7 +5,7 @@ import functools
 import io
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -18,13 +18,18 @@ from relstab.training import train as training
 from relstab.training.run import TrainingRun
 
 
+def done_at(device: str) -> float:
+    """The clock, when all work that the device has is done."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds_a_step(step: Callable[[], None], device: str, seconds: float, together: int = 1) -> float:
     """Time of one step, over steps that are repeated for some seconds after a warm-up; the clock is read after ``together``."""
 
     def now() -> float:
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        return done_at(device)
 
     # A step on a GPU is captured as a graph after a few.
     for _ in range(3 if device == "cpu" else 6):
@@ -91,3 +96,36 @@ def seconds_a_training_step(
         return seconds_a_step(lambda: next_step(run), device, seconds, together)
 
     return in_training(name, recipe, dataset, device, work)
+
+
+class Rates(NamedTuple):
+    """What one network takes on one device.
+
+    Attributes:
+        step: seconds of a training step.
+        evaluation: seconds to evaluate one image, as after an epoch.
+        precision: of products and convolutions in training.
+    """
+
+    step: float
+    evaluation: float
+    precision: str
+
+
+def rates_of_training(
+    name: str, recipe: Training, dataset: Dataset, device: str, seconds: float, test_images: int, together: int = 1
+) -> Rates:
+    """How fast `relstab.train_network` trains a network and evaluates it, where the epoch is neither the last nor the best."""
+
+    def work(run: TrainingRun) -> Rates:
+        step = seconds_a_step(lambda: next_step(run), device, seconds, together)
+        run.end_epoch(lambda: None)  # the best so far
+        evaluations = []
+        for _ in range(2):
+            start = done_at(device)
+            run.end_epoch(lambda: None)
+            evaluations.append(done_at(device) - start)
+        return Rates(step, min(evaluations) / len(run.test_images), run.network.precision)
+
+    unending = recipe.model_copy(update={"epochs": 10**6, "snapshots": 0})
+    return in_training(name, unending, dataset, device, work, test_images)

@@ -204,8 +204,9 @@ class PretendedCuda(TorchDispatchMode):
         graph: that is being recorded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int) -> None:
         super().__init__()
+        self._memory = memory
         self.waits: Counter[str] = Counter()
         self.copies: Counter[str] = Counter()
         self.launches = 0
@@ -273,6 +274,8 @@ class PretendedCuda(TorchDispatchMode):
             self.count(self.copies if isinstance(args[0], OnCuda) else self.waits, name)
         elif name == "aten::_to_copy" and on_cuda and elsewhere:
             self.count(self.copies, name)
+            if elsewhere[0].nbytes > self._memory:
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -390,9 +393,9 @@ def pretended_cuda(capability: tuple[int, int] = (9, 0), memory: int = 80 * 2**3
 
     Args:
         capability: its compute capability.
-        memory: bytes that are free on it, as it says; nothing is limited by them.
+        memory: its bytes, all of which are free. A single tensor that is larger cannot be moved to it; nothing else is limited.
     """
-    device, stream = PretendedCuda(), PretendedStream()
+    device, stream = PretendedCuda(memory), PretendedStream()
     properties = types.SimpleNamespace(
         name="pretended", uuid="pretended", major=capability[0], minor=capability[1], total_memory=memory, multi_processor_count=1
     )

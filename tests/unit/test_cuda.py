@@ -179,6 +179,20 @@ def test_ensembles_repeat_their_bits_and_are_measured_as_on_a_cpu(stride, filter
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-4)
 
 
+def test_a_data_set_that_is_too_large_for_the_gpu_is_named():
+    """Which has 100 MB here."""
+    images = {part: np.zeros((n, 3, 32, 32), np.uint8) for part, n in (("train", 100_000), ("test", 10))}
+    labels = {part: np.arange(len(values)) % 10 for part, values in images.items()}
+    data = Dataset("large", images, labels, np.full(3, 0.5, np.float32), np.full(3, 0.29, np.float32))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e8 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with pytest.raises(MemoryError, match=r"expected the images of large \(0.3 GiB\) to fit into the memory of cuda, "):
+            relstab.train_network("fc2", data, (torch.zeros(10, 3, 32, 32), torch.arange(10)), Training(epochs=1), 1.0, 0)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def test_a_job_gets_a_card_that_computes():
     with occupied_device("auto") as device:
         assert device.type == "cuda"

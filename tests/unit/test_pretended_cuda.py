@@ -160,6 +160,14 @@ def test_training_waits_for_nothing_and_resumes_to_the_same_weights(name, monkey
             assert torch.equal(value, resumed.states[state][key]), (state, key)
 
 
+def test_a_data_set_that_is_too_large_for_the_gpu_is_named():
+    data = noise_images(3000)
+    test = torch.randn(10, 3, 32, 32), torch.arange(10)
+    message = r"expected the images of noise \(0.0 GiB\) to fit into the memory of cuda, .* free: fewer or smaller images"
+    with pretended_cuda(memory=data.images["train"].nbytes - 1), pytest.raises(MemoryError, match=message):
+        relstab.train_network("fc2", data, test, Training(epochs=1), 1.0, 0, device="cuda")
+
+
 def random_images(count=6):
     return torch.randn(count, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -201,6 +209,8 @@ def test_perturbations_take_generators_of_any_device(on):
             probes = relstab.make_probes(images, 1.0, 3, interpolation, generator())
             assert all(getattr(probes, version).device == CUDA for version in VERSIONS)
         assert relstab.add_noise(images, 1.0, generator()).device == CUDA
+        shifted = relstab.warp(images, torch.ones(3, 32, 32), torch.zeros(3, 32, 32))  # fields on the CPU
+        assert torch.equal(shifted[..., 1:].cpu(), images[..., :-1].cpu())
         for kind in KINDS:
             assert relstab.perturb(images, kind, 0.5, generator()).device == CUDA, kind
         model = relstab.build_model("lenet", (3, 32, 32), 10, 0.5).double().cuda()

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,19 +41,16 @@ def _torch() -> Iterator[Finding]:
         yield Finding("missing", "torch", f"cannot be imported ({error})", "pip install torch")
         return
     yield Finding("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    driver = shutil.which("nvidia-smi")
-    if torch.cuda.is_available():
+    from relstab.runs.gpu_support import unusable_gpu
+
+    if (problem := unusable_gpu()) is not None:
+        cause, _, mend = problem.rpartition(": ")
+        yield Finding("optional", "GPU", cause, mend)
+    elif torch.cuda.is_available():
         names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
         yield Finding("ok", "GPU", f"{torch.cuda.device_count()} ({', '.join(sorted(names))})")
     elif torch.backends.mps.is_available():
         yield Finding("ok", "GPU", "Apple's, through MPS")
-    elif driver and torch.version.cuda is None:
-        text = "there is a driver, and this build of torch has no CUDA"
-        yield Finding("optional", "GPU", text, "pip install --force-reinstall torch torchvision")
-    elif driver:
-        result = subprocess.run([driver], capture_output=True, text=True, check=False)
-        cause = "the driver does not answer" if result.returncode else f"the driver is too old for CUDA {torch.version.cuda}"
-        yield Finding("optional", "GPU", cause, "update NVIDIA's driver, and start the machine again")
     else:
         yield Finding("ok", "GPU", "none; the CPU is used")
     try:

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from relstab.runs.gpu_support import missing_code, unusable_gpu
+
 __all__ = [
     "acquire_gpu",
     "choose_device",
     "choose_precision",
+    "fits",
     "is_out_of_memory",
     "largest_batch",
     "occupied_device",
@@ -28,16 +31,21 @@ _INTERVAL = 1.0
 
 
 def choose_device(name: str) -> torch.device:
-    """Device by its name in the config; "auto" is cuda where there is one."""
+    """Device by its name in the config; "auto" is cuda where torch finds one.
+
+    Raises:
+        ValueError: a device that is not there, or for which torch has no code.
+    """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError(f"expected device to be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r} (config.yaml: device)")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device is {name!r}, and this machine has {torch.cuda.device_count()} CUDA devices (config.yaml: device)"
-        )
+    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
+        cause = unusable_gpu() or f"this machine has {torch.cuda.device_count()} CUDA devices"
+        raise ValueError(f"device is {name!r}, and {cause} (config.yaml: device)")
+    if (lacking := missing_code(device.index or 0)) is not None:
+        raise ValueError(f"{lacking}, or compute on the CPU (config.yaml: device: cpu)")
     return device
 
 
@@ -134,6 +142,19 @@ def acquire_gpu(folder: Path, names: Sequence[str], slots: int) -> Iterator[int]
         time.sleep(_INTERVAL)
 
 
+def _gpu_names(indices: Sequence[int]) -> list[str]:
+    """Names of GPUs for their locks.
+
+    Of a part of a card (MIG) the name is the part's own, not the card's. Where SLURM gave a job its GPUs, or shares of them, jobs
+    of other allocations need not wait: the names hold for this allocation alone.
+    """
+    parts = [part for part in os.getenv("CUDA_VISIBLE_DEVICES", "").split(",") if part.startswith("MIG-")]
+    names = [parts[index] if index < len(parts) else str(torch.cuda.get_device_properties(index).uuid) for index in indices]
+    given = any(os.getenv(f"SLURM_{name}") for name in ("JOB_GPUS", "STEP_GPUS", "GPUS_ON_NODE", "SHARDS_ON_NODE"))
+    job = os.getenv("SLURM_JOB_ID") if given else None
+    return [re.sub(r"[^\w-]", "_", f"{job}-{name}" if job else name) for name in names]
+
+
 @contextlib.contextmanager
 def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     """Device of one job, by its name in the config; "auto" and "cuda" choose a GPU with a free slot and hold the slot.
@@ -144,15 +165,20 @@ def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     Args:
         name: "auto", "cpu", "cuda" or "cuda:N".
         jobs_per_gpu: jobs that share a GPU.
+
+    Raises:
+        ValueError: there is a GPU that torch cannot use, which the CPU is not taken for: hours would become days.
     """
+    if name == "auto" and (cause := unusable_gpu()) is not None:
+        raise ValueError(f"{cause}, or compute on the CPU (config.yaml: device: cpu)")
     device = choose_device(name)
     if device.type != "cuda":
         yield device
         return
     indices = [device.index] if device.index is not None else list(range(torch.cuda.device_count()))
-    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in indices]
+    indices = [index for index in indices if missing_code(index) is None]
     folder = Path(tempfile.gettempdir()) / f"relstab-gpus-{os.getuid()}"
-    with acquire_gpu(folder, uuids, jobs_per_gpu) as chosen:
+    with acquire_gpu(folder, _gpu_names(indices), jobs_per_gpu) as chosen:
         yield torch.device("cuda", indices[chosen])
 
 
@@ -161,6 +187,23 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("out of memory", "ALLOC_FAILED", "NOT_ENOUGH_WORKSPACE")
     )
+
+
+@contextlib.contextmanager
+def fits(what: str, device: torch.device, mend: str) -> Iterator[None]:
+    """Inside, a GPU that is too small for ``what`` is an error of one sentence, which ends with what mends it.
+
+    Raises:
+        MemoryError: the GPU was out of memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        free, total = torch.cuda.mem_get_info(device)
+        memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
+        raise MemoryError(f"expected {what} to fit into the memory of {device}, where {memory}: {mend}") from None
 
 
 def largest_batch(step: Callable[[int], None], batch_size: int) -> int:

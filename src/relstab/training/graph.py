@@ -7,6 +7,7 @@ the learning rate, the total of the losses. The kernels, their order and the ran
 and so are the weights, bit for bit.
 """
 
+import contextlib
 import random
 import warnings
 from collections.abc import Callable, Iterable
@@ -149,10 +150,21 @@ def capture(body: Callable[[], None], generators: Iterable[torch.Generator], dev
     # CUDA records no default stream. Graphs that run at the same time must not share the stream they were recorded on, with its
     # scratch memory, and so each runs on its own where there are several.
     stream = torch.cuda.Stream(device) if present == torch.cuda.default_stream(device) else present
-    # torch leaves the stream of a graph that failed as the present one: the outer block does not.
-    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        body()
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        # torch leaves the stream of a graph that failed as the present one: the outer block does not.
+        with torch.cuda.stream(stream), torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            body()
+    except RuntimeError:
+        # Some versions of torch would take further memory for the graph that failed, and refuse to free any.
+        with contextlib.suppress(AttributeError, RuntimeError):
+            torch._C._cuda_endAllocateToPool(_index(device), pool)
+        raise
     return graph.replay
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def replace_generators(device: torch.device, own: Tensor, default: Tensor) -> torch.Generator:
@@ -166,7 +178,7 @@ def replace_generators(device: torch.device, own: Tensor, default: Tensor) -> to
     Returns:
         The new generator of the run.
     """
-    present = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    present = torch.cuda.default_generators[_index(device)]
     fresh = torch.Generator(device)
     fresh.set_state(default)
     present.graphsafe_set_state(fresh)

@@ -128,7 +128,7 @@ class TrainingRun:
         self.begin_epoch(1)
 
     def _steps(self, images: int) -> int:
-        """Steps of one pass. Batch norm cannot be trained on one image: where one is left over, it is left out."""
+        """Steps of one pass over ``images``. Batch norm cannot be trained on one image: one that is left over is left out."""
         size = self.recipe.batch_size
         return max(1, math.ceil(images / size) - (images % size == 1))
 
@@ -171,9 +171,11 @@ class TrainingRun:
             epoch.order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
             epoch.batch = 0
         chosen = epoch.order[epoch.batch * size : (epoch.batch + 1) * size]
-        rate = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
+        rate: float | Tensor = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
+        if self.rate is not None:
+            rate = self.rate.fill_(rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
+            group["lr"] = rate
         if self.graphed is None:
             self.update(chosen)
         else:

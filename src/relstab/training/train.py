@@ -21,7 +21,7 @@ from relstab.batch_norm import estimate_batch_statistics
 from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
 from relstab.noise import add_noise
-from relstab.runs.devices import choose_device, choose_precision, repeatable
+from relstab.runs.devices import choose_device, choose_precision, fits, repeatable
 from relstab.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest
@@ -35,6 +35,8 @@ __all__ = ["prepare", "steps", "train_network"]
 
 # Images on which the statistics of batch norm are estimated at initialization.
 _CALIBRATION_IMAGES = 1000
+
+_FEWER_IMAGES = "fewer or smaller images (config.yaml: data.train_images, data.test_images, data.imagefolder), or device: cpu"
 
 # Changes when a checkpoint means something else to this code.
 _CHECKPOINT_FORMAT = 2
@@ -103,7 +105,7 @@ def train_network(
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
-        MemoryError: a batch does not fit into the memory of the GPU; the message says which size does.
+        MemoryError: the data set does not fit into the memory of the GPU, or a batch; the message says which size does.
     """
     place = choose_device(str(device))
     with (
@@ -154,8 +156,10 @@ def prepare(
     model = build_model(architecture, dataset.image_shape, outputs, recipe.width, recipe.activation, recipe.pooling)
     _initialise(model, recipe.initialization)
     model = model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = (torch.from_numpy(part["train"]).to(place) for part in (dataset.images, dataset.labels))
-    test_images, test_labels = (part.to(place) for part in test)
+    host = [*(torch.from_numpy(part["train"]) for part in (dataset.images, dataset.labels)), *test]
+    size = sum(part.nbytes for part in host) / 2**30
+    with fits(f"the images of {dataset.name} ({size:.1f} GiB)", place, _FEWER_IMAGES):
+        images, labels, test_images, test_labels = (part.to(place) for part in host)
     calibrated = copy.deepcopy(model)
     first = normalise(images[:_CALIBRATION_IMAGES], dataset)
     estimate_batch_statistics(calibrated, add_noise(first, sigma, make_generator("calibration", *identity)))
