@@ -28,6 +28,7 @@ from tqdm import tqdm
 import relstab
 from relstab.activations import FunctionalActivations, evaluating, find_layers, tensors
 from relstab.batch_norm import VersionNorms, has_batch_norm
+from relstab.function_check import departure
 from relstab.layer_sums import LayerAccumulator, Scratch
 from relstab.probes import VERSIONS, Probes
 from relstab.runs.nearest import nearest
@@ -440,30 +441,47 @@ def _report_constants(sums: Sequence[LayerSums], constant: Literal["nan", "raise
         warnings.warn(message if len(message) <= 200 else f"{message[:197]}...", stacklevel=4)
 
 
-def _found_layers(
-    model: nn.Module, probes: Probes | Iterable[Probes], which: Literal["paper", "blocks"] | None
-) -> tuple[Probes | Iterable[Probes], list[tuple[str, int]] | None]:
-    """The probes, and the layers that :func:`relstab.find_layers` finds with two of them.
+def _peeked(probes: Probes | Iterable[Probes]) -> tuple[Probes | Iterable[Probes], Any]:
+    """The probes, and their first batch; an iterator can be read once."""
+    if isinstance(probes, Probes):
+        return probes, probes
+    batches = iter(probes)
+    first = next(batches, None)
+    if isinstance(probes, Iterator):
+        probes = (part for part in itertools.chain([first], batches) if part is not None)
+    return probes, first
+
+
+def _found_layers(model: nn.Module, first: Any, which: Literal["paper", "blocks"] | None) -> list[tuple[str, int]] | None:
+    """The layers that :func:`relstab.find_layers` finds with two probes of the first batch.
 
     Without ``which``, all layers are measured, and a model in which none can be found has None.
     """
-    if isinstance(probes, Probes):
-        first: Any = probes
-    else:
-        batches = iter(probes)
-        first = next(batches, None)
-        if isinstance(probes, Iterator):  # it can be read once
-            probes = (part for part in itertools.chain([first], batches) if part is not None)
     if not isinstance(first, Probes):
         if which is not None:
             raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
-        return probes, None
+        return None
     try:
-        return probes, find_layers(_unwrapped(model), first[:2].images, which or "paper")
+        return find_layers(_unwrapped(model), first[:2].images, which or "paper")
     except Exception:  # a model may fail for many reasons; the measurement of all layers then says which
         if which is not None:
             raise
-        return probes, None
+        return None
+
+
+def _warn_unless_function(model: nn.Module, first: Any) -> None:
+    try:
+        how = departure(_unwrapped(model), first.images)
+    except Exception:  # as above
+        return
+    if how == "random":
+        warnings.warn(
+            "the model draws random numbers in evaluation mode, so that D and G measure these and R is about 1: pass "
+            "training=self.training to functional.dropout and the like",
+            stacklevel=4,
+        )
+    elif how == "company":
+        warnings.warn("the output for an image depends on the other images of its batch, and so do D and G", stacklevel=4)
 
 
 def measure_sensitivity(
@@ -523,8 +541,10 @@ def measure_sensitivity(
     if constant not in ("nan", "raise"):
         raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
     found = None
+    probes, first = _peeked(probes)
     if layers is None or layers == "paper" or layers == "blocks":
-        probes, found = _found_layers(model, probes, layers)  # type: ignore[arg-type]
+        found = _found_layers(model, first, layers)  # type: ignore[arg-type]
+    _warn_unless_function(model, first)
     if layers is not None and found:
         layers = ["input", *dict.fromkeys(name for name, _ in found), "output"]
     sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output)

@@ -27,6 +27,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
+from relstab.files.checkpoints import discard_saved
 from relstab.files.plan import differing
 from relstab.runs.cluster import (
     ClusterError,
@@ -179,6 +180,8 @@ onstart:
 
 onsuccess:
     discard_snapshots(RESULTS)
+    for folder in Path(RESULTS).rglob("*.checkpoints"):
+        discard_saved(folder)
 
 
 onerror:

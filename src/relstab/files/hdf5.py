@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FileError",
     "atomic_path",
+    "code_version",
     "file_digest",
     "git_commit",
     "open_hdf5",
@@ -122,6 +123,18 @@ def git_commit() -> str:
         return "unknown"
 
 
+@functools.lru_cache
+def code_version() -> str:
+    """Version, commit and digest of the code that makes numbers: tables, figures and pages are made from these."""
+    package = Path(__file__).parents[1]
+    made_later = {package / room for room in ("cli", "figures", "report", "tables")}
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        if made_later.isdisjoint(path.parents):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{relstab.__version__} ({git_commit()[:10]}, {digest.hexdigest()[:8]})"
+
+
 def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: str = "cpu") -> dict[str, Any]:
     """Attributes that every file carries: its parameters, versions, device and seed.
 
@@ -134,6 +147,7 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
         "parameters": json.dumps(parameters, sort_keys=True),
         "relstab_version": relstab.__version__,
         "git_commit": git_commit(),
+        "code": code_version(),
         # Read from the metadata, because tables and figures are made without importing torch.
         "torch_version": importlib.metadata.version("torch"),
         "python_version": sys.version.split()[0],

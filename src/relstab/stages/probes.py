@@ -49,4 +49,4 @@ def perturb_test_images(
     images, chosen, dataset = choose_test_images(noisy_test, number, seed)
     probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
-    write_probes(path, probes, dataset, parameters, seed, chosen.numpy())
+    write_probes(path, probes, dataset, parameters, seed, chosen.numpy(), float(read_attributes(noisy_test)["sigma"]))

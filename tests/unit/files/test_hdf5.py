@@ -113,7 +113,7 @@ def test_every_file_carries_its_provenance(tmp_path):
     assert json.loads(attributes["parameters"]) == {"learning_rate": 0.1}
     assert attributes["seed"] == 4
     assert set(attributes) == {
-        "parameters", "relstab_version", "git_commit", "torch_version", "python_version", "device", "seed",
+        "parameters", "relstab_version", "git_commit", "code", "torch_version", "python_version", "device", "seed",
     }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import torch
 
 import relstab
 from relstab.config import Training
+from relstab.files.checkpoints import discard_saved
 from relstab.files.dataset import normalise, read_dataset
 from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
@@ -239,6 +240,14 @@ def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(digits
     assert finish(start(digits, path, "fc4")) == 0
     assert "continued from the" in path.with_suffix(".log").read_text()
     assert_same(path, undisturbed["fc4"][0])
+    # They wait until the network is read, which Snakemake does once the job has succeeded; those of other recipes wait on.
+    other = path.with_suffix(".checkpoints") / "of_another_recipe"
+    other.mkdir()
+    assert (last.parent / "saved").exists()
+    discard_saved(path)
+    assert list(path.with_suffix(".checkpoints").iterdir()) == [other]
+    other.rmdir()
+    discard_saved(path)
     assert not path.with_suffix(".checkpoints").exists()
 
 
