@@ -181,14 +181,35 @@ class _Recorder:
         self._scratch = Scratch()
         self._axes: dict[tuple[str, str, int], list[int]] = {}
         self._pending: list[tuple[LayerAccumulator, Tensor]] = []
+        self._tried = 0  # images in the batch that is tried; 0 in the others
+        self._not_by_image: set[tuple[str, str, int]] = set()
 
     def begin(self, rows: NDArray[np.int64]) -> None:
         """Start a batch of the probes ``rows``."""
         self._rows = rows
         self._calls.clear()
 
+    @contextlib.contextmanager
+    def trying(self, images: int) -> Iterator[None]:
+        """Within the block, nothing is recorded of a batch of another size, except which layers are not by image.
+
+        A layer [tokens, batch, features] with three times as many tokens as images is by image for one size of batch alone.
+        """
+        self._tried = images
+        self._calls.clear()
+        try:
+            yield
+        finally:
+            self._tried = 0
+
+    @property
+    def _batch(self) -> int:
+        return self._tried or 3 * len(self._rows)
+
     def measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:
         """Forward hook of layers that are not recorded, but take memory."""
+        if self._tried:
+            return
         size = max((tensor.numel() * tensor.element_size() for tensor in _tensors(output)), default=0)
         self.bytes_per_image = max(self.bytes_per_image, size // (3 * len(self._rows)))
 
@@ -203,21 +224,30 @@ class _Recorder:
 
     def record_function(self, name: str, kind: str, value: Tensor) -> None:
         """Record the output of an activation function if the images are along its first axis: a table of positions has none."""
-        if value.is_floating_point() and value.ndim and len(value) == 3 * len(self._rows):
+        if not value.is_floating_point() or (name, kind, 0) in self._not_by_image:
+            return
+        if value.ndim and len(value) == self._batch:
             self.record(name, kind, value)
+        elif self._tried:
+            self._not_by_image.add((name, kind, 0))  # all its calls
 
     def record(self, name: str, kind: str, value: Any) -> None:
         """Reduce the output of a layer, before the next layer can change it in place."""
         # The kind is in the key because a module may be called "input" or "output" as well.
         self._calls[name, kind] += 1
         key = (name, kind, self._calls[name, kind])
-        batch = 3 * len(self._rows)
+        batch = self._batch
         try:
+            if key in self._not_by_image:
+                raise _NotByImageError
             tensor = _by_image(value, batch, name)
         except _NotByImageError:
             if name in self._named or kind in ("input", "output"):
                 raise
+            self._not_by_image.add(key)
             self.left_out.add(name)
+            return
+        if self._tried:
             return
         if self._store is not None and self._store.wants(name):
             self._store.add(*key, tensor, self._rows)
@@ -388,6 +418,7 @@ def accumulate_sums(
         _warn_of_batch_norms(model)
 
     recorder = _Recorder(named, store)
+    probes, first = _peeked(probes)
     orders: list[NDArray[np.int64]] = []
     total = len(probes) if isinstance(probes, Probes) else None
     # The bar appears on a terminal, after 10 s.
@@ -396,19 +427,30 @@ def accumulate_sums(
         contextlib.ExitStack() as stack,
         tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
     ):
+        norms = None
         if per_version:
-            stack.enter_context(_version_norms(model, probes, batch_size, lambda images: images.to(device, dtype)).applied())
+            norms = _version_norms(model, probes, batch_size, lambda images: images.to(device, dtype))
 
         def record_function(name: str, kind: str, value: Tensor) -> None:
             if layers is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen):
                 recorder.record_function(name, kind, value)
 
-        stack.enter_context(FunctionalActivations(model, record_function))
         for name, module in model.named_modules():
             if name in rows_of and name:
                 stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
             elif not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_hook(recorder.measure_size).remove)
+        if isinstance(first, Probes) and len(first) > 1:
+            with recorder.trying(2), FunctionalActivations(model, record_function):
+                try:
+                    model(first.images[:2].to(device, dtype))
+                except _NotByImageError:
+                    raise
+                except Exception:  # a model may take one size of batch alone; what else is wrong, the measurement says
+                    pass
+        if norms is not None:
+            stack.enter_context(norms.applied())
+        stack.enter_context(FunctionalActivations(model, record_function))
         for rows, part in _batches(probes, batch_size, recorder, device or torch.device("cpu")):
             recorder.begin(rows)
             stacked = torch.cat([part.images, part.deformed, part.noisy]).to(device, dtype)

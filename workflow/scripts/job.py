@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def device(snakemake: Any) -> Iterator[str]:
         yield str(chosen)
 
 
+def _sentence(error: Exception, inputs: Iterable[str]) -> str:
+    """What an error says; a column that is missing says no more than its name."""
+    if isinstance(error, KeyError):
+        files = ", ".join([file for file in inputs if str(file).endswith(".csv")][:3])
+        return f"expected {error} in the tables of this run, got tables without it ({files}): delete them and run again"
+    return str(error) or type(error).__name__
+
+
 @contextlib.contextmanager
 def _warnings_on(report: Callable[[str], None]) -> Iterator[None]:
     """Report each warning of the library and of user code once, beside its line in the log; those of others stay there."""
@@ -98,6 +106,6 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
                 yield report
         except Exception as error:
             traceback.print_exc(file=log)
-            report(str(error))
+            report(_sentence(error, snakemake.input))
             sys.exit(1)
         print(f"work: {time.perf_counter() - start:.3f} s", file=log)

@@ -59,6 +59,7 @@ _MAGIC = "relstab"
 _SCHEMA = 1
 _FIRST_LINE = re.compile(rb"relstab (\d{1,4}) (\d{3,10}) ([0-9a-f]{64}) ([0-9a-f]{64})\n")
 _LARGEST_BLOCK = 1 << 24
+_LARGEST_ATTRIBUTE = 60_000
 
 
 class FileError(OSError):
@@ -242,7 +243,10 @@ def write_hdf5(path: str | Path, attributes: Mapping[str, Any], kind: str = "", 
             with _Disk(temporary, block) as disk:
                 try:
                     with h5py.File(disk, "w") as file:
-                        file.attrs.update(attributes)
+                        # HDF5's own attributes take 64 KB; names of thousands of tensors are in the user block alone.
+                        file.attrs.update(
+                            {name: value for name, value in attributes.items() if len(str(value)) < _LARGEST_ATTRIBUTE}
+                        )
                         yield file
                 except Exception:
                     if disk.failed:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relstab.architectures import ARCHITECTURES, architecture_source, build_model
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
 from relstab.filter_spectra import has_spectrum
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, ND
     with open_hdf5(path, "network") as file:
         weights = file[state]
         # HDF5 lists names alphabetically; the network's order is an attribute.
-        names = [str(name) for name in file.attrs["parameters_in_order"] if str(name).endswith(".weight")]
+        names = [name for name in read_attributes(path)["parameters_in_order"] if name.endswith(".weight")]
         filters = {name.removesuffix(".weight"): weights[name][:] for name in names if has_spectrum(weights[name].shape)}
         return NetworkKey.from_attributes(file.attrs), filters
 

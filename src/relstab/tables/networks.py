@@ -69,6 +69,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         )
         if "noise" in table and is_numeric_dtype(table["noise"]):
             table["noise"] = table["noise"].map(noise_level)
+        for key in ("noise", "seed"):
+            if key in table and table[key].isna().any():
+                raise ValueError(f"a row without {key}")
         return table
     except ValueError as error:
         raise ValueError(

@@ -19,7 +19,7 @@ from relstab.config import Training
 from relstab.data.image_folder import ImageProblem, list_folder, read_image
 from relstab.files.dataset import read_dataset
 from relstab.files.ensemble import EnsembleFile, write_ensemble
-from relstab.files.network import NetworkKey, TrainedNetwork, save_network
+from relstab.files.network import NetworkKey, TrainedNetwork, read_filters, save_network
 from relstab.stages.datasets import prepare_dataset
 from relstab.stages.sensitivity import check_function
 
@@ -57,6 +57,55 @@ def test_links_that_lead_back_into_the_data_set_are_problems(tmp_path):
     assert len(listing.files["train"]) == 3
     assert len(listing.problems) == 5
     assert str(listing.problems[0]) == "train/cat/back0 cannot be listed (a link into or above the data set)"
+
+
+def test_classes_that_a_disk_or_a_reader_can_take_for_one_are_problems(tmp_path):
+    for part in ("train", "test"):
+        for name in ("cat", "Cat", "caf\u00e9", "cafe\u0301", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "a.png").write_bytes(b"")
+    assert [str(problem) for problem in list_folder(tmp_path).problems] == [
+        "'caf\\xe9' differs from the class 'cafe\\u0301' in case or in the form of its letters alone",
+        "'cat' differs from the class 'Cat' in case or in the form of its letters alone",
+    ]
+
+
+BUILDERS = """
+import torch
+from torch import nn
+
+def seeded(shape, classes):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes))
+
+def normed(shape, classes):
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(shape[0], 2, 3)), nn.Flatten(), nn.LazyLinear(classes))
+"""
+
+
+def test_builders_whose_networks_cannot_be_used_are_refused_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(BUILDERS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("relstab.architectures.ARCHITECTURES", dict(relstab.ARCHITECTURES))
+    plain = {"builder": "~/net.py:normed", "convolutional": False}
+    relstab.own_architectures(
+        {"seeded": {"builder": "~/net.py:seeded"}, "normed": {"builder": "~/net.py:normed"}, "plain": plain}
+    )
+    torch.manual_seed(1)  # of its initialization, which the run derives
+    with pytest.raises(ValueError, match=r"net\.py:seeded of seeded, which sets their seed, .*leave out torch.manual_seed"):
+        relstab.build_model("seeded", (1, 8, 8), 2)
+    with pytest.raises(ValueError, match=r"got '0', whose weights are computed .*own_architectures.normed.convolutional: false"):
+        relstab.build_model("normed", (1, 8, 8), 2)
+    assert relstab.build_model("plain", (1, 8, 8), 2)(torch.zeros(1, 1, 8, 8)).shape == (1, 2)
+
+
+def test_thousands_of_tensors_are_saved_in_their_order(tmp_path):
+    state = {f"layer{number}.weight": torch.full((1, 1, 3, 3), float(number)) for number in range(4200)}
+    network = TrainedNetwork(NetworkKey("some", "fc2", 0.0, 1), (1, 8, 8), 2, Training(), 0.5, 10, "float32")
+    network.states = {"last": state}
+    save_network(tmp_path / "a.h5", network)
+    _, filters = read_filters(tmp_path / "a.h5", "last")
+    assert [weights[0, 0, 0, 0] for weights in filters.values()] == list(range(4200))
 
 
 def test_a_flipped_bit_in_weights_is_refused(tmp_path):
