@@ -69,6 +69,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         )
         if "noise" in table and is_numeric_dtype(table["noise"]):
             table["noise"] = table["noise"].map(noise_level)
+        if not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("rows with more fields than columns")
         for key in ("noise", "seed"):
             if key in table and table[key].isna().any():
                 raise ValueError(f"a row without {key}")
