@@ -39,7 +39,7 @@ from relstab.runs.cluster import (
     with_preempted_as_failed,
 )
 from relstab.runs.lock import FolderInUseError, RunLock
-from relstab.runs.orphan import belong_to_this_process
+from relstab.runs.orphan import belong_to_this_process, discard_scripts
 from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
 
 # The config as the user gave it, before defaults fill it: jobs on a cluster read it.
@@ -180,6 +180,7 @@ onstart:
 
 onsuccess:
     discard_snapshots(RESULTS)
+    discard_scripts()
     for folder in Path(RESULTS).rglob("*.checkpoints"):
         discard_saved(folder)
 
