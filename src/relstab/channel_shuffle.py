@@ -1,24 +1,33 @@
 """Shuffling the channels between convolutions: it breaks channel pooling and leaves spatial pooling."""
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CONVOLUTIONS", "shuffle_channels"]
+__all__ = ["CONVOLUTIONS", "computed_weights", "shuffle_channels"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class _ReadChannels:
-    """Forward pre-hook that hands the input's channels to a module in another order."""
+    """Forward pre-hook that hands the input's channels to a convolution in another order."""
 
     def __init__(self, order: Tensor) -> None:
         self.order = order
 
-    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0].index_select(1, self.order.to(args[0].device)), *args[1:])
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], Any]:
+        values = args[0] if args else named["input"]
+        return (values.index_select(1, self.order.to(values.device)),), {}
+
+
+def computed_weights(model: nn.Module) -> str | None:
+    """Name of the first convolution whose weights are computed, as those of weight norm are; None where all are parameters."""
+    for name, module in model.named_modules():
+        if isinstance(module, CONVOLUTIONS) and "weight" not in module._parameters:
+            return str(name)
+    return None
 
 
 def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input", seed: int = 0) -> nn.Module:
@@ -36,22 +45,24 @@ def shuffle_channels(model: nn.Module, which: Literal["input", "both"] = "input"
     """
     if which not in ("input", "both"):
         raise ValueError(f"expected which to be 'input' or 'both', got {which!r}")
+    if (computed := computed_weights(model)) is not None:
+        raise ValueError(
+            f"expected convolutions with plain weights, got {computed!r}, whose weights are computed (a parametrization such as "
+            f"weight norm); remove it with torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm of "
+            f"torch.nn.utils"
+        )
     shuffled = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, module in shuffled.named_modules():
+        for module in shuffled.modules():
             if not isinstance(module, CONVOLUTIONS):
                 continue
-            if "weight" not in module._parameters:
-                raise ValueError(
-                    f"expected convolutions with plain weights, got {name!r}, whose weights are computed (a parametrization "
-                    f"such as weight norm); remove it with torch.nn.utils.parametrize.remove_parametrizations"
-                )
             weight = module.weight
             filters, channels = weight.shape[:2]
             new = weight.clone()
             if channels == 1 and module.groups > 1:
-                module.register_forward_pre_hook(_ReadChannels(torch.randperm(module.groups, generator=generator)))
+                order = torch.randperm(module.groups, generator=generator)
+                module.register_forward_pre_hook(_ReadChannels(order), with_kwargs=True)
             else:
                 group_size = filters // module.groups
                 for start in range(0, filters, group_size):

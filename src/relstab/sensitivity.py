@@ -28,6 +28,7 @@ from tqdm import tqdm
 import relstab
 from relstab.activations import FunctionalActivations, evaluating, find_layers, tensors
 from relstab.batch_norm import VersionNorms, has_batch_norm
+from relstab.function_check import departure
 from relstab.layer_sums import LayerAccumulator, Scratch
 from relstab.probes import VERSIONS, Probes
 from relstab.runs.devices import repeatable
@@ -181,14 +182,35 @@ class _Recorder:
         self._scratch = Scratch()
         self._axes: dict[tuple[str, str, int], list[int]] = {}
         self._pending: list[tuple[LayerAccumulator, Tensor]] = []
+        self._tried = 0  # images in the batch that is tried; 0 in the others
+        self._not_by_image: set[tuple[str, str, int]] = set()
 
     def begin(self, rows: NDArray[np.int64]) -> None:
         """Start a batch of the probes ``rows``."""
         self._rows = rows
         self._calls.clear()
 
+    @contextlib.contextmanager
+    def trying(self, images: int) -> Iterator[None]:
+        """Within the block, nothing is recorded of a batch of another size, except which layers are not by image.
+
+        A layer [tokens, batch, features] with three times as many tokens as images is by image for one size of batch alone.
+        """
+        self._tried = images
+        self._calls.clear()
+        try:
+            yield
+        finally:
+            self._tried = 0
+
+    @property
+    def _batch(self) -> int:
+        return self._tried or 3 * len(self._rows)
+
     def measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:
         """Forward hook of layers that are not recorded, but take memory."""
+        if self._tried:
+            return
         size = max((tensor.numel() * tensor.element_size() for tensor in _tensors(output)), default=0)
         self.bytes_per_image = max(self.bytes_per_image, size // (3 * len(self._rows)))
 
@@ -203,21 +225,30 @@ class _Recorder:
 
     def record_function(self, name: str, kind: str, value: Tensor) -> None:
         """Record the output of an activation function if the images are along its first axis: a table of positions has none."""
-        if value.is_floating_point() and value.ndim and len(value) == 3 * len(self._rows):
+        if not value.is_floating_point() or (name, kind, 0) in self._not_by_image:
+            return
+        if value.ndim and len(value) == self._batch:
             self.record(name, kind, value)
+        elif self._tried:
+            self._not_by_image.add((name, kind, 0))  # all its calls
 
     def record(self, name: str, kind: str, value: Any) -> None:
         """Reduce the output of a layer, before the next layer can change it in place."""
         # The kind is in the key because a module may be called "input" or "output" as well.
         self._calls[name, kind] += 1
         key = (name, kind, self._calls[name, kind])
-        batch = 3 * len(self._rows)
+        batch = self._batch
         try:
+            if key in self._not_by_image:
+                raise _NotByImageError
             tensor = _by_image(value, batch, name)
         except _NotByImageError:
             if name in self._named or kind in ("input", "output"):
                 raise
+            self._not_by_image.add(key)
             self.left_out.add(name)
+            return
+        if self._tried:
             return
         if self._store is not None and self._store.wants(name):
             self._store.add(*key, tensor, self._rows)
@@ -391,6 +422,7 @@ def accumulate_sums(
         _warn_of_batch_norms(model)
 
     recorder = _Recorder(named, store)
+    probes, first = _peeked(probes)
     orders: list[NDArray[np.int64]] = []
     total = len(probes) if isinstance(probes, Probes) else None
     # The bar appears on a terminal, after 10 s.
@@ -400,19 +432,30 @@ def accumulate_sums(
         contextlib.ExitStack() as stack,
         tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
     ):
+        norms = None
         if per_version:
-            stack.enter_context(_version_norms(model, probes, batch_size, lambda images: images.to(device, dtype)).applied())
+            norms = _version_norms(model, probes, batch_size, lambda images: images.to(device, dtype))
 
         def record_function(name: str, kind: str, value: Tensor) -> None:
             if layers is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen):
                 recorder.record_function(name, kind, value)
 
-        stack.enter_context(FunctionalActivations(model, record_function))
         for name, module in model.named_modules():
             if name in rows_of and name:
                 stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
             elif not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_hook(recorder.measure_size).remove)
+        if isinstance(first, Probes) and len(first) > 1:
+            with recorder.trying(2), FunctionalActivations(model, record_function):
+                try:
+                    model(first.images[:2].to(device, dtype))
+                except _NotByImageError:
+                    raise
+                except Exception:  # a model may take one size of batch alone; what else is wrong, the measurement says
+                    pass
+        if norms is not None:
+            stack.enter_context(norms.applied())
+        stack.enter_context(FunctionalActivations(model, record_function))
         for rows, part in _batches(probes, batch_size, recorder, place):
             recorder.begin(rows)
             stacked = torch.cat([part.images, part.deformed, part.noisy]).to(device, dtype)
@@ -445,30 +488,47 @@ def _report_constants(sums: Sequence[LayerSums], constant: Literal["nan", "raise
         warnings.warn(message if len(message) <= 200 else f"{message[:197]}...", stacklevel=4)
 
 
-def _found_layers(
-    model: nn.Module, probes: Probes | Iterable[Probes], which: Literal["paper", "blocks"] | None
-) -> tuple[Probes | Iterable[Probes], list[tuple[str, int]] | None]:
-    """The probes, and the layers that :func:`relstab.find_layers` finds with two of them.
+def _peeked(probes: Probes | Iterable[Probes]) -> tuple[Probes | Iterable[Probes], Any]:
+    """The probes, and their first batch; an iterator can be read once."""
+    if isinstance(probes, Probes):
+        return probes, probes
+    batches = iter(probes)
+    first = next(batches, None)
+    if isinstance(probes, Iterator):
+        probes = (part for part in itertools.chain([first], batches) if part is not None)
+    return probes, first
+
+
+def _found_layers(model: nn.Module, first: Any, which: Literal["paper", "blocks"] | None) -> list[tuple[str, int]] | None:
+    """The layers that :func:`relstab.find_layers` finds with two probes of the first batch.
 
     Without ``which``, all layers are measured, and a model in which none can be found has None.
     """
-    if isinstance(probes, Probes):
-        first: Any = probes
-    else:
-        batches = iter(probes)
-        first = next(batches, None)
-        if isinstance(probes, Iterator):  # it can be read once
-            probes = (part for part in itertools.chain([first], batches) if part is not None)
     if not isinstance(first, Probes):
         if which is not None:
             raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
-        return probes, None
+        return None
     try:
-        return probes, find_layers(_unwrapped(model), first[:2].images, which or "paper")
+        return find_layers(_unwrapped(model), first[:2].images, which or "paper")
     except Exception:  # a model may fail for many reasons; the measurement of all layers then says which
         if which is not None:
             raise
-        return probes, None
+        return None
+
+
+def _warn_unless_function(model: nn.Module, first: Any) -> None:
+    try:
+        how = departure(_unwrapped(model), first.images)
+    except Exception:  # as above
+        return
+    if how == "random":
+        warnings.warn(
+            "the model draws random numbers in evaluation mode, so that D and G measure these and R is about 1: pass "
+            "training=self.training to functional.dropout and the like",
+            stacklevel=4,
+        )
+    elif how == "company":
+        warnings.warn("the output for an image depends on the other images of its batch, and so do D and G", stacklevel=4)
 
 
 def measure_sensitivity(
@@ -528,8 +588,10 @@ def measure_sensitivity(
     if constant not in ("nan", "raise"):
         raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
     found = None
+    probes, first = _peeked(probes)
     if layers is None or layers == "paper" or layers == "blocks":
-        probes, found = _found_layers(model, probes, layers)  # type: ignore[arg-type]
+        found = _found_layers(model, first, layers)  # type: ignore[arg-type]
+    _warn_unless_function(model, first)
     if layers is not None and found:
         layers = ["input", *dict.fromkeys(name for name, _ in found), "output"]
     sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import relstab
-from relstab.bootstrap import Bootstrap
+from relstab.bootstrap import Bootstrap, weighted_correlation
 
 ARCHITECTURES, SEEDS = 7, 2
 NETWORKS = np.repeat(np.arange(ARCHITECTURES), SEEDS)
@@ -79,6 +79,26 @@ def test_slopes_are_those_of_least_squares():
     assert slopes[7] == pytest.approx(np.polyfit(x[chosen], y[chosen], 1)[0])
     rho = bootstrap.correlation(x, y)
     assert rho[7] == pytest.approx(np.corrcoef(x[chosen], y[chosen])[0, 1])
+
+
+def test_resamples_of_fewer_than_three_distinct_groups_say_nothing():
+    """Of four groups with two networks each; two distinct points have correlation 1 or -1 whatever they are."""
+    groups = np.repeat(np.arange(4), 2)
+    x, y = np.random.default_rng(1).normal(size=(2, 8))
+    bootstrap = Bootstrap(groups, 400)
+    distinct = (bootstrap.counts.reshape(-1, 4, 2).sum(2) > 0).sum(1)
+    assert set(distinct[1:]) == {1, 2, 3, 4}
+    for statistic in (bootstrap.correlation(x, y), bootstrap.slope(x, y)):
+        np.testing.assert_array_equal(np.isfinite(statistic), distinct >= 3)
+
+
+def test_points_on_a_line_have_correlation_one_and_not_more():
+    """Rounding takes some above 1, of which a logarithm or an arc cosine would be NaN."""
+    x = np.random.default_rng(0).normal(size=(2000, 5))
+    for sign in (1, -1):
+        rho = weighted_correlation(x, sign * 3 * x + 0.1, np.ones((2000, 5)))
+        assert np.abs(rho).max() == 1
+        np.testing.assert_allclose(rho, sign, rtol=1e-12)
 
 
 def test_three_architectures_have_no_interval_and_one_has_that_of_its_networks():

@@ -95,8 +95,27 @@ def test_groups_keep_their_channels():
         assert same_columns(new[group].detach(), old[group].detach())[0]
 
 
-def test_weights_that_are_computed_are_refused():
-    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 4, 3)))
+class ByKeyword(nn.Module):
+    def __init__(self, convolution):
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x):
+        return self.convolution(input=x)
+
+
+def test_a_depthwise_convolution_may_be_called_by_keyword(generator):
+    model = nn.Conv2d(8, 8, 3, groups=8)
+    x = torch.randn(2, 8, 6, 6, generator=generator)
+    shuffled = relstab.shuffle_channels(ByKeyword(model), seed=0)(x)
+    assert torch.equal(shuffled, relstab.shuffle_channels(model, seed=0)(x))
+    assert not torch.equal(shuffled, model(x))
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_weights_that_are_computed_are_refused(norm):
+    model = nn.Sequential(norm(nn.Conv2d(6, 4, 3)))
     with pytest.raises(ValueError, match="expected convolutions with plain weights, got '0'"):
         relstab.shuffle_channels(model)
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import relstab
 from relstab.files.hdf5 import write_hdf5
+from relstab.filter_spectra import has_spectrum
 from relstab.stages.spectra import analyse_filters
 
 
@@ -94,10 +95,23 @@ def test_files_hold_every_convolution_larger_than_one_pixel(tmp_path):
     analyse_filters(tmp_path / "spectra.h5", tmp_path / "net.h5")
     with h5py.File(tmp_path / "spectra.h5") as file:
         layers = [group.attrs["layer"] for group in file["trained"].values()]
+        assert [group.attrs["depth"] for group in file["trained"].values()] == [0.5, 1.0]
         assert layers == ["stem", "a.late"]  # in the order of the network, not of the alphabet
         # A homogeneous filter of entries 2 has gamma_1 = (2 F)^2.
         assert file["trained/001/gamma"][0] == pytest.approx(100)
         assert file["init/000/gamma"][0] == pytest.approx(9)
+
+
+def test_square_filters_of_more_than_one_site_have_a_spectrum():
+    shapes = {(2, 1, 2, 2): True, (2, 1, 7, 7): True, (2, 1, 1, 7): False, (2, 1, 7, 1): False, (2, 1, 1, 1): False}
+    assert {shape: has_spectrum(shape) for shape in [*shapes, (3, 3), (2, 1, 3, 3, 3)]} == shapes | {
+        (3, 3): False, (2, 1, 3, 3, 3): False
+    }  # fmt: skip
+
+
+def test_a_grid_without_sites_is_refused():
+    with pytest.raises(ValueError, match="expected size to be at least 1, got 0"):
+        relstab.laplacian_modes(0)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 2, 3, 5), (0, 2, 3, 3)])

@@ -326,8 +326,31 @@ def test_leaves_that_give_nothing_by_image_are_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="left out, since they return nothing by image in every batch: positions, rows"):
         table = relstab.measure_sensitivity(model, random_probes())
     assert list(table["layer"]) == ["input", "read_out", "output"]
-    with pytest.raises(ValueError, match=r"layer 'positions' .* got shape \(16, 16\) for 9 images"):
+    with pytest.raises(ValueError, match=r"layer 'positions' .* got shape \(16, 16\) for 2 images"):
         relstab.measure_sensitivity(model, random_probes(), layers=["positions"])
+
+
+class Tokens(nn.Module):
+    """Tokens are the first axis, images the second, and tokens are three times as many as the images of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Linear(12, 5)
+        self.read_out = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.read_out(torch.relu(self.rows(x.mean(1).permute(1, 0, 2))).mean(0))
+
+
+def test_a_layer_is_by_image_only_if_it_follows_the_size_of_the_batch():
+    model = Tokens().eval()
+    probes = relstab.make_probes(torch.randn(8, 1, 12, 12), 0.5)
+    for batch_size in (4, 8):
+        with pytest.warns(UserWarning, match="left out, since they return nothing by image in every batch: rows"):
+            table = relstab.measure_sensitivity(model, probes, batch_size=batch_size)
+        assert list(table["layer"]) == ["input", "read_out", "output"]
+    with pytest.raises(ValueError, match="expected layer 'rows' to return"):
+        relstab.measure_sensitivity(model, probes, ["rows"], batch_size=4)
 
 
 def test_the_model_is_left_as_it_was():

@@ -9,6 +9,7 @@ from relstab.architectures import ARCHITECTURES, architecture_source, own_archit
 from relstab.architectures.user_code import source_digest
 from relstab.config import IMAGENET, RECIPE_VERSION, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
+from relstab.files.hdf5 import file_digest
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 
 
@@ -92,6 +93,12 @@ def pretrained_from(wildcards):
         **({"weights": weights} if weights else {}),
         **({"images": IMAGENET_IMAGES} if HAS_IMAGENET_IMAGES else {}),
     }
+
+
+def digest_of_weights(wildcards):
+    """Digest of the local file of a pretrained network; empty where there is none."""
+    weights = CONFIG.imagenet.weights.get(wildcards.architecture)
+    return file_digest(weights) if weights and os.path.isfile(weights) else ""
 
 
 def of_all_ensembles(pattern):

@@ -27,6 +27,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
+from relstab.files.checkpoints import discard_saved
 from relstab.files.plan import differing
 from relstab.runs.cluster import (
     ClusterError,
@@ -38,7 +39,7 @@ from relstab.runs.cluster import (
     with_preempted_as_failed,
 )
 from relstab.runs.lock import FolderInUseError, RunLock
-from relstab.runs.orphan import belong_to_this_process
+from relstab.runs.orphan import belong_to_this_process, discard_scripts
 from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
 
 # The config as the user gave it, before defaults fill it: jobs on a cluster read it.
@@ -179,6 +180,9 @@ onstart:
 
 onsuccess:
     discard_snapshots(RESULTS)
+    discard_scripts()
+    for folder in Path(RESULTS).rglob("*.checkpoints"):
+        discard_saved(folder)
 
 
 onerror:

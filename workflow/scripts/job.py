@@ -4,11 +4,13 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from relstab.architectures import own_architectures
+from relstab.files.checkpoints import discard_saved
 from relstab.files.hdf5 import planned_as
 from relstab.files.plan import check_input, give_time_of_inputs, plan_of, record
 from relstab.runs.orphan import ends_with_run
@@ -20,6 +22,7 @@ def _as_planned(snakemake: Any) -> Iterator[None]:
     results = snakemake.config["results"]
     for file in snakemake.input:
         check_input(file, results)
+        discard_saved(file)  # it is read, so that the job that made it has succeeded
     options = snakemake.params.get("options", {})
     plans = {file: plan_of(snakemake.rule, snakemake.wildcards, options, file, results) for file in snakemake.output}
     with ends_with_run(), planned_as(plans[snakemake.output[0]]):
@@ -49,16 +52,44 @@ def device(snakemake: Any) -> Iterator[str]:
         yield str(chosen)
 
 
+def _sentence(error: Exception, inputs: Iterable[str]) -> str:
+    """What an error says; a column that is missing says no more than its name."""
+    if isinstance(error, KeyError):
+        files = ", ".join([file for file in inputs if str(file).endswith(".csv")][:3])
+        return f"expected {error} in the tables of this run, got tables without it ({files}): delete them and run again"
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _warnings_on(report: Callable[[str], None]) -> Iterator[None]:
+    """Report each warning of the library and of user code once, beside its line in the log; those of others stay there."""
+    reported = set()
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        print(warnings.formatwarning(message, category, filename, lineno), file=sys.stderr, end="")
+        if category is UserWarning and "site-packages" not in filename and str(message) not in reported:
+            reported.add(str(message))
+            report(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 @contextlib.contextmanager
 def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     """Write the output of the block to the rule's log, whose last line is the duration of the work without imports.
 
-    The block gets a function that reports a sentence on the terminal. An error ends the job: one sentence on the terminal,
-    the traceback in the log.
+    The block gets a function that reports a sentence on the terminal; warnings are reported there, too. An error ends the job:
+    one sentence on the terminal, the traceback in the log.
     """
     wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items() if value)
     name = f"{snakemake.rule} ({wildcards})" if wildcards else snakemake.rule
     terminal = sys.stderr
+
+    def report(text: str) -> None:
+        print(f"relstab: {name}: {text}", file=terminal)
+
     own_architectures(snakemake.config["own_architectures"])
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,10 +97,10 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     # Names of files need not be valid text.
     with path.open("w", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
         try:
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), _as_planned(snakemake):
-                yield lambda text: print(f"relstab: {name}: {text}", file=terminal)
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), _warnings_on(report), _as_planned(snakemake):
+                yield report
         except Exception as error:
             traceback.print_exc(file=log)
-            print(f"relstab: {name}: {error}", file=terminal)
+            report(_sentence(error, snakemake.input))
             sys.exit(1)
         print(f"work: {time.perf_counter() - start:.3f} s", file=log)

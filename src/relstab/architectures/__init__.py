@@ -161,7 +161,10 @@ def architecture_source(name: str) -> dict[str, str]:
 
 def _build_own(name: str, image_shape: tuple[int, int, int], classes: int, asked: Mapping[str, Any]) -> "nn.Module":
     """Network of a user's architecture, with the requested width, activation and pooling."""
+    import torch
     from torch import nn
+
+    from relstab.channel_shuffle import computed_weights
 
     reference = ARCHITECTURES[name].builder
     builder = load_function(reference)
@@ -170,10 +173,22 @@ def _build_own(name: str, image_shape: tuple[int, int, int], classes: int, asked
     for key in asked:
         if key not in parameters and not any_keyword:
             raise ValueError(f"{key} is given for {name}, and its builder {reference} takes none: leave it out for {name}")
+    seed = torch.initial_seed()
     model = builder(image_shape, classes, **asked)
+    if torch.initial_seed() != seed:
+        raise ValueError(
+            f"expected a builder that leaves torch's random numbers to relstab, got {reference} of {name}, which sets their "
+            f"seed, so that all its networks would begin alike: leave out torch.manual_seed"
+        )
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"expected the builder of {name}, {reference}, to return a torch.nn.Module, got a {type(model).__name__}"
+        )
+    if ARCHITECTURES[name].convolutional and (computed := computed_weights(model)) is not None:
+        raise ValueError(
+            f"expected convolutions with plain weights from the builder of {name}, {reference}, got {computed!r}, whose weights "
+            f"are computed (weight norm, for instance), so that they can be neither shuffled nor analysed: leave that out, or "
+            f"set own_architectures.{name}.convolutional: false (config.yaml)"
         )
     return model
 

@@ -18,8 +18,8 @@ def file_of(reference: str) -> str:
     file, separator, function = reference.rpartition(":")
     if not separator or not file.endswith(".py") or not function.isidentifier():
         raise ValueError(f"expected path/to/file.py:function, got {reference!r}")
-    if "{" in file or "}" in file:
-        raise ValueError(f"expected a path without braces, which name wildcards, got {reference!r}")
+    if set("{}$") & set(file):
+        raise ValueError(f"expected a path without braces, which name wildcards, and without variables, got {reference!r}")
     return file
 
 
@@ -29,7 +29,7 @@ def source_digest(reference: str) -> str:
 
 
 def _existing(file: str) -> Path:
-    path = Path(file)
+    path = Path(file).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"expected a Python file, got {file}, which does not exist (in {Path.cwd()})")
     return path

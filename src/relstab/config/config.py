@@ -83,7 +83,13 @@ class Config(TrainedNetworks):
         images = self.scale_detection.images
         wrong |= self._wrong_networks(images, self.scale_detection.architectures, "scale_detection.images.")
         missing = [noise for noise in self.shuffled_noise if noise not in self.noise]
-        levels = ", ".join(f"{noise:g}" for noise in self.noise)
+        names = [f"{noise:g}" for noise in self.noise]
+        levels = ", ".join(names)
+        for noise, name in zip(self.noise, names, strict=True):
+            if names.count(name) > 1 and noise != float(name):
+                wrong["noise"] = (
+                    f"expected levels that differ in their first 6 digits, as figures print them, got {noise!r} and {name}"
+                )
         if missing:
             wrong["channel_shuffle.noise"] = f"expected levels of noise ({levels}), got {missing[0]:g}"
         for index, name in enumerate(self.probes.sweep_architectures or []):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from relstab.architectures.user_code import load_function
 from relstab.data.published import PUBLISHED
 from relstab.files.dataset import PARTS, Labels, Parts
-from relstab.seeding import derive_seed
+from relstab.runs.seeding import derive_seed
 
 __all__ = ["DATASETS", "IMAGE_FOLDER", "balanced_choice", "balanced_order", "load_parts"]
 

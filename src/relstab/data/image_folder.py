@@ -11,6 +11,7 @@ import re
 import stat
 import threading
 import time
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -279,6 +280,11 @@ def list_folder(root: str | Path) -> FolderListing:
                 problems.append(Problem(f"{part}/{entry.name}", f"is outside a class, expected images in {part}/CLASS/"))
     names = sorted(files["train"].keys() | files["test"].keys())
     classes = []
+    alike: dict[str, str] = {}
+    for name in names:
+        other = alike.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            problems.append(Problem(f"{name!a}", f"differs from the class {other!a} in case or in the form of its letters alone"))
     for name in names:
         lacking = [part for part in files if not files[part].get(name)]
         for part in lacking:

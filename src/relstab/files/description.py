@@ -22,7 +22,7 @@ _WORDS = {
     "rows": "D, G, R and receptive fields of the layers of simple CNNs",
     "": "file of no kind",
 }
-_ORIGIN = ("relstab_version", "git_commit", "torch_version", "python_version", "device", "seed")
+_ORIGIN = ("relstab_version", "git_commit", "code", "torch_version", "python_version", "device", "seed")
 
 
 def _contents(group: h5py.Group, depth: int = 0) -> Iterator[str]:

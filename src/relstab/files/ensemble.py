@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+from relstab.files.network import check_finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,12 @@ def write_ensemble(path: str | Path, content: EnsembleFile, config_seed: int = 0
         content: the ensemble.
         config_seed: of the whole run.
         device: on which it was trained.
+
+    Raises:
+        FloatingPointError: a weight is NaN or infinite.
     """
+    key = f"scale_detection.experiments.{content.experiment}.learning_rate"
+    check_finite(content.states, f"the ensemble {content.experiment}", key)
     described = {name: getattr(content, name) for name in ("task", "design", "recipe")}
     attributes: dict[str, Any] = {name: json.dumps(value) for name, value in described.items()}
     attributes |= {name: getattr(content, name) for name in ("experiment", "seeds", "epochs", "reached_zero")}

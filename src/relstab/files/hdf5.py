@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FileError",
     "atomic_path",
+    "code_version",
     "file_digest",
     "git_commit",
     "open_hdf5",
@@ -58,6 +59,7 @@ _MAGIC = "relstab"
 _SCHEMA = 1
 _FIRST_LINE = re.compile(rb"relstab (\d{1,4}) (\d{3,10}) ([0-9a-f]{64}) ([0-9a-f]{64})\n")
 _LARGEST_BLOCK = 1 << 24
+_LARGEST_ATTRIBUTE = 60_000
 
 
 class FileError(OSError):
@@ -122,6 +124,18 @@ def git_commit() -> str:
         return "unknown"
 
 
+@functools.lru_cache
+def code_version() -> str:
+    """Version, commit and digest of the code that makes numbers: tables, figures and pages are made from these."""
+    package = Path(__file__).parents[1]
+    made_later = {package / room for room in ("cli", "figures", "report", "tables")}
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        if made_later.isdisjoint(path.parents):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{relstab.__version__} ({git_commit()[:10]}, {digest.hexdigest()[:8]})"
+
+
 def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: str = "cpu") -> dict[str, Any]:
     """Attributes that every file carries: its parameters, versions, device and seed.
 
@@ -134,6 +148,7 @@ def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: s
         "parameters": json.dumps(parameters, sort_keys=True),
         "relstab_version": relstab.__version__,
         "git_commit": git_commit(),
+        "code": code_version(),
         # Read from the metadata, because tables and figures are made without importing torch.
         "torch_version": importlib.metadata.version("torch"),
         "python_version": sys.version.split()[0],
@@ -228,7 +243,10 @@ def write_hdf5(path: str | Path, attributes: Mapping[str, Any], kind: str = "", 
             with _Disk(temporary, block) as disk:
                 try:
                     with h5py.File(disk, "w") as file:
-                        file.attrs.update(attributes)
+                        # HDF5's own attributes take 64 KB; names of thousands of tensors are in the user block alone.
+                        file.attrs.update(
+                            {name: value for name, value in attributes.items() if len(str(value)) < _LARGEST_ATTRIBUTE}
+                        )
                         yield file
                 except Exception:
                     if disk.failed:

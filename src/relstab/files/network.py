@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relstab.architectures import ARCHITECTURES, architecture_source, build_model
-from relstab.files.hdf5 import open_hdf5, provenance, write_hdf5
+from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
 from relstab.filter_spectra import has_spectrum
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "NetworkKey",
     "State",
     "TrainedNetwork",
+    "check_finite",
     "copy_state",
     "load_network",
     "noise_level",
@@ -87,7 +88,7 @@ class NetworkKey:
 
     @property
     def identity(self) -> tuple[str | float | int, ...]:
-        """Parts of :func:`relstab.seeding.derive_seed` for random numbers of this network, besides the seed of the run."""
+        """Parts of :func:`relstab.runs.seeding.derive_seed` for random numbers of this network, besides the seed of the run."""
         return tuple(self.as_dict().values())
 
     def __str__(self) -> str:
@@ -154,14 +155,23 @@ def _write_states(file: "h5py.File", states: Mapping[str, State]) -> None:
             file[f"{state}/{name}"] = tensor.numpy()
 
 
-def _check_finite(network: TrainedNetwork) -> None:
-    """The last step can be the one that diverges: the loss was that of the weights before it."""
-    for state, tensors in network.states.items():
-        for name, tensor in tensors.items():
+def check_finite(states: Mapping[str, Mapping[str, "Tensor"]], name: str, key: str) -> None:
+    """The last step can be the one that diverges: the loss was that of the weights before it.
+
+    Args:
+        states: parameters by state and name.
+        name: of the network, in words.
+        key: of the config, its learning rate.
+
+    Raises:
+        FloatingPointError: a weight is NaN or infinite.
+    """
+    for state, tensors in states.items():
+        for parameter, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise FloatingPointError(
-                    f"expected finite weights after the training of {network.key}, got {name} with NaN or infinity (state "
-                    f"{state}): lower the learning rate (config.yaml: recipes.{network.key.architecture}.learning_rate)"
+                    f"expected finite weights after the training of {name}, got {parameter} with NaN or infinity (state "
+                    f"{state}): lower the learning rate (config.yaml: {key})"
                 )
 
 
@@ -177,7 +187,7 @@ def save_network(path: str | Path, network: TrainedNetwork, config_seed: int = 0
     Raises:
         FloatingPointError: a weight is NaN or infinite.
     """
-    _check_finite(network)
+    check_finite(network.states, str(network.key), f"recipes.{network.key.architecture}.learning_rate")
     own = architecture_source(network.key.architecture)
     parameters = {"recipe": network.recipe.model_dump(), "config_seed": config_seed, **({"own": own} if own else {})}
     attributes = {
@@ -234,7 +244,7 @@ def read_filters(path: str | Path, state: str) -> tuple[NetworkKey, dict[str, ND
     with open_hdf5(path, "network") as file:
         weights = file[state]
         # HDF5 lists names alphabetically; the network's order is an attribute.
-        names = [str(name) for name in file.attrs["parameters_in_order"] if str(name).endswith(".weight")]
+        names = [name for name in read_attributes(path)["parameters_in_order"] if name.endswith(".weight")]
         filters = {name.removesuffix(".weight"): weights[name][:] for name in names if has_spectrum(weights[name].shape)}
         return NetworkKey.from_attributes(file.attrs), filters
 

@@ -24,6 +24,7 @@ def write_probes(
     parameters: Mapping[str, Any],
     seed: int,
     positions: NDArray[np.int64] | None = None,
+    noise: float = 0.0,
 ) -> None:
     """Write probes to HDF5: "images", "deformed" and "noisy", [P, C, n, n], and "positions".
 
@@ -34,10 +35,11 @@ def write_probes(
         parameters: how they were made.
         seed: of the run.
         positions: of the images in the test set, [P]; by default they are its first images.
+        noise: sigma of the test images.
     """
     from relstab.probes import VERSIONS
 
-    with write_hdf5(path, {"name": dataset, **provenance(parameters, seed)}, "probes") as file:
+    with write_hdf5(path, {"name": dataset, "sigma": noise, **provenance(parameters, seed)}, "probes") as file:
         for version in VERSIONS:
             file[version] = getattr(probes, version).numpy()
         file["positions"] = np.arange(len(probes)) if positions is None else positions

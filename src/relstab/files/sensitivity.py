@@ -11,6 +11,7 @@ what was measured:
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
-from relstab.files.network import KEYS, NetworkKey
+from relstab.files.network import KEYS, NetworkKey, noise_level
 from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
 if TYPE_CHECKING:
@@ -67,6 +68,18 @@ class SensitivityFile:
         return ActivationStore(self._file.create_group(f"{name}/activations"), patterns) if patterns else None
 
 
+def _check_same_run(network: str | Path, of_network: Mapping[str, Any], probes: str | Path, of_probes: Mapping[str, Any]) -> None:
+    """Refuse probes of another data set, noise level or run than those of the network; clean ones are for every level."""
+    pairs = {
+        "the data set": (of_network["dataset"], of_probes["name"]),
+        "the noise level": (noise_level(of_network["noise"]), noise_level(of_probes.get("sigma", 0))),
+        "the seed of the run": (json.loads(of_network.get("parameters", "{}")).get("config_seed"), of_probes.get("seed")),
+    }
+    for what, (expected, given) in pairs.items():
+        if None not in (expected, given) and given != expected and not (what == "the noise level" and given == 0):
+            raise ValueError(f"expected probes of {what} of {network}, which is {expected}, got {probes}, whose is {given}")
+
+
 @contextlib.contextmanager
 def write_sensitivity(
     path: str | Path, network: str | Path, probes: str | Path, parameters: Mapping[str, Any], device: str, kind: str = "probes"
@@ -83,11 +96,7 @@ def write_sensitivity(
         kind: of the file ``probes``; a sweep makes its probes itself, from noisy test images.
     """
     network_attributes, probes_attributes = read_attributes(network, "network"), read_attributes(probes, kind)
-    if network_attributes["dataset"] != probes_attributes["name"]:
-        raise ValueError(
-            f"expected probes of the data set of {network}, which is {network_attributes['dataset']}, got {probes}, which are of "
-            f"{probes_attributes['name']}"
-        )
+    _check_same_run(network, network_attributes, probes, probes_attributes)
     attributes = {
         **NetworkKey.from_attributes(network_attributes).as_dict(),
         "network_parameters": network_attributes["parameters"],
@@ -141,7 +150,7 @@ def read_over_training(path: str | Path) -> pd.DataFrame:
 def read_sweep(path: str | Path) -> pd.DataFrame:
     """Rows of the input and the output of one network by state, displacement and cutoff."""
     parts = []
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "sensitivities") as file:
         key = NetworkKey.from_attributes(file.attrs).as_dict()
         for state, measurements in file.items():
             for number in sorted(measurements, key=int):

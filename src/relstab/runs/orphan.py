@@ -7,15 +7,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
-__all__ = ["RunEndedError", "belong_to_this_process", "ends_with_run", "run_has_ended"]
+__all__ = ["RunEndedError", "belong_to_this_process", "discard_scripts", "ends_with_run", "run_has_ended"]
 
 _VARIABLE = "RELSTAB_RUN"
 _LOOK_EVERY = 1.0
 # Seconds that a job has to save a checkpoint.
 _GRACE = 30.0
+_DAY = 24 * 3600.0
 
 
 class RunEndedError(RuntimeError):
@@ -51,6 +53,14 @@ def run_has_ended() -> bool:
     """Whether a run that this process belongs to has ended; False outside of a run."""
     runs = os.getenv(_VARIABLE, "")
     return bool(runs) and not all(map(_is_alive, runs.split(",")))
+
+
+def discard_scripts(folder: str | Path = ".snakemake/scripts") -> None:
+    """Remove the scripts that killed jobs left behind a day ago or before; Snakemake removes those of jobs that end."""
+    for script in Path(folder).glob("tmp*.py"):
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
+            if time.time() - script.stat().st_mtime > _DAY:
+                script.unlink()
 
 
 def _end(after: float) -> None:

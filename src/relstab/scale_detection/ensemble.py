@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from relstab.runs.seeding import make_generator
 from relstab.scale_detection.simple_cnn import SimpleDesign, windows
-from relstab.seeding import make_generator
 
 __all__ = ["Ensemble", "initial_parameters"]
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from relstab.runs.devices import choose_device, repeatable
+from relstab.runs.seeding import make_generator
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_steps import EnsembleSteps
 from relstab.scale_detection.tasks import Pairs, ScaleTask
-from relstab.seeding import make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoint, Checkpoints, digest
 from relstab.training.checkpointer import Checkpointer

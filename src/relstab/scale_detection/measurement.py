@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from relstab.probes import Probes
 from relstab.runs.devices import choose_device, repeatable
+from relstab.runs.seeding import make_generator
 from relstab.scale_detection.ensemble import Ensemble
 from relstab.scale_detection.ensemble_training import TrainedEnsemble, ensemble_error
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
 from relstab.scale_detection.receptive_field import participation_field
 from relstab.scale_detection.simple_cnn import SimpleCNN
 from relstab.scale_detection.tasks import Pairs, ScaleTask
-from relstab.seeding import make_generator
 from relstab.sensitivity import accumulate_sums
 from relstab.sensitivity_table import COLUMNS, MEDIANS, sensitivity_rows
 

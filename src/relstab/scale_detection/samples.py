@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from relstab.runs.seeding import make_generator
 from relstab.scale_detection.perturbations import move_sites
 from relstab.scale_detection.tasks import ScaleTask
-from relstab.seeding import make_generator
 
 __all__ = ["sample_table"]
 

@@ -19,7 +19,7 @@ from relstab.files.dataset import (
     save_noisy_test,
     write_dataset,
 )
-from relstab.seeding import derive_seed
+from relstab.runs.seeding import derive_seed
 
 __all__ = ["prepare_dataset", "write_noisy_test"]
 
@@ -205,7 +205,7 @@ def write_noisy_test(path: str | Path, dataset: str | Path, sigma: float, seed: 
     import torch
 
     from relstab.noise import add_noise
-    from relstab.seeding import make_generator
+    from relstab.runs.seeding import make_generator
 
     data = read_dataset(dataset)
     clean = normalise(torch.from_numpy(data.images["test"]), data)

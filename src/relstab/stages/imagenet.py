@@ -27,7 +27,7 @@ from relstab.files.network import IMAGENET, NetworkKey, copy_state, save_pretrai
 from relstab.files.probes import write_probes
 from relstab.probes import make_probes
 from relstab.runs.devices import choose_device
-from relstab.seeding import derive_seed, make_generator
+from relstab.runs.seeding import derive_seed, make_generator
 
 __all__ = [
     "MEAN",

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relstab.files.checkpoints import checkpoints_of, mark_saved
 from relstab.files.network import TrainedNetwork, save_network
 from relstab.runs.devices import choose_device
-from relstab.training.checkpoint import discard
 from relstab.training.train import train_network
 
 if TYPE_CHECKING:
@@ -33,15 +33,16 @@ def train_and_save(
     """Train a network with :func:`relstab.train_network` and write it to HDF5.
 
     Args:
-        path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``, until the file is saved.
+        path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``; see
+            :mod:`relstab.files.checkpoints`.
         architecture, dataset, test, recipe, sigma, seed, config_seed, device, checkpoint_minutes: of
             :func:`relstab.train_network`.
     """
-    checkpoints = Path(path).with_suffix(".checkpoints")
+    checkpoints = checkpoints_of(path)
     chosen = choose_device(str(device))
     network = train_network(
         architecture, dataset, test, recipe, sigma, seed, config_seed, chosen, checkpoints, checkpoint_minutes
     )
     save_network(path, network, config_seed, str(chosen))
-    discard(network.checkpoints)
+    mark_saved(network.checkpoints)
     return network

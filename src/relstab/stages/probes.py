@@ -9,7 +9,7 @@ from relstab.files.dataset import read_noisy_test
 from relstab.files.hdf5 import read_attributes
 from relstab.files.probes import write_probes
 from relstab.probes import make_probes
-from relstab.seeding import make_generator
+from relstab.runs.seeding import make_generator
 
 __all__ = ["choose_test_images", "perturb_test_images"]
 
@@ -49,4 +49,4 @@ def perturb_test_images(
     images, chosen, dataset = choose_test_images(noisy_test, number, seed)
     probes = make_probes(images, displacement, cutoff, interpolation, make_generator("probes", dataset, seed))
     parameters = {"images": number, "displacement": displacement, "cutoff": cutoff, "interpolation": interpolation}
-    write_probes(path, probes, dataset, parameters, seed, chosen.numpy())
+    write_probes(path, probes, dataset, parameters, seed, chosen.numpy(), float(read_attributes(noisy_test)["sigma"]))

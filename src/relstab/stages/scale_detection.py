@@ -13,21 +13,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from relstab.files.checkpoints import checkpoints_of, mark_saved
 from relstab.files.dataset import PARTS, read_dataset_name, read_pairs, write_dataset
 from relstab.files.ensemble import EnsembleFile, read_ensemble, write_ensemble, write_rows
 from relstab.files.hdf5 import provenance
 from relstab.files.probes import write_probes
 from relstab.runs.devices import choose_device
+from relstab.runs.seeding import derive_seed, make_generator
 from relstab.scale_detection.design import VALIDATION, SimpleDesign
 from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble, train_ensemble
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes
 from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.perturbations import Noise, make_pair_probes
 from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
-from relstab.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums
 from relstab.sensitivity_table import sensitivity_rows
-from relstab.training.checkpoint import discard
 
 __all__ = [
     "load_ensemble",
@@ -126,12 +126,12 @@ def train_and_save_ensemble(
         range(seeds),
         identity=(config_seed, experiment, design.activation),
         device=device,
-        checkpoints=Path(path).with_suffix(".checkpoints"),
+        checkpoints=checkpoints_of(path),
         checkpoint_minutes=checkpoint_minutes,
         validation=validation,
     )
     save_ensemble(path, trained, train, test, experiment, config_seed, str(choose_device(device)))
-    discard(trained.checkpoints)
+    mark_saved(trained.checkpoints)
     return trained
 
 

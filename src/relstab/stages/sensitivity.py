@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from relstab.batch_norm import estimate_batch_statistics, has_batch_norm
@@ -16,9 +15,10 @@ from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, load_network, read_history
 from relstab.files.probes import read_probes
 from relstab.files.sensitivity import write_sensitivity
+from relstab.function_check import departure
 from relstab.probes import make_probes
 from relstab.runs.devices import choose_device
-from relstab.seeding import derive_seed, make_generator
+from relstab.runs.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums
 from relstab.stages.probes import choose_test_images
 
@@ -35,29 +35,21 @@ def _states(weights: str) -> list[tuple[str, str, BatchNorm]]:
     return [("init", "init", "per_version"), ("init_frozen", "init", "running"), ("trained", weights, "running")]
 
 
-def _check_function(model: nn.Module, images: Tensor, network: str | Path) -> None:
-    """Refuse a network that is random in evaluation mode, whose R is about 1 whatever it does; warn if it sees its batch."""
-    batch = images[:4].to(next(model.parameters(), images).device)
-    with torch.no_grad():
-        before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if batch.is_cuda else []
-        output = model(batch)
-        after = torch.get_rng_state(), torch.cuda.get_rng_state_all() if batch.is_cuda else []
-        again, fewer = model(batch), model(batch[:2])
-    drawn = not all(map(torch.equal, [before[0], *before[1]], [after[0], *after[1]]))
-    if not isinstance(output, Tensor):
-        output = again = fewer = batch.new_zeros(len(batch))
-    if drawn or not torch.allclose(output, again, rtol=1e-3, equal_nan=True):
+def check_function(model: nn.Module, images: Tensor, network: str | Path) -> None:
+    """Refuse a network that is random in evaluation mode; warn if the output for an image depends on the rest of its batch."""
+    how = departure(model, images)
+    if how == "random":
         raise ValueError(
             f"expected a network that gives the same output for the same images, got {network}, which draws random numbers in "
             f"evaluation mode: pass training=self.training to functional.dropout and the like"
         )
-    if not torch.allclose(output[: len(fewer)], fewer, rtol=1e-2, atol=1e-3, equal_nan=True):
+    if how == "company":
         warnings.warn(f"the output of {network} for an image depends on the other images of its batch", stacklevel=2)
 
 
 def _load(network: str | Path, saved: str, device: str, images: Tensor) -> nn.Module:
     model = load_network(network, saved).to(choose_device(device))
-    _check_function(model, images, network)
+    check_function(model, images, network)
     return model
 
 
@@ -120,7 +112,7 @@ def measure_over_training(
     with write_sensitivity(path, network, probes, {"snapshots": snapshots}, str(choose_device(device))) as file:
         for epoch, state in states.items():
             print(f"epoch {epoch}: {len(images)} probes")
-            model = load_network(network, state).to(choose_device(device))
+            model = _load(network, state, device, images.images)
             batch_norm: BatchNorm = "running" if epoch else "per_version"
             scores = {name: history[name][epochs.index(epoch)] for name in ("test_error", "train_loss")} if epoch else {}
             file.add(str(epoch), accumulate_sums(model, images, batch_size=batch_size, batch_norm=batch_norm), scores)
@@ -212,8 +204,8 @@ def measure_sweep(
         "config_seed": seed,
     }
     place = choose_device(device)
-    models = [(state, load_network(network, saved).to(place), batch_norm) for state, saved, batch_norm in _states(weights)]
     images, _, dataset = choose_test_images(noisy_test, number, seed)
+    models = [(state, _load(network, saved, device, images), batch_norm) for state, saved, batch_norm in _states(weights)]
     with write_sensitivity(path, network, noisy_test, parameters, str(place), "noisy test images") as file:
         for index, (displacement, cutoff) in enumerate(sweep):
             print(f"displacement {displacement:g}, cutoff {cutoff}: {number} probes")

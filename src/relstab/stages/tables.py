@@ -3,13 +3,16 @@
 Each function makes one table; the rules of ``workflow/rules/tables.smk`` name it.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from relstab.files.ensemble import read_rows
+from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, read_history
 from relstab.files.sensitivity import read_over_training, read_sensitivity, read_sweep
 from relstab.files.spectrum import read_spectra
@@ -17,7 +20,7 @@ from relstab.scale_detection import samples
 from relstab.scale_detection.tasks import ScaleTask
 from relstab.tables import scale_detection
 from relstab.tables.claims import claim_table
-from relstab.tables.networks import correlation_table, keys_of
+from relstab.tables.networks import correlation_table, keys_of, once, read_table
 from relstab.tables.scale_detection import exponent_table
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "exponent_table",
     "history_table",
     "layer_table",
+    "make_table",
     "network_table",
     "over_training_table",
     "sample_table",
@@ -37,15 +41,46 @@ __all__ = [
 Paths = Iterable[str | Path]
 
 
-def _once(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The table, whose rows must differ in their keys: a network that is there twice counts twice in every mean."""
-    keys = [*keys_of(table), *columns]
-    twice = table.duplicated(keys)
-    if twice.any():
-        row = table[twice].iloc[0]
-        key = ", ".join(f"{name} {row[name]}" for name in keys)
-        raise ValueError(f"expected each network once among the files of a table, got two rows of {key}: delete one of its files")
-    return table
+def _parts(files: Sequence[str | Path], read: Callable[[str | Path], pd.DataFrame]) -> list[pd.DataFrame]:
+    """Rows of each file; where two versions of the code made the files, a column says which."""
+    codes = [str(read_attributes(file).get("code", "unknown")) for file in files]
+    parts = [read(file) for file in files]
+    return [part.assign(code=code) for part, code in zip(parts, codes, strict=True)] if len(set(codes)) > 1 else parts
+
+
+def _collected(paths: Paths, read: Callable[[str | Path], pd.DataFrame], *columns: str) -> pd.DataFrame:
+    """One table of the rows of many files, each network once.
+
+    Args:
+        paths: of the files.
+        read: rows of one file.
+        columns: keys of a row beside those of its network.
+
+    Raises:
+        ValueError: a network is there twice, or files of one architecture were made with different parameters.
+    """
+    files = list(paths)
+    _check_made_alike(files)
+    parts = _parts(files, read)
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return once(table, [*keys_of(table), *columns])
+
+
+def _check_made_alike(files: Sequence[str | Path]) -> None:
+    """Refuse rows that cannot be compared: files of one rule and architecture have the same parameters, and all probes."""
+    first: dict[tuple[Any, ...], tuple[str | Path, Any]] = {}
+    for file in files:
+        attributes = read_attributes(file)
+        for name in ("parameters", "network_parameters", "probes_parameters"):
+            value = json.loads(attributes.get(name, "{}"))
+            of = () if name == "probes_parameters" else (attributes["architecture"], *value)  # shuffles have other keys
+            other, there = first.setdefault((name, attributes["dataset"], *of), (file, value))
+            if there != value:
+                key = next(key for key in {**there, **value} if there.get(key) != value.get(key))
+                raise ValueError(
+                    f"expected files that were made alike, got {key} {there.get(key)} in {other} and {value.get(key)} in {file}: "
+                    f"delete the one that is not of this config and run again"
+                )
 
 
 def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "last") -> pd.DataFrame:
@@ -59,23 +94,23 @@ def network_table(networks: Paths, learned_below: float = 0.9, weights: str = "l
         learned_below: share of the chance error, in (0, 1].
         weights: "last" for errors and losses after the last epoch, "best" for those of the epoch of best test error.
     """
-    rows = []
-    for path in networks:
+
+    def read(path: str | Path) -> pd.DataFrame:
         attributes, history = read_history(path)
         errors = history["test_error"]
         epoch = int(errors.argmin()) if weights == "best" else len(errors) - 1
         error = float(errors[epoch])
-        rows.append(
-            {
-                **NetworkKey.from_attributes(attributes).as_dict(),
-                "test_error": error,
-                "train_loss": float(history["train_loss"][epoch]),
-                "epochs": len(errors),
-                "learned": error < learned_below * float(attributes["chance_error"]),
-                "test_images": int(attributes["test_images"]),
-            }
-        )
-    return _once(pd.DataFrame(rows))
+        row = {
+            **NetworkKey.from_attributes(attributes).as_dict(),
+            "test_error": error,
+            "train_loss": float(history["train_loss"][epoch]),
+            "epochs": len(errors),
+            "learned": error < learned_below * float(attributes["chance_error"]),
+            "test_images": int(attributes["test_images"]),
+        }
+        return pd.DataFrame([row])
+
+    return _collected(networks, read)
 
 
 def history_table(networks: Paths) -> pd.DataFrame:
@@ -84,13 +119,13 @@ def history_table(networks: Paths) -> pd.DataFrame:
     Args:
         networks: files of :func:`relstab.save_network`.
     """
-    parts = []
-    for path in networks:
+
+    def read(path: str | Path) -> pd.DataFrame:
         attributes, history = read_history(path)
         key = NetworkKey.from_attributes(attributes).as_dict()
-        parts.append(pd.DataFrame({**key, **{name: pd.Series(values) for name, values in history.items()}}))
-    table = pd.concat(parts, ignore_index=True)
-    return table.astype({"epoch": int})
+        return pd.DataFrame({**key, **{name: pd.Series(values) for name, values in history.items()}}).astype({"epoch": int})
+
+    return _collected(networks, read, "epoch")
 
 
 def sensitivity_table(measured: Paths, shuffled: Paths) -> pd.DataFrame:
@@ -102,8 +137,7 @@ def sensitivity_table(measured: Paths, shuffled: Paths) -> pd.DataFrame:
         measured: files of :func:`relstab.stages.sensitivity.measure_network`.
         shuffled: files of :func:`relstab.stages.sensitivity.measure_shuffled`.
     """
-    table = pd.concat([read_sensitivity(path) for path in (*measured, *shuffled)], ignore_index=True)
-    return _once(table, "state", "shuffle", "statistics", "layer", "index")
+    return _collected((*measured, *shuffled), read_sensitivity, "state", "shuffle", "statistics", "layer", "index")
 
 
 def spectrum_table(spectra: Paths) -> pd.DataFrame:
@@ -112,7 +146,7 @@ def spectrum_table(spectra: Paths) -> pd.DataFrame:
     Args:
         spectra: files of :func:`relstab.stages.spectra.analyse_filters`.
     """
-    return _once(read_spectra(*spectra), "state", "index", "mode")
+    return _collected(spectra, read_spectra, "state", "index", "mode")
 
 
 def sweep_table(measured: Paths) -> pd.DataFrame:
@@ -121,7 +155,7 @@ def sweep_table(measured: Paths) -> pd.DataFrame:
     Args:
         measured: files of :func:`relstab.stages.sensitivity.measure_sweep`.
     """
-    return pd.concat([read_sweep(path) for path in measured], ignore_index=True)
+    return _collected(measured, read_sweep, "state", "displacement", "cutoff", "layer", "index")
 
 
 def over_training_table(measured: Paths) -> pd.DataFrame:
@@ -132,8 +166,7 @@ def over_training_table(measured: Paths) -> pd.DataFrame:
     Args:
         measured: files of :func:`relstab.stages.sensitivity.measure_over_training`.
     """
-    table = pd.concat([read_over_training(path) for path in measured], ignore_index=True)
-    return _once(table, "epoch", "layer", "index")
+    return _collected(measured, read_over_training, "epoch", "layer", "index")
 
 
 def layer_table(measured: Paths, homogeneous: str | Path) -> pd.DataFrame:
@@ -143,9 +176,32 @@ def layer_table(measured: Paths, homogeneous: str | Path) -> pd.DataFrame:
         measured: files of :func:`relstab.stages.scale_detection.measure_saved_ensemble`.
         homogeneous: file of :func:`relstab.stages.scale_detection.measure_homogeneous`.
     """
-    return scale_detection.layer_table([read_rows(path) for path in measured], read_rows(homogeneous))
+    *ensembles, filters = _parts([*measured, homogeneous], read_rows)
+    keys = [*scale_detection.KEYS, "state", "learning_rate", "seed", "noise", "representation", "k"]
+    return once(scale_detection.layer_table(ensembles, filters), keys)
 
 
 def sample_table(tasks: Mapping[str, Mapping[str, Any]], seed: int) -> pd.DataFrame:
     """Samples of the tasks for figure 5; ``tasks`` holds the arguments of :class:`ScaleTask` by name."""
     return samples.sample_table({name: ScaleTask(**task) for name, task in tasks.items()}, seed=seed)
+
+
+def make_table(function: str, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> pd.DataFrame:
+    """A table of a run; where two versions of the code made what it is made from, a warning and the column ``code`` say so.
+
+    Args:
+        function: of this module.
+        inputs: files by argument, HDF5 files or one table.
+        arguments: the others.
+    """
+    read = {name: read_table(str(files)) if str(files).endswith(".csv") else files for name, files in inputs.items()}
+    table: pd.DataFrame = globals()[function](**read, **arguments)
+    frames = [frame for frame in (table, *read.values()) if isinstance(frame, pd.DataFrame) and "code" in frame]
+    if codes := sorted({code for frame in frames for code in frame["code"].unique()}):
+        warnings.warn(
+            f"{len(codes)} versions of the code made what this table holds, {' and '.join(codes)}: see its column code, and make "
+            f"files again with --forcerun",
+            stacklevel=2,
+        )
+        table = table if "code" in table else table.assign(code=" and ".join(codes))
+    return table

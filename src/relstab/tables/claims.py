@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from relstab.bootstrap import Bootstrap, Interval
 from relstab.paper_layers import paper_layers
-from relstab.seeding import derive_seed
+from relstab.runs.seeding import derive_seed
 from relstab.tables.networks import (
     GROUPS,
     KEYS,

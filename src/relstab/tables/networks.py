@@ -4,6 +4,7 @@ Tables are tidy: one row per measurement, one column per key.
 """
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from pandas.api.types import is_numeric_dtype
 
 from relstab.bootstrap import Bootstrap
 from relstab.files.network import KEYS, noise_level
-from relstab.seeding import derive_seed
+from relstab.runs.seeding import derive_seed
 
 __all__ = [
     "GROUPS",
     "KEYS",
     "TEXT",
+    "check_same_networks",
     "convolutional",
     "correlation_table",
     "error_above_zero",
@@ -28,6 +30,7 @@ __all__ = [
     "keys_of",
     "of_learned",
     "of_sizes",
+    "once",
     "output_sensitivities",
     "read_table",
     "read_tables",
@@ -37,7 +40,7 @@ __all__ = [
 _ALL_SIZES = "all"
 
 TEXT = (
-    *("dataset", "architecture", "state", "shuffle", "statistics", "layer", "kind", "sensitivity", "group"),
+    *("dataset", "architecture", "code", "state", "shuffle", "statistics", "layer", "kind", "sensitivity", "group"),
     *("experiment", "activation", "rule", "representation", "task", "claim", "statement", "verdict", "decided_by"),
 )
 """Columns of text in every table. The noise of the scale-detection tables is text, too, which its values show."""
@@ -66,6 +69,11 @@ def read_table(path: str | Path) -> pd.DataFrame:
         )
         if "noise" in table and is_numeric_dtype(table["noise"]):
             table["noise"] = table["noise"].map(noise_level)
+        if not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("rows with more fields than columns")
+        for key in ("noise", "seed"):
+            if key in table and table[key].isna().any():
+                raise ValueError(f"a row without {key}")
         return table
     except ValueError as error:
         raise ValueError(
@@ -103,6 +111,29 @@ def keys_of(table: pd.DataFrame) -> list[str]:
     return [*KEYS, "training_images"] if "training_images" in table else KEYS
 
 
+def once(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The table, whose rows must differ in these columns: a network that is there twice counts twice in every mean."""
+    twice = table.duplicated(list(keys))
+    if twice.any():
+        row = table[twice].iloc[0]
+        key = ", ".join(f"{name} {row[name]}" for name in keys)
+        raise ValueError(f"expected each network once among the files of a table, got two rows of {key}: delete one of its files")
+    return table
+
+
+def check_same_networks(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> None:
+    """Refuse tables of different networks: those in one of them alone would be left out without a word."""
+    keys = keys_of(networks)
+    here, there = (set(table[keys].itertuples(index=False, name=None)) for table in (networks, sensitivity))
+    for lone, has, lacks in ((here - there, "networks", "sensitivity"), (there - here, "sensitivity", "networks")):
+        if lone:
+            key = ", ".join(f"{name} {value}" for name, value in zip(keys, min(lone), strict=True))
+            raise ValueError(
+                f"expected the same networks in the tables networks and sensitivity, got {key} in {has} and not in {lacks}: "
+                f"delete both tables and run again"
+            )
+
+
 def of_sizes(table: pd.DataFrame, every: bool) -> pd.DataFrame:
     """Rows of all sizes of the training set, or of the largest, without that column; the table as it is where it is no axis.
 
@@ -137,6 +168,7 @@ def output_sensitivities(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> p
         networks: from :func:`relstab.stages.tables.network_table`.
         sensitivity: from :func:`relstab.stages.tables.sensitivity_table`.
     """
+    check_same_networks(once(networks, keys_of(networks)), sensitivity)
     outputs = sensitivity[(sensitivity["layer"] == "output") & (sensitivity["shuffle"] == "none")]
     joined = outputs.merge(networks.assign(error=error_above_zero(networks)), on=keys_of(networks), validate="many_to_one")
     values = joined[["D", "G", "R"]].to_numpy()

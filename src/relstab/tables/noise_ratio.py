@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from relstab.bootstrap import Bootstrap, Interval
-from relstab.seeding import derive_seed
+from relstab.runs.seeding import derive_seed
 
 __all__ = ["LEARNED", "noise_ratio", "relu_and_tanh"]
 

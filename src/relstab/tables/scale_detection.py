@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from relstab.runs.seeding import derive_seed
 from relstab.scale_detection.exponents import fit_exponent, predicted_exponents
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, pair_theory, receptive_fields
 from relstab.scale_detection.tasks import ScaleTask
-from relstab.seeding import derive_seed
 
 __all__ = ["KEYS", "exponent_table", "layer_table", "pooling_layers"]
 

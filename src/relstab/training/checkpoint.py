@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from relstab.files.hdf5 import open_hdf5, read_attributes, write_hdf5
 
-__all__ = ["Checkpoint", "Checkpoints", "digest", "discard"]
+__all__ = ["Checkpoint", "Checkpoints", "digest"]
 
 _KEPT = 2
 
@@ -26,14 +25,6 @@ def digest(*tensors: Tensor) -> str:
     for tensor in tensors:
         content.update(tensor.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()
-
-
-def discard(folder: Path | None) -> None:
-    """Remove the checkpoints of a training that is saved, and the folder above them unless those of another recipe are in it."""
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
 from relstab.noise import add_noise
 from relstab.runs.devices import choose_device, choose_precision, fits, repeatable
-from relstab.seeding import derive_seed, make_generator
+from relstab.runs.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest
 from relstab.training.checkpointer import Checkpointer

@@ -109,6 +109,11 @@ SIMPLE = "scale_detection.simple"
         ("seed", 2**53 + 1, "expected a number of at most 9.0072e+15, got 9007199254740993 (FILE: PATH)"),
         ("channel_shuffle.count", 10**9, "expected a number of at most 10000, got 1000000000 (FILE: PATH)"),
         (f"{SIMPLE}.task1_strided.size", 10**9, "expected a number of at most 1e+06, got 1000000000 (FILE: PATH)"),
+        (
+            "noise",
+            [0, 10, 10.0000001],
+            "expected levels that differ in their first 6 digits, as figures print them, got 10.0000001 and 10 (FILE: PATH)",
+        ),
         ("noise", [10, 10.000000000001], "expected distinct values, got 10.0 more than once (FILE: PATH)"),
         ("probes.displacement", 1e-7, "expected a number of at least 0.001, got 1e-07 (FILE: PATH)"),
         ("results", "$HOME/x", "expected a path without variables, got '$HOME/x': write out what $ stands for (FILE: PATH)"),

@@ -1,5 +1,6 @@
 """The text of a config: what YAML would read as something else than what is written is refused, with its line."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from helpers import ROOT
         ("seeds: 010\n", "line 1: expected a decimal number, got 010, which YAML reads as 8: write it out, or quote it"),
         ("noise: [0,\n  1:30]\n", "line 2: expected a decimal number, got 1:30, which YAML reads as 90: .*"),
         ("noise: [1:30.5]\n", "line 1: expected a decimal number, got 1:30.5, which YAML reads as 90.5: .*"),
+        ("a: 1\nseed: !!python/name:os.getpid\n", "line 2: expected numbers, text, lists and sections, got the tag .*"),
         ("noise: &a [*a]\n", "line 1: expected an anchor of other values, got one that holds itself"),
         ("seeds: 1\n---\nseeds: 2\n", "line 3: expected one document, got a second one: delete the line ---"),
         ("data:\n\tname: x\n", "line 2: expected YAML, got an error .*: indent with spaces"),
@@ -38,6 +40,20 @@ def test_the_file_and_the_line_are_named(tmp_path, text, sentence):
     assert str(caught.value).startswith(start + beginning)
     assert str(caught.value).endswith(sentence.split(".*")[-1])
     assert sys.getrecursionlimit() < 5000
+
+
+def test_anchors_that_repeat_for_ever_are_refused_at_once(tmp_path):
+    """A billion laughs, and then some: 9^15 values in 15 lines."""
+    path = tmp_path / "mine.yaml"
+    lines = [f"{name}: &{name} [{', '.join([f'*{other}'] * 9)}]" for other, name in itertools.pairwise("abcdefghijklmnop")]
+    path.write_text("\n".join(["a: &a [1]", *lines]))
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: expected at most 100,000 values, got anchors that repeat them more often"
+    ):
+        check_text(path)
+    path.write_text("\n".join(["a: &a [010]", *lines]))
+    with pytest.raises(ConfigError, match="line 1: expected a decimal number"):
+        check_text(path)
 
 
 def test_what_is_written_plainly_passes(tmp_path):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from relstab.files.hdf5 import atomic_path, open_hdf5, provenance, write_hdf5, write_table
-from relstab.seeding import derive_seed, make_generator
+from relstab.runs.seeding import derive_seed, make_generator
 
 from helpers import ROOT
 
@@ -113,7 +113,7 @@ def test_every_file_carries_its_provenance(tmp_path):
     assert json.loads(attributes["parameters"]) == {"learning_rate": 0.1}
     assert attributes["seed"] == 4
     assert set(attributes) == {
-        "parameters", "relstab_version", "git_commit", "torch_version", "python_version", "device", "seed",
+        "parameters", "relstab_version", "git_commit", "code", "torch_version", "python_version", "device", "seed",
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from relstab.files.hdf5 import atomic_path
-from relstab.runs.orphan import RunEndedError, belong_to_this_process, run_has_ended
+from relstab.runs.orphan import RunEndedError, belong_to_this_process, discard_scripts, run_has_ended
 
 RUN = """
 import subprocess, sys, time
@@ -87,3 +87,12 @@ def test_nothing_is_published_once_the_run_has_ended(tmp_path, monkeypatch):
     for other in (f"elsewhere:{pid}:{born}", "", "damaged"):
         monkeypatch.setenv("RELSTAB_RUN", other)
         assert not run_has_ended()
+
+
+def test_scripts_of_jobs_that_were_killed_long_ago_go(tmp_path):
+    for name, age in {"tmpold.py": 2 * 24 * 3600, "tmpnew.py": 60, "mine.py": 2 * 24 * 3600}.items():
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    discard_scripts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["mine.py", "tmpnew.py"]
+    discard_scripts(tmp_path / "none")

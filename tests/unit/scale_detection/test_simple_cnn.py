@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from relstab.runs.seeding import make_generator
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, train_ensemble
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
-from relstab.seeding import make_generator
 from relstab.stages.scale_detection import load_ensemble, train_and_save_ensemble
 
 # Depth, filter, stride, and sites of the ring: windows that overlap, touch, go round the ring more than once, do not

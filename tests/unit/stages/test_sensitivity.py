@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import relstab
 from relstab.config import Training
-from relstab.files.dataset import read_dataset, read_noisy_test
+from relstab.files.dataset import read_dataset, read_noisy_test, save_noisy_test
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state, load_network, save_network
 from relstab.files.probes import read_probes, write_probes
 from relstab.files.sensitivity import read_sensitivity
@@ -101,6 +102,49 @@ def test_shuffles_have_stale_and_recalibrated_statistics(files, tmp_path):
     first = stale["kind"].tolist().index("BatchNorm2d")
     np.testing.assert_allclose(stale["R"].iloc[:first], recalibrated["R"].iloc[:first], rtol=1e-6)
     assert stale["R"].iloc[-1] != pytest.approx(recalibrated["R"].iloc[-1], rel=1e-3)
+
+
+class Random(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x.flatten(1))
+
+
+def test_no_stage_measures_a_network_that_draws_random_numbers(files, tmp_path, monkeypatch):
+    network, probes = files
+    monkeypatch.setattr("relstab.stages.sensitivity.load_network", lambda *_: Random())
+    monkeypatch.setattr("relstab.stages.sensitivity.shuffle_channels", lambda model, *_: model)
+    monkeypatch.setattr("relstab.stages.sensitivity.choose_test_images", lambda *_: (torch.randn(9, 1, 16, 16), None, "some"))
+    save_noisy_test(tmp_path / "test.h5", "some", torch.randn(9, 1, 16, 16), np.zeros(9, int), 0.0, 0)
+    stages = {
+        "plain": lambda path: measure_network(path, network, probes, device="cpu"),
+        "over training": lambda path: measure_over_training(path, network, probes, device="cpu"),
+        "shuffled": lambda path: measure_shuffled(path, network, probes, 1, device="cpu"),
+        "sweep": lambda path: measure_sweep(path, network, tmp_path / "test.h5", 9, PAIRS, device="cpu"),
+    }
+    for name, measure in stages.items():
+        with pytest.raises(ValueError, match="draws random numbers in evaluation mode"):
+            measure(tmp_path / f"{name}.h5")
+        assert not (tmp_path / f"{name}.h5").exists()
+
+
+def test_probes_of_another_noise_level_or_run_are_refused_with_both(files, tmp_path):
+    network, _ = files
+    images = relstab.make_probes(torch.randn(9, 1, 16, 16), 0.5)
+    others = {
+        "the noise level of .*network.h5, which is 0.0, got .*other.h5, whose is 10.0": ("some", 0, 10.0),
+        "the seed of the run of .*network.h5, which is 0, got .*other.h5, whose is 7": ("some", 7, 0.0),
+        "the data set of .*network.h5, which is some, got .*other.h5, whose is others": ("others", 0, 0.0),
+    }
+    for sentence, (name, seed, noise) in others.items():
+        write_probes(tmp_path / "other.h5", images, name, {}, seed, noise=noise)
+        with pytest.raises(ValueError, match=sentence):
+            measure_network(tmp_path / "s.h5", network, tmp_path / "other.h5", device="cpu")
+    save_noisy_test(tmp_path / "test.h5", "some", torch.randn(9, 1, 16, 16), np.zeros(9, int), 30.0, 0)
+    with pytest.raises(ValueError, match=r"got .*test\.h5, whose is 30\.0"):
+        measure_sweep(tmp_path / "s.h5", network, tmp_path / "test.h5", 9, PAIRS, device="cpu")
+    perturb_test_images(tmp_path / "other.h5", tmp_path / "test.h5", 9, 0.5, 3, "bilinear")
+    with pytest.raises(ValueError, match=r"which is 0\.0, got .*other\.h5, whose is 30\.0"):
+        measure_network(tmp_path / "s.h5", network, tmp_path / "other.h5", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,7 @@ def test_missing_numbers_are_nan_and_floats_have_all_their_digits(tmp_path):
     assert again["noise"].tolist() == [3.33333333333, 0.3]  # as in file names
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4\n1,2,3,4,5\n", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4\n1,2,3,4,5\n", b"\xff\xfe\x00", "dataset,seed\nx,", "a,b\n1,2,3,4\n5\n"])
 def test_a_damaged_table_is_named(tmp_path, content):
     (tmp_path / "networks.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=r"networks.csv: expected a table .*, got .*: delete the file and run again"):

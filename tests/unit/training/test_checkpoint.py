@@ -19,6 +19,7 @@ import torch
 
 import relstab
 from relstab.config import Training
+from relstab.files.checkpoints import discard_saved
 from relstab.files.dataset import normalise, read_dataset
 from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
@@ -117,6 +118,7 @@ def test_a_training_continues_from_any_of_its_steps(digits, stopped, undisturbed
     train(digits, path, architecture, NEVER)
     assert log_of(path).count("continued from the checkpoint in epoch") == 5
     assert_same(path, undisturbed[architecture])
+    discard_saved(path)
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["network.h5", "network.log"]
 
 
@@ -156,6 +158,7 @@ def test_trainings_killed_at_random_moments_end_with_the_same_weights(digits, st
             assert finish(process) in (-signal.SIGKILL, 0)
         assert finish(start(digits, path, architecture)) == 0
         assert_same(path, undisturbed[architecture])
+        discard_saved(path)
         assert sorted(entry.name for entry in path.parent.iterdir()) == ["network.h5", "network.log"]
 
 
@@ -250,6 +253,14 @@ def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(digits
     train(digits, path, "fc4", NEVER)
     assert "continued from the" in log_of(path)
     assert_same(path, undisturbed["fc4"])
+    # They wait until the network is read, which Snakemake does once the job has succeeded; those of other recipes wait on.
+    other = path.with_suffix(".checkpoints") / "of_another_recipe"
+    other.mkdir()
+    assert (last.parent / "saved").exists()
+    discard_saved(path)
+    assert list(path.with_suffix(".checkpoints").iterdir()) == [other]
+    other.rmdir()
+    discard_saved(path)
     assert not path.with_suffix(".checkpoints").exists()
 
 

@@ -1,29 +1,18 @@
-"""Break the files and configs of a run in every way that is quick to try, seeded, and count what came of it: ``make torture``.
+"""Each kind of file of a run, broken in every way that is quick to try, and read as a job reads it."""
 
-Each fault is one of: refused with a sentence that names the file; survived, where what was read is what was written; wrong. A
-hang ends the script with a traceback.
-"""
-
-import argparse
-import collections
 import contextlib
-import faulthandler
 import io
 import os
 import random
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import torch
-import yaml
 
 from relstab.architectures import build_model
-from relstab.config import ConfigError, Training, check_text, load_config
+from relstab.config import Training
 from relstab.files.dataset import read_dataset, read_noisy_test
 from relstab.files.ensemble import read_rows
 from relstab.files.hdf5 import planned_as
@@ -40,8 +29,9 @@ from relstab.stages.spectra import analyse_filters
 from relstab.stages.tables import sensitivity_table, spectrum_table
 from relstab.training.checkpoint import Checkpoint, Checkpoints
 
-ROOT = Path(__file__).parents[1]
-SECONDS = 60
+from torture.count import Count, damaged
+
+__all__ = ["break_checkpoints", "break_files", "break_tables", "make_results", "published"]
 
 Reader = Callable[[Path], object]
 READERS: dict[str, Reader] = {
@@ -103,57 +93,6 @@ def make_results(results: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         table.to_csv(path, index=False)
         record(path, results, plan_of("rule", {}, {}, path, results))
-
-
-def damaged(whole: bytes, moments: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Ways in which the bytes of a file can be others; a third of the flips is in the first 4 KiB."""
-    for count in range(number):
-        place = moments.randrange(min(4096, len(whole)) if count % 3 == 0 else len(whole))
-        yield "byte flipped", whole[:place] + bytes([whole[place] ^ (1 << moments.randrange(8))]) + whole[place + 1 :]
-    for _ in range(number // 4):
-        yield "truncated", whole[: moments.randrange(len(whole))]
-        start, size = moments.randrange(len(whole)), moments.choice([1, 64, 4096])
-        yield "block of zeros", whole[:start] + bytes(len(whole[start : start + size])) + whole[start + size :]
-        yield "block lost", whole[:start] + whole[start + size :]
-        yield "bytes added", whole + moments.randbytes(size)
-
-
-class Count:
-    """What came of each kind of fault."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-        self.wrong: list[str] = []
-
-    def attempt(self, fault: str, name: str, read: Callable[[], object], is_as_written: bool) -> None:
-        """Read something broken. An error is a refusal if it is a sentence that names the file."""
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        try:
-            read()
-            outcome = "survived" if is_as_written else "wrong"
-        except (OSError, ValueError) as error:
-            outcome = "refused" if Path(name).name in str(error) and ": " in str(error) else "wrong"
-            message = str(error)
-        except Exception as error:  # no sentence
-            outcome, message = "wrong", f"{type(error).__name__}: {error}"
-        else:
-            message = "was believed"
-        faulthandler.cancel_dump_traceback_later()
-        self.outcomes[fault][outcome] += 1
-        if outcome == "wrong":
-            self.wrong.append(f"{fault}, {name}: {message}")
-
-    @property
-    def tried(self) -> int:
-        return sum(sum(outcomes.values()) for outcomes in self.outcomes.values())
-
-    def lines(self) -> Iterator[str]:
-        yield "| fault | tried | survived | refused with a sentence | wrong |"
-        yield "|---|---:|---:|---:|---:|"
-        total: collections.Counter[str] = sum(self.outcomes.values(), collections.Counter())
-        for fault, outcomes in [*self.outcomes.items(), ("all", total)]:
-            numbers = " | ".join(str(outcomes[name]) for name in ("survived", "refused", "wrong"))
-            yield f"| {fault} | {sum(outcomes.values())} | {numbers} |"
 
 
 def read_as_job(results: Path, name: str) -> None:
@@ -219,79 +158,3 @@ def break_checkpoints(folder: Path, count: Count, moments: random.Random, number
         fell_back = found is not None and found.values["step"] == 1 and "cannot be read" in said.getvalue()
         count.attempt(f"checkpoint: {fault}", last.name, lambda: None, fell_back or other == whole)
         last.write_bytes(whole)
-
-
-def leaves(values: dict, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in values.items():
-        yield from leaves(value, (*above, key)) if isinstance(value, dict) and value else [(*above, key)]
-
-
-def break_configs(folder: Path, count: Count, moments: random.Random, number: int) -> None:
-    """A slip in one line of the default config, or a value that no key takes."""
-    default = (ROOT / "config.yaml").read_text()
-    path = folder / "config.yaml"
-    keys = list(leaves(yaml.safe_load(default)))
-    values = (float("nan"), float("inf"), -1, 10**30, "$HOME", "{x}", {"no": 1}, [[]], "", b"x", -0.5)
-    written = [line for line in default.splitlines() if line and not line.lstrip().startswith("#")]
-
-    def read() -> object:
-        check_text(path)
-        loaded = yaml.safe_load(path.read_text())
-        return load_config(loaded or {}, str(path))
-
-    path.write_text(default)
-    count.attempt("none", path.name, read, True)
-    for _ in range(number):
-        *above, key = moments.choice(keys)
-        value = moments.choice(values)
-        changed = yaml.safe_load(default)
-        section = changed
-        for step in above:
-            section = section[step]
-        section[key] = value
-        path.write_text(yaml.safe_dump(changed, allow_unicode=True))
-        try:
-            taken: Any = read()
-            for step in (*above, key):
-                taken = taken[step] if isinstance(taken, dict) else getattr(taken, step)
-            # Some keys take some of these.
-            count.attempt("config: value", path.name, lambda: None, taken == value)
-        except (ConfigError, ValueError) as error:
-            count.attempt("config: value", path.name, lambda error=error: (_ for _ in ()).throw(error), False)
-        line = moments.choice(written)
-        slips = {
-            "config: key twice": default + line.split(":")[0] + ": 1\n" if not line.startswith(" ") else None,
-            "config: octal": default.replace("\nseed: 0", f"\nseed: 0{moments.randrange(10, 77)}"),
-            "config: sexagesimal": default.replace("\nseed: 0", f"\nseed: {moments.randrange(1, 9)}:{moments.randrange(10, 59)}"),
-            "config: tab": default.replace("\n  epochs:", "\n\tepochs:", 1),
-            "config: two documents": default + "\n---\nseeds: 1\n",
-            "config: anchor": default + "\nx: &a [*a]\n",
-        }
-        for fault, text in slips.items():
-            if text is not None and text != default:
-                path.write_text(text)
-                count.attempt(fault, path.name, read, False)
-
-
-def run(seed: int = 0, number: int = 60) -> Count:
-    """Try all faults; ``number`` is how many bytes are flipped in each kind of file."""
-    moments, count = random.Random(seed), Count()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        results = Path(folder) / "results"
-        make_results(results)
-        break_files(results, count, moments, number)
-        break_tables(results, count, moments, number // 3)
-        break_checkpoints(Path(folder) / "checkpoints", count, moments, number)
-        break_configs(Path(folder), count, moments, number)
-    return count
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--number", type=int, default=60, help="bytes flipped in each kind of file")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    counted = run(arguments.seed, arguments.number)
-    print("\n".join([*counted.lines(), *counted.wrong]))
-    sys.exit(1 if counted.wrong else 0)

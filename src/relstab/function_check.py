@@ -1,0 +1,52 @@
+"""Whether a network is a function of one image: D, G and R are not defined for what draws random numbers or sees other images."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from relstab.activations import evaluating, tensors
+from relstab.runs.devices import repeatable
+
+__all__ = ["departure"]
+
+# Images of the batch on which a network is tried, and how many of them are in the smaller batch.
+_IMAGES, _FEWER = 4, 2
+
+
+def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
+    return [tensor for tensor in tensors(model(images)) if tensor.is_floating_point()]
+
+
+def _states_of_generators(images: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if images.is_cuda else [])]
+
+
+def _alike(first: list[Tensor], second: list[Tensor], rtol: float, atol: float) -> bool:
+    """Whether numbers are close where their shapes can be compared."""
+    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a.shape == b.shape]
+    return all(torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True) for a, b in pairs)
+
+
+def departure(model: nn.Module, images: Tensor) -> Literal["random", "company"] | None:
+    """How a network in evaluation mode is no function of one image; None where it is one.
+
+    "random" draws random numbers: its R is about 1, whatever it does. "company" gives an image another output among other images:
+    its D and G depend on the size of the batch.
+
+    Args:
+        model: any module.
+        images: [N, ...]; the first four are put through the network twice, then two of them alone.
+    """
+    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
+    batch = images[:_IMAGES].to(parameter)
+    with evaluating(model), repeatable(batch.device):
+        before = _states_of_generators(batch)
+        output = _run(model, batch)
+        after = _states_of_generators(batch)
+        again, fewer = _run(model, batch), _run(model, batch[:_FEWER])
+    drawn = not all(map(torch.equal, before, after))
+    if drawn or not _alike(output, again, rtol=1e-3, atol=1e-8):
+        return "random"
+    of_images = [tensor[: len(batch[:_FEWER])] if tensor.ndim and len(tensor) == len(batch) else tensor for tensor in output]
+    return None if _alike(of_images, fewer, rtol=1e-2, atol=1e-3) else "company"
