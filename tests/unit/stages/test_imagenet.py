@@ -22,6 +22,7 @@ from relstab.config import ConfigError, load_config
 from relstab.data.download import download
 from relstab.files.hdf5 import write_hdf5
 from relstab.files.probes import read_probes
+from relstab.runs.seeding import derive_seed
 from relstab.stages import imagenet
 from relstab.stages.imagenet import (
     MEAN,
@@ -111,7 +112,7 @@ def test_a_file_holds_the_pretrained_network_and_its_initialization(resnet, netw
         assert torch.equal(saved["last"][name], value)
         assert torch.equal(saved["best"][name], value)
     fresh = build_torchvision(
-        "resnet18", seed=relstab.runs.seeding.derive_seed("initialization", 0, "imagenet", "resnet18", 0, 0)
+        "resnet18", seed=derive_seed("initialization", 0, "imagenet", "resnet18", 0, 0)
     )
     for name, value in fresh.named_parameters():
         assert torch.equal(saved["init"][name], value)
