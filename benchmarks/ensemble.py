@@ -138,7 +138,7 @@ def main() -> None:
             "{method:20} {seconds_per_epoch:9.3f} s for an epoch of {networks} networks of {channels} channels "
             "{times_at_once:7.2f} x at once".format(**rows[-1]) + f"  (one timed, times {count})" * (method == PLAIN)
         )  # fmt: skip
-    pd.DataFrame(rows).to_csv(HERE / "ensemble.csv", index=False)
+    pd.DataFrame(rows).to_csv(HERE / ("ensemble.csv" if device == "cpu" else "ensemble_cuda.csv"), index=False)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python docs/efficientnet_init.py IMAGES --seeds 16
 
 IMAGES holds test/CLASS/*.jpg; the table is docs/results/efficientnet_init/initial.csv. The conventions: relstab's, batch norm of
-each version by its own statistics; the reference's three passes of all images, which must agree with it; and the same with the
-dropout before the read-out, as in a network that nobody has set to evaluation mode.
+each version by its own statistics; frozen, one set of statistics, of the clean images; the reference's three passes of all
+images, which must agree with the first; and the same with the dropout before the read-out, as in a network that nobody has set to
+evaluation mode.
 """
 
 import argparse
@@ -29,6 +30,12 @@ def test_images(folder: Path, count: int) -> Tensor:
     chosen = np.random.default_rng(0).permutation(len(files))[:count]
     pixels = np.stack([np.asarray(Image.open(files[index]).convert("RGB")) for index in chosen])
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def output(model: nn.Module, probes: relstab.Probes, batch_norm: str) -> tuple[float, ...]:
+    """D, G and R of the output as relstab measures them."""
+    row = relstab.measure_sensitivity(model, probes, batch_norm=batch_norm, layers=["output"]).iloc[-1]
+    return tuple(float(row[name]) for name in ("D", "G", "R"))
 
 
 @torch.no_grad()
@@ -60,9 +67,10 @@ def main() -> None:
             probes = relstab.make_probes(images, displacement, 3, generator=torch.Generator().manual_seed(seed))
             torch.manual_seed(seed)
             model = relstab.build_model("efficientnet_b0", (3, 32, 32), 10).eval().to(arguments.device)
-            output = relstab.measure_sensitivity(model, probes, batch_norm="per_version", layers=["output"]).iloc[-1]
+            relstab.estimate_batch_statistics(model, images.to(arguments.device))
             measured = {
-                "relstab": (output["D"], output["G"], output["R"]),
+                "relstab": output(model, probes, "per_version"),
+                "frozen": output(model, probes, "running"),
                 "three passes": three_passes(model, probes, arguments.device, dropout=False),
                 "three passes, dropout on": three_passes(model, probes, arguments.device, dropout=True),
             }

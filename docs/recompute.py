@@ -35,7 +35,7 @@ TABLES = ("networks", "claims", "correlation", "scale_detection", "scale_detecti
 FIGURES = ("fig01*", "fig03*", "fig04*", "fig07*", "fig10*", "fig11*", "training_sizes")
 MARK = re.compile(r"<!-- = (.*?) -->(.*?)<!-- / -->", re.DOTALL)
 CONDITION = re.compile(r"<!-- holds: (.*?) -->", re.DOTALL)
-NUMBER = re.compile(r"(?<![\w.])[-−]?\d+\.\d+(?![\w.])")
+NUMBER = re.compile(r"(?<![\w.])[-−]?\d+\.\d+(?!\w|\.\d)")
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -176,8 +176,14 @@ class Run:
         head = "P | seeds | ε | R of means | R of medians | authors' P | authors' ε | authors' R | R of means / authors' R"
         return markdown(head, rows())
 
+    def initial(self, name: str, convention: str = "relstab", displacement: float = 0.906) -> float:
+        """Geometric mean over seeds of D, G or R of the table of docs/efficientnet_init.py."""
+        rows = self.tables["initial"]
+        rows = rows[(rows["displacement"] == displacement) & (rows["convention"] == convention)]
+        return float(np.exp(np.log(rows[name]).mean()))
+
     def initial_table(self) -> str:
-        """D, G, R at initialization of the table outputs of docs/efficientnet_init.py, beside the authors' EfficientNetB0."""
+        """D, G and R of that table, beside the authors' EfficientNetB0."""
         theirs = efficientnet().query("cutoff == 3 and representation == 'output' and state == 'init'")
 
         def rows() -> Iterable[Iterable[str]]:
@@ -187,7 +193,8 @@ class Run:
             for displacement in self.tables["initial"]["displacement"].unique():
                 near = theirs.iloc[(theirs["displacement"] - displacement).abs().argmin()]
                 spread = near[["D_logsd", "G_logsd", "R_logsd"]].to_numpy(float)
-                yield (f"{near['displacement']:.3g}", "authors", f"{near['networks']}", *_spreads(near[["D", "G", "R"]], spread))
+                measured = _spreads(near[["D", "G", "R"]], spread)
+                yield (f"{near['displacement']:.3g}", "authors", f"{near['networks']:g}", *measured)
 
         return markdown("δ | convention | seeds | D | G | R", sorted(rows(), key=lambda row: (float(row[0]), row[1])))
 

@@ -6,8 +6,6 @@ from .batch_norm import estimate_batch_statistics as estimate_batch_statistics
 from .channel_shuffle import shuffle_channels as shuffle_channels
 from .config import Config as Config
 from .config import load_config as load_config
-from .correlation import bootstrap_log_correlation as bootstrap_log_correlation
-from .correlation import log_correlation as log_correlation
 from .diffeomorphism import deform as deform
 from .diffeomorphism import displacement_field as displacement_field
 from .diffeomorphism import temperature as temperature
@@ -28,6 +26,8 @@ from .perturbations import perturb as perturb
 from .probes import Probes as Probes
 from .probes import make_probes as make_probes
 from .probes import probes_of as probes_of
+from .tables.correlation import bootstrap_log_correlation as bootstrap_log_correlation
+from .tables.correlation import log_correlation as log_correlation
 from .training.train import train_network as train_network
 
 __version__: str

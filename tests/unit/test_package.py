@@ -4,8 +4,10 @@ import importlib
 import itertools
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import types
 
@@ -29,12 +31,19 @@ def test_public_names_are_what_they_say_after_every_module_was_imported():
         _ = relstab.sensitvity
 
 
-@pytest.mark.parametrize(
-    "module", ["relstab.config", "relstab.tables.networks", "relstab.filter_spectra", "relstab.figures.style"]
-)
-def test_what_needs_no_torch_does_not_load_it(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_what_needs_no_torch_does_not_load_it():
+    rooms = ["config", "tables", "figures", "report"]
+    found = (pkgutil.iter_modules([str(ROOT / "src/relstab" / room)], f"relstab.{room}.") for room in rooms)
+    modules = [module.name for module in itertools.chain(*found) if not module.name.endswith("__main__")]
+    code = f"""
+import importlib, sys, relstab.data.published
+assert "scipy" not in sys.modules
+for name in {["relstab.data.published", "relstab.filter_spectra", *modules]}:
+    importlib.import_module(name)
+    assert not {{"torch", "torchvision"}} & set(sys.modules), name
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_citation_names_the_version():
@@ -60,6 +69,22 @@ def test_the_tested_versions_are_within_the_ranges():
         requirement = Requirement(line)
         if requirement.name != "relstab":
             assert requirement.specifier.contains(pinned[requirement.name.lower()]), line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not in a checkout")
+def test_the_source_distribution_is_the_whole_checkout(tmp_path):
+    pytest.importorskip("setuptools")
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
+    checkout = tmp_path / "checkout"  # without what an earlier build may have left
+    for name in listed:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    code = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, check=True)
+    with tarfile.open(tmp_path / f"relstab-{relstab.__version__}.tar.gz") as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(listed) - packed == set()
 
 
 def test_the_readme_names_what_is_there():

@@ -74,7 +74,7 @@ def test_what_is_not_so_is_one_sentence(names, text, sentence):
 def test_a_number_without_a_mark_is_refused(names):
     marked = "<!-- = number(1) -->1.00<!-- / -->"
     with pytest.raises(ValueError, match=r"expected each decimal number of results.md between marks, got 0.78 without"):
-        pages.recompute(f"rho is 0.78, not {marked}", names, "results.md")
+        pages.recompute(f"not {marked}, but 0.78.", names, "results.md")
     assert pages.recompute(f"`0.78`, version 1.2.3, {marked}", names, "results.md")
 
 

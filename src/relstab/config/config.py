@@ -59,7 +59,7 @@ class Config(TrainedNetworks):
     recipes: dict[str, Recipe] = key(
         {
             "fc2": {"epochs": 25, "batch_size": 128},
-            "lenet": {"epochs": 15},
+            "lenet": {"epochs": 12},
             "alexnet": {"width": 0.25},
             "vgg11": {"width": 0.25},
             "vgg11_bn": {"width": 0.25},

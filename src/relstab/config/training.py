@@ -24,7 +24,7 @@ class Training(Section):
     both.
     """
 
-    epochs: Count = key(6, "Passes over the training images.")
+    epochs: Count = key(5, "Passes over the training images.")
     steps_per_epoch: Count | None = key(
         None,
         "Steps of an epoch, at whose end the network is tested; null: one pass over the training images. Where their number is "

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from relstab.correlation import log_correlation
 from relstab.figures.style import (
     WIDTH,
     draw_errors,
@@ -21,6 +20,7 @@ from relstab.figures.style import (
     trained_architectures,
 )
 from relstab.files.network import noise_level
+from relstab.tables.correlation import log_correlation
 from relstab.tables.networks import output_sensitivities
 
 __all__ = ["SENSITIVITY_MARKS", "draw"]

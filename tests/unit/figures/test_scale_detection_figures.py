@@ -3,8 +3,6 @@
 import hashlib
 import itertools
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -415,7 +413,7 @@ def test_figures_of_simple_networks_survive_what_is_missing(left, tables, tmp_pa
     save_figure(figure, [tmp_path / "relu_tanh.png"], 50)
 
 
-def test_without_exponents_figure_7_says_that_none_were_fitted(tables, tmp_path):
+def test_without_exponents_figure_7_says_that_none_were_fitted(tables):
     unknown = tables["exponents"].assign(
         exponent=np.nan, low=np.nan, high=np.nan, finite_size=np.nan, first_layer=0, last_layer=0
     )
@@ -423,7 +421,6 @@ def test_without_exponents_figure_7_says_that_none_were_fitted(tables, tmp_path)
         figure = drawn("fig07", {**tables, "exponents": fits})
         assert all("$D_k$: no exponent fitted" in ax.get_title() for ax in figure.axes)
         assert not any(line.get_linestyle() == "--" for ax in figure.axes for line in ax.get_lines())
-    save_figure(figure, [tmp_path / "fig07.png"], 50)
     few = tables["exponents"].assign(low=np.nan, high=np.nan, finite_size=np.nan)
     title = drawn("fig07", {**tables, "exponents": few}).axes[1].get_title()
     assert title.split("\n")[2] == "$G_k$: 0.96 (predicted 1)"
@@ -489,14 +486,8 @@ def test_of_an_activation_that_did_not_learn_there_is_no_line(tables):
 def test_the_same_tables_give_the_same_files(name, tables, tmp_path):
     digests = []
     for attempt in ("a", "b"):
-        paths = [tmp_path / f"{attempt}.{suffix}" for suffix in ("pdf", "png")]
+        paths = [tmp_path / f"{attempt}.{suffix}" for suffix in (["pdf", "png"] if name == NAMES[0] else ["pdf"])]
         with style(8):
             save_figure(drawn(name, tables), paths, 60)
         digests.append([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths])
     assert digests[0] == digests[1]
-
-
-def test_figures_are_drawn_without_torch():
-    modules = "pooling, scale_detection_samples, scale_detection_errors, pooling_scaling, deep_scale_detection, relu_tanh"
-    code = f"import sys; from relstab.figures import {modules}, deep_scale_detection_layers; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -260,11 +260,18 @@ TRAIN, _ = split_pairs(TASK.enumerate(), 32)
 DESIGN = SimpleDesign(3, 2, 2, 8)
 RECIPE = EnsembleRecipe(learning_rate=0.03, epochs=300)
 DECAYING = dataclasses.replace(RECIPE, decay_epochs=20, weight_decay=0.05)
+RECIPES = {"plain": RECIPE, "decaying": DECAYING}
 
 
 def trained(recipe=RECIPE, seeds=(0, 1, 2), design=DESIGN, **options):
     with contextlib.redirect_stdout(None):
         return train_ensemble(TASK, TRAIN, design, recipe, seeds, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Three members trained together, by the name of the recipe."""
+    return {name: trained(recipe) for name, recipe in RECIPES.items()}
 
 
 def assert_same_member(one, index, two, other):
@@ -276,25 +283,24 @@ def assert_same_member(one, index, two, other):
         assert getattr(one, key)[index] == getattr(two, key)[other]
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, DECAYING], ids=["plain", "decaying"])
-def test_members_are_those_trained_alone(recipe):
+@pytest.mark.parametrize("name", RECIPES)
+def test_members_are_those_trained_alone(name, runs):
     """Bit for bit, although they end at different epochs, after which the others go on without them."""
-    together = trained(recipe)
-    assert len(set(together.epochs)) == 3
+    assert len(set(runs[name].epochs)) == 3
     for index, seed in enumerate((0, 1, 2)):
-        assert_same_member(together, index, trained(recipe, [seed]), 0)
+        assert_same_member(runs[name], index, trained(RECIPES[name], [seed]), 0)
 
 
-def test_the_same_training_gives_the_same_and_another_run_another():
-    one, again, other = trained(DECAYING), trained(DECAYING), trained(DECAYING, identity=["other"])
+def test_the_same_training_gives_the_same_and_another_run_another(runs):
+    again, other = trained(DECAYING), trained(dataclasses.replace(DECAYING, epochs=1), identity=["other"])
     for index in range(3):
-        assert_same_member(one, index, again, index)
-    assert not torch.equal(one.states["init"]["beta"], other.states["init"]["beta"])
+        assert_same_member(runs["decaying"], index, again, index)
+    assert not torch.equal(again.states["init"]["beta"], other.states["init"]["beta"])
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, DECAYING], ids=["plain", "decaying"])
-def test_members_stop_when_they_have_no_loss_left(recipe):
-    found = trained(recipe)
+@pytest.mark.parametrize("name", RECIPES)
+def test_members_stop_when_they_have_no_loss_left(name, runs):
+    found, recipe = runs[name], RECIPES[name]
     assert found.reached_zero == [True] * 3
     assert len(set(found.epochs)) == 3
     images, labels = TASK.images(TRAIN.sites).double(), TRAIN.labels.double()
@@ -307,8 +313,8 @@ def test_members_stop_when_they_have_no_loss_left(recipe):
         assert (labels * network(images)).min() > 1 - 1e-5
 
 
-def test_states_are_those_of_the_recipe():
-    plain, decaying = trained(), trained(DECAYING)
+def test_states_are_those_of_the_recipe(runs):
+    plain, decaying = runs["plain"], runs["decaying"]
     assert list(plain.states) == ["init", "trained"]
     assert list(decaying.states) == ["init", "trained", "decayed"]
     first = initial_parameters(DESIGN, [[seed] for seed in range(3)])
@@ -430,52 +436,31 @@ def test_trainings_that_cannot_be_are_refused():
         trained(seeds=[])
 
 
-# Trainings that are killed, in processes of their own: about a thousand epochs in a second, a checkpoint every few hundredths
-# of it.
-SLOW = EnsembleRecipe(learning_rate=0.015, epochs=600, decay_epochs=100, weight_decay=0.05)
-OFTEN = 0.03 / 60
+# Trainings that are killed, by an exception at a known step, or in processes of their own.
+LONG_DECAY = dataclasses.replace(DECAYING, decay_epochs=50)
+EVERY_STEP = 1e-9
+NEVER = 1000.0
+SEEDS = [0, 1, 2]
 
 
-def keep(folder, recipe):
-    """The job of a process: train and keep states, epochs and losses, with all that is printed in a log."""
+def keep(folder, recipe, minutes=NEVER):
+    """Train and keep states, epochs and losses, with all that is printed in a log."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
+    options = {"device": "cpu", "checkpoints": folder / "checkpoints", "checkpoint_minutes": minutes}
     with (folder / "log").open("a", buffering=1) as log, contextlib.redirect_stdout(log):
-        found = train_ensemble(
-            TASK, TRAIN, DESIGN, recipe, [0, 1, 2], device="cpu", checkpoints=folder / "checkpoints", checkpoint_minutes=OFTEN
-        )
+        found = train_ensemble(TASK, TRAIN, DESIGN, recipe, SEEDS, **options)
     arrays = {f"{state}/{name}": value.numpy() for state, values in found.states.items() for name, value in values.items()}
     losses = {f"loss/{member}": losses for member, losses in enumerate(found.loss)}
     np.savez(folder / "found.npz", epochs=found.epochs, reached_zero=found.reached_zero, **arrays, **losses)
 
 
 @pytest.fixture(scope="module")
-def start():
-    """Start a training run in its own process, quickly: torch is loaded once, in the process that they are forked from."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["relstab.scale_detection.ensemble_training", "pytest"])
-
-    def start(*arguments):
-        process = context.Process(target=keep, args=arguments)
-        process.start()
-        return process
-
-    return start
-
-
-def finish(process):
-    process.join(timeout=120)
-    return process.exitcode
-
-
-@pytest.fixture(scope="module")
-def undisturbed(start, tmp_path_factory):
-    """Folder of an uninterrupted training run, and how long it took."""
-    folders = [tmp_path_factory.mktemp("undisturbed") for _ in range(2)]
-    for folder in folders:  # the first one starts the fork server, too
-        begin = time.monotonic()
-        assert finish(start(folder, SLOW)) == 0
-    return folders[1], time.monotonic() - begin
+def undisturbed(tmp_path_factory):
+    """Folder of an uninterrupted training run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    keep(folder, LONG_DECAY)
+    return folder
 
 
 def assert_same(folder, other):
@@ -486,67 +471,78 @@ def assert_same(folder, other):
 
 
 def checkpoints(folder):
-    return list((folder / "checkpoints").rglob("step*.h5"))
+    return sorted((folder / "checkpoints").rglob("step*.h5"))
 
 
-def killed(start, folder, seconds):
-    """A training that is killed some seconds after its first checkpoint."""
-    process = start(folder, SLOW)
-    while process.is_alive() and not checkpoints(folder):
-        time.sleep(0.002)
-    time.sleep(seconds)
-    process.kill()
-    assert finish(process) in (-signal.SIGKILL, 0)
+def continued(folder):
+    return (folder / "log").read_text().count("continued from the checkpoint in epoch")
+
+
+def test_trainings_continue_from_any_of_their_steps(killed_after, undisturbed, tmp_path):
+    """Before the first member has zero loss and after it, while one decays and others do not, at ends of epochs and within."""
+    with np.load(undisturbed / "found.npz") as found:
+        first, second, last = sorted(found["epochs"].tolist())
+        assert found["reached_zero"].all()
+    assert first + LONG_DECAY.decay_epochs > second > first
+    moments = [1, 4 * first - 2, 4 * first, 4 * first + 1, 4 * second + 3, 4 * last, 4 * last + 82]
+    for steps in moments:
+        with killed_after(steps):
+            keep(tmp_path, LONG_DECAY)
+    keep(tmp_path, LONG_DECAY)
+    assert continued(tmp_path) == len(moments)
+    assert_same(tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_killed_trainings_end_with_the_same_states(start, undisturbed, tmp_path):
-    """Before the first member has zero loss or after it, while one decays and others do not, or while a checkpoint is written."""
-    reference, duration = undisturbed
-    with np.load(reference / "found.npz") as found:
-        assert len(set(found["epochs"].tolist())) == 3
-        assert found["reached_zero"].all()
+def test_killed_trainings_end_with_the_same_states(undisturbed, tmp_path):
+    """In processes: after a random step or, as a step takes a millisecond, within the writing of its checkpoint."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["relstab.scale_detection.ensemble_training", "pytest"])
     moments = random.Random(4)
-    continued = 0
-    for number in range(6):
+    for number in range(4):
         folder = tmp_path / str(number)
-        killed(start, folder, moments.uniform(0, 0.8) * duration)
-        assert finish(start(folder, SLOW)) == 0
-        assert_same(folder, reference)
-        continued += "continued from the checkpoint in epoch" in (folder / "log").read_text()
-    # Where the machine is busy some end before they are killed, but not most.
-    assert continued >= 3
+        process = context.Process(target=keep, args=(folder, LONG_DECAY, EVERY_STEP))
+        process.start()
+        step = moments.randrange(300)
+        while process.is_alive() and not [file for file in checkpoints(folder) if file.name > f"step{step:010d}"]:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.01))
+        process.kill()
+        process.join(timeout=120)
+        assert process.exitcode == -signal.SIGKILL
+        keep(folder, LONG_DECAY)
+        assert continued(folder) == 1
+        assert_same(folder, undisturbed)
 
 
-def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(start, undisturbed, tmp_path):
-    killed(start, tmp_path, 0.1)
+def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(killed_after, undisturbed, tmp_path):
+    with killed_after(100):
+        keep(tmp_path, LONG_DECAY)
     before = set(checkpoints(tmp_path))
-    assert before
-    other = dataclasses.replace(SLOW, learning_rate=0.02)
-    assert finish(start(tmp_path, other)) == 0
+    assert len(before) == 2
+    other = dataclasses.replace(LONG_DECAY, learning_rate=0.02)
+    keep(tmp_path, other)
     log = (tmp_path / "log").read_text()
     assert "are of another training (" in log
-    assert "recipe.learning_rate is 0.015, and here 0.02" in log
-    assert "continued from the" not in log
-    assert finish(start(tmp_path / "alone", other)) == 0
+    assert "recipe.learning_rate is 0.03, and here 0.02" in log
+    assert continued(tmp_path) == 0
+    keep(tmp_path / "alone", other)
     assert_same(tmp_path, tmp_path / "alone")
     assert before <= set(checkpoints(tmp_path))
     # Back with the first recipe, training continues.
-    assert finish(start(tmp_path, SLOW)) == 0
-    assert "continued from the checkpoint in epoch" in (tmp_path / "log").read_text()
-    assert_same(tmp_path, undisturbed[0])
+    keep(tmp_path, LONG_DECAY)
+    assert continued(tmp_path) == 1
+    assert_same(tmp_path, undisturbed)
 
 
 def test_a_checkpoint_of_the_same_pairs_in_another_order_is_not_used(tmp_path):
     """Orders of an epoch are of places in the training set, so that it is another training."""
-    task, design = ScaleTask("block", 16, 4), SimpleDesign(3, 2, 2, 8)
-    train, _ = split_pairs(task.enumerate(), 32)
-    recipe = EnsembleRecipe(0.03, epochs=5)
-    options = {"device": "cpu", "checkpoints": tmp_path, "checkpoint_minutes": 1e-9}
-    first = train_ensemble(task, train, design, recipe, [0], **options)
-    turned = train[torch.arange(31, -1, -1)]
-    second = train_ensemble(task, turned, design, recipe, [0], **options)
-    alone = train_ensemble(task, turned, design, recipe, [0], device="cpu")
+    recipe = EnsembleRecipe(0.03, epochs=2)
+    options = {"device": "cpu", "checkpoints": tmp_path, "checkpoint_minutes": EVERY_STEP}
+    first = train_ensemble(TASK, TRAIN, DESIGN, recipe, [0], **options)
+    turned = TRAIN[torch.arange(31, -1, -1)]
+    second = train_ensemble(TASK, turned, DESIGN, recipe, [0], **options)
+    alone = train_ensemble(TASK, turned, DESIGN, recipe, [0], device="cpu")
     assert first.checkpoints != second.checkpoints
     for name, value in alone.states["trained"].items():
         assert torch.equal(second.states["trained"][name], value), name
@@ -562,13 +558,11 @@ def test_subnormal_numbers_are_as_they_were_after_a_training():
     def flushed():
         return float(torch.full((1,), 1e-40) * 1) == 0
 
-    task, design = ScaleTask("block", 16, 4), SimpleDesign(3, 2, 2, 8)
-    train, _ = split_pairs(task.enumerate(), 32)
     before = flushed()
     try:
         for setting in (True, False):
             torch.set_flush_denormal(setting)
-            train_ensemble(task, train, design, EnsembleRecipe(epochs=1), [0], device="cpu")
+            train_ensemble(TASK, TRAIN, DESIGN, EnsembleRecipe(epochs=1), [0], device="cpu")
             assert flushed() == setting
     finally:
         torch.set_flush_denormal(before)

@@ -91,15 +91,18 @@ def test_blocks_of_half_the_image_are_its_quadrants():
     assert task.label(corners[:, 0], corners[:, 1]).tolist() == [1, -1, 1, -1, 1]
 
 
-def test_an_image_of_64_pixels_a_side_is_enumerated_as_sites():
-    """All 8,386,560 pairs in 9 bytes each, and as many near and far as displacements, each in (n - |dx|) (n - |dy|) places."""
-    task = ScaleTask("distance", 64, 20, dimension=2)
+def test_a_large_image_is_enumerated_as_sites():
+    """All 523,776 pairs of 32 pixels a side in 9 bytes each, and as many near and far as displacements.
+
+    Each displacement is in (n - |dx|) (n - |dy|) places.
+    """
+    task = ScaleTask("distance", 32, 10, dimension=2)
     pairs = task.enumerate()
-    assert len(pairs) == 64**2 * (64**2 - 1) // 2 == 8_386_560
+    assert len(pairs) == 32**2 * (32**2 - 1) // 2 == 523_776
     assert (pairs.sites.dtype, pairs.labels.dtype) == (torch.int32, torch.int8)
-    assert tuple(pairs.sites.shape) == (8_386_560, 2)
-    near = sum((64 - abs(dx)) * (64 - abs(dy)) for dx in range(-63, 64) for dy in range(-63, 64) if 0 < dx * dx + dy * dy < 20**2)
-    assert counts(pairs) == list(task.counts) == [near // 2, 8_386_560 - near // 2]
+    assert tuple(pairs.sites.shape) == (523_776, 2)
+    near = sum((32 - abs(dx)) * (32 - abs(dy)) for dx in range(-31, 32) for dy in range(-31, 32) if 0 < dx * dx + dy * dy < 10**2)
+    assert counts(pairs) == list(task.counts) == [near // 2, 523_776 - near // 2]
 
 
 def test_a_gap_leaves_out_the_pairs_that_are_hardest():

@@ -1,6 +1,6 @@
 """What is refused before the work or at its end, since its numbers would mean nothing."""
 
-import io
+import inspect
 import os
 import subprocess
 import sys
@@ -112,23 +112,22 @@ def test_a_network_is_a_function_of_one_image():
         _check_function(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout()).eval(), images, "net.h5")
 
 
-DRAW = """
-import sys
-from relstab.figures.style import plt, save_figure, style
-with style(8):
-    figure, ax = plt.subplots()
-    ax.plot([1, 2], label="a")
-    ax.legend()
-    save_figure(figure, [sys.argv[1]], 50)
-"""
+def draw(path):
+    from relstab.figures.style import plt, save_figure, style
+
+    with style(8):
+        figure, ax = plt.subplots()
+        ax.plot([1, 2], label="a")
+        ax.legend()
+        save_figure(figure, [path], 50)
 
 
 def test_figures_do_not_depend_on_settings_of_the_user(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linestyle: --\naxes.grid: True\nsavefig.bbox: tight\n")
     head = (ROOT / "workflow/scripts/figure.py").read_text().split("from relstab")[0]  # before matplotlib is imported
-    pictures = []
-    for number, settings in enumerate(({}, {"MPLBACKEND": "module://none_such", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})):
-        path = tmp_path / f"{number}.png"
-        subprocess.run([sys.executable, "-c", head + DRAW, path], env={**os.environ, **settings}, check=True)
-        pictures.append(np.asarray(Image.open(io.BytesIO(path.read_bytes()))))
+    settings = {"MPLBACKEND": "module://none_such", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    code = f"{head}\n{inspect.getsource(draw)}\ndraw('elsewhere.png')"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **settings}, check=True, cwd=tmp_path)
+    draw(tmp_path / "here.png")
+    pictures = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("here", "elsewhere")]
     np.testing.assert_array_equal(*pictures)

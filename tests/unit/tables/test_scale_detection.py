@@ -82,15 +82,21 @@ def measured(experiment="strided", activation="relu", rule="distance", d=-1.0, g
     return pd.DataFrame(rows)
 
 
-def test_exponents_of_power_laws_are_their_powers(tmp_path):
+@pytest.fixture(scope="module")
+def homogeneous(tmp_path_factory):
+    path = tmp_path_factory.mktemp("homogeneous") / "homogeneous.h5"
+    measure_homogeneous(path)
+    return path
+
+
+def test_exponents_of_power_laws_are_their_powers(homogeneous, tmp_path):
     tables = [measured(spread=0.02), measured("blocks", rule="block", d=-1.2, g=0.9)]
     paths = [tmp_path / f"{number}.h5" for number in range(2)]
     for path, table in zip(paths, tables, strict=True):
         write_rows(path, table, {})
-    measure_homogeneous(tmp_path / "homogeneous.h5")
-    layers = layer_table(paths, tmp_path / "homogeneous.h5")
+    layers = layer_table(paths, homogeneous)
     keys = ["experiment", "state", "noise", "representation", "sensitivity"]
-    exponents = exponent_table(layers, resamples=500).set_index(keys).sort_index()
+    exponents = exponent_table(layers, resamples=100).set_index(keys).sort_index()
     row = exponents.loc[("strided", "decayed", "rectified", "average", "D")]
     assert (row["exponent"], row["predicted"], row["networks"]) == (pytest.approx(-1), -1, NETWORKS)
     assert row["low"] < -1 < row["high"]
@@ -142,7 +148,7 @@ def test_closed_forms_for_pairs_are_those_of_their_probes(filter_size, stride, d
     versions = []
     for images in (probes.images, probes.deformed, probes.noisy):
         padded = torch.nn.functional.pad(images, (0, len(composite) - 1), mode="circular")
-        versions.append(torch.nn.functional.conv1d(padded, composite[None, None], stride=stride**depth)[:, 0].double())
+        versions.append((padded[:, 0].unfold(1, len(composite), stride**depth) @ composite).double())
     clean, deformed, noisy = versions
     denominator = 2 * (clean - clean.mean(0)).square().sum(1).mean()
     # Some 16,000 balanced pairs: the fewest moves that count, 1 / A_k - 1 / xi of them, are 1,500, so that D is off by 3%; two
@@ -179,15 +185,14 @@ def test_an_ensemble_comes_back_from_its_file(ensemble):
         assert {"parameters", "relstab_version", "git_commit", "torch_version", "device"} <= set(file.attrs)
 
 
-def test_measurements_of_an_ensemble_are_a_table_with_their_theory(ensemble, tmp_path):
+def test_measurements_of_an_ensemble_are_a_table_with_their_theory(ensemble, homogeneous, tmp_path):
     path, trained = ensemble
     measure_saved_ensemble(tmp_path / "measured.h5", path, 30, device="cpu")
     rows = read_rows(tmp_path / "measured.h5")
     # 3 states, 4 seeds, 2 kinds of noise, 3 layers whole and averaged, and the input and the output.
     assert len(rows) == 3 * 4 * 2 * (3 * 2 + 2)
     assert set(rows["epochs"]) <= set(trained.epochs)
-    measure_homogeneous(tmp_path / "homogeneous.h5")
-    table = layer_table([tmp_path / "measured.h5"], tmp_path / "homogeneous.h5")
+    table = layer_table([tmp_path / "measured.h5"], homogeneous)
     theory = pair_theory(trained.task, 2, 2, 3)
     first = table.query("experiment == 'some' and noise == 'rectified' and k == 1")
     np.testing.assert_array_equal(first["theory_D"], theory.D[0])
@@ -216,11 +221,15 @@ def test_samples_have_their_label_and_move_by_one_site():
     pd.testing.assert_frame_equal(table, sample_table(tasks, count=3))
 
 
+OTHERS = synthetic(networks=3)
+"""Networks beside the ensembles, too few for the claims about them."""
+
+
 def decided(*ensembles, resamples=300):
     layers = pd.concat(ensembles, ignore_index=True).assign(theory_G=np.nan)
     layers["theory_D"] = 1 / layers["receptive_field"]
     return (
-        claim_table(*synthetic(), resamples=resamples, layers=layers, exponents=exponent_table(layers, resamples=resamples))
+        claim_table(*OTHERS, resamples=resamples, layers=layers, exponents=exponent_table(layers, resamples=resamples))
         .drop_duplicates("claim")
         .set_index("claim")
     )

@@ -23,40 +23,35 @@ from relstab.files.dataset import normalise, read_dataset
 from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
 from relstab.training.checkpoint import Checkpoint, Checkpoints
+from relstab.training.run import TrainingRun
 
-# Dropout and momentum; batch norm, a diffeomorphism, snapshots and epochs that end within passes; Adam. Each takes about a second
-# and a half.
-PAPER = {"schedule_fraction": 0.8, "crop_padding": 4, "flip": True}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Dropout and momentum; batch norm, a diffeomorphism, snapshots and epochs that end within passes; Adam. A pass over the images
+# is six steps.
+PAPER = {"batch_size": 20, "schedule_fraction": 0.8, "crop_padding": 4, "flip": True}
 RECIPES = {
-    "alexnet": Training(epochs=10, batch_size=20, learning_rate=0.02, width=0.03, **PAPER),
+    "alexnet": Training(epochs=3, learning_rate=0.02, width=0.03, **PAPER),
     "vgg11_bn": Training(
-        epochs=10,
-        steps_per_epoch=11,
-        batch_size=20,
-        learning_rate=0.02,
-        width=0.04,
-        snapshots=4,
-        diffeo_displacement=0.6,
-        **PAPER,
+        epochs=5, steps_per_epoch=4, learning_rate=0.02, width=0.04, snapshots=4, diffeo_displacement=0.6, **PAPER
     ),
-    "fc4": Training(epochs=50, batch_size=20, learning_rate=1e-3, width=0.1, optimizer="adam", weight_decay=0.0, **PAPER),
+    "fc4": Training(epochs=5, learning_rate=1e-3, width=0.1, optimizer="adam", weight_decay=0.0, **PAPER),
 }
-# A few hundredths of a second: most kills then fall near a checkpoint or into the writing of one.
-OFTEN = 0.03 / 60
+STEPS = {"alexnet": 18, "vgg11_bn": 20, "fc4": 30}
+EVERY_STEP = 1e-9
+NEVER = 1000.0
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits") / "mnist5k.h5"
-    prepare_dataset(path, "mnist5k", train_images=300, test_images=100)
+    prepare_dataset(path, "mnist5k", train_images=120, test_images=100)
     return path
 
 
-def train(digits, path, architecture, minutes=OFTEN, file_limit=None, changes=None, other=None):
+def train(digits, path, architecture, minutes=EVERY_STEP, changes=None, other=None):
     """The job of a process: train, save, with all that is printed in a log beside the file."""
     torch.set_num_threads(1)
-    if file_limit is not None:  # as on a full disk, for this process alone
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     dataset = read_dataset(digits)
     test = normalise(torch.from_numpy(dataset.images["test"]), dataset), torch.from_numpy(dataset.labels["test"])
     if other is not None:
@@ -67,24 +62,27 @@ def train(digits, path, architecture, minutes=OFTEN, file_limit=None, changes=No
         train_and_save(path, architecture, dataset, test, recipe, 2.0, 0, device="cpu", checkpoint_minutes=minutes)
 
 
-@pytest.fixture(scope="module")
-def start():
-    """Start a training in a process of its own, quickly: torch is loaded once, in the process that they are forked from."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["relstab.training.train"])
-
-    def start(*arguments, **options):
-        process = context.Process(target=train, args=arguments, kwargs=options)
-        process.start()
-        return process
-
-    start(*[None] * 3).join()  # the fork server itself takes seconds to start; this job fails at once
-    return start
+def log_of(path):
+    return path.with_suffix(".log").read_text()
 
 
-def finish(process):
-    process.join(timeout=120)
-    return process.exitcode
+def checkpoints_of(path):
+    return sorted(path.with_suffix(".checkpoints").rglob("step*.h5"))
+
+
+@pytest.fixture
+def stopped(digits, killed_after):
+    """A training that is stopped in its middle, with two checkpoints."""
+
+    def stopped(path, architecture="fc4", changes=None, steps=7):
+        with killed_after(steps):
+            train(digits, path, architecture, NEVER, changes)
+        before, last = checkpoints_of(path)
+        assert before.name == f"step{steps - 1:010d}.h5"
+        assert last.name == f"step{steps:010d}.h5"
+        return before, last
+
+    return stopped
 
 
 def content(path):
@@ -102,103 +100,119 @@ def assert_same(path, undisturbed):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(digits, start, tmp_path_factory):
-    """Of each architecture: the file of a training that was left alone, and how long it took."""
-    found = {}
-    for architecture in RECIPES:
-        path = tmp_path_factory.mktemp("undisturbed") / "network.h5"
-        begin = time.monotonic()
-        assert finish(start(digits, path, architecture)) == 0
-        found[architecture] = path, time.monotonic() - begin
+def undisturbed(digits, tmp_path_factory):
+    """Of each architecture: the file of a training that was left alone, without a checkpoint."""
+    found = {architecture: tmp_path_factory.mktemp("undisturbed") / "network.h5" for architecture in RECIPES}
+    for architecture, path in found.items():
+        train(digits, path, architecture, NEVER)
     return found
 
 
-@pytest.mark.slow
-def test_trainings_killed_at_twenty_random_moments_end_with_the_same_weights(digits, start, undisturbed, tmp_path):
-    moments = random.Random(4)
-    continued = 0
-    for number in range(20):
-        architecture = list(RECIPES)[number % len(RECIPES)]
-        reference, duration = undisturbed[architecture]
-        path = tmp_path / str(number) / "network.h5"
-        process = start(digits, path, architecture)
-        # A quarter at any moment from the start on, the others at any moment from the first checkpoint on.
-        while number % 4 and process.is_alive() and not list(path.with_suffix(".checkpoints").rglob("step*.h5")):
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.5) * duration)
-        process.kill()
-        assert finish(process) in (-signal.SIGKILL, 0)
-        assert finish(start(digits, path, architecture)) == 0
-        assert_same(path, reference)
-        assert sorted(entry.name for entry in path.parent.iterdir()) == ["network.h5", "network.log"]
-        continued += "continued from the checkpoint in epoch" in path.with_suffix(".log").read_text()
-    # Where the machine is busy some end before they are killed, but not most.
-    assert continued >= 5
-
-
-@pytest.mark.slow
-def test_one_training_killed_again_and_again_ends_with_the_same_weights(digits, start, undisturbed, tmp_path):
-    reference, duration = undisturbed["vgg11_bn"]
+@pytest.mark.parametrize("architecture", RECIPES)
+def test_a_training_continues_from_any_of_its_steps(digits, stopped, undisturbed, tmp_path, architecture):
+    """Within an epoch or a pass, at their ends, and more than once."""
     path = tmp_path / "network.h5"
-    for _ in range(6):
-        process = start(digits, path, "vgg11_bn")
-        time.sleep(0.3 * duration)
-        process.kill()
-        process.join()
-    assert finish(start(digits, path, "vgg11_bn")) == 0
-    assert_same(path, reference)
+    for steps in (2, 4, 6, 8, 13):
+        stopped(path, architecture, steps=steps)
+    train(digits, path, architecture, NEVER)
+    assert log_of(path).count("continued from the checkpoint in epoch") == 5
+    assert_same(path, undisturbed[architecture])
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["network.h5", "network.log"]
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Start a training in its own process, quickly: torch is loaded once, in the process that they are forked from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["relstab.training.train"])
+
+    def start(*arguments, **options):
+        process = context.Process(target=train, args=arguments, kwargs=options)
+        process.start()
+        return process
+
+    return start
+
+
+def finish(process):
+    process.join(timeout=120)
+    return process.exitcode
+
+
+@pytest.mark.slow
+def test_trainings_killed_at_random_moments_end_with_the_same_weights(digits, start, undisturbed, tmp_path):
+    """After a random step or, as the steps take milliseconds, within the writing of its checkpoint; some more than once."""
+    moments = random.Random(4)
+    for number in range(9):
+        architecture = list(RECIPES)[number % len(RECIPES)]
+        path = tmp_path / str(number) / "network.h5"
+        for kills in range(1 + 2 * (number >= 6)):
+            process = start(digits, path, architecture)
+            last = moments.randrange(STEPS[architecture] - 2) if kills == 0 else 0
+            while process.is_alive() and not [file for file in checkpoints_of(path) if file.name > f"step{last:010d}"]:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.02))
+            process.kill()
+            assert finish(process) in (-signal.SIGKILL, 0)
+        assert finish(start(digits, path, architecture)) == 0
+        assert_same(path, undisturbed[architecture])
+        assert sorted(entry.name for entry in path.parent.iterdir()) == ["network.h5", "network.log"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_before_the_training_stops(digits, start, undisturbed, tmp_path, number):
-    reference, _ = undisturbed["alexnet"]
+def test_a_signal_saves_before_the_training_stops(digits, undisturbed, tmp_path, monkeypatch, number):
     path = tmp_path / "network.h5"
-    process = start(digits, path, "alexnet", minutes=1000)  # no checkpoint of its own accord
-    while not path.with_suffix(".log").exists() or "epoch 3 of" not in path.with_suffix(".log").read_text():
-        time.sleep(0.01)
-        assert process.is_alive()
-    os.kill(process.pid, number)
-    assert finish(process) == (128 + signal.SIGTERM if number == signal.SIGTERM else 1)
-    log = path.with_suffix(".log").read_text()
-    assert re.search(rf"stopped by {number.name}: .*/network.checkpoints/\w+/step\d+.h5 will be continued from", log)
+
+    def step_and_signal(run, step=TrainingRun.step):
+        step(run)
+        if run.step_number == 8:
+            assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "step", step_and_signal)
+        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt) as stop:
+            train(digits, path, "alexnet", NEVER)
+    assert number == signal.SIGINT or stop.value.code == 128 + number
+    assert re.search(rf"stopped by {number.name}: .*/network.checkpoints/\w+/step0000000008.h5 will be continued", log_of(path))
     assert not path.exists()
-    assert len(list(path.with_suffix(".checkpoints").rglob("*.h5"))) == 1
-    assert finish(start(digits, path, "alexnet", minutes=1000)) == 0
-    assert re.search(r"continued from the checkpoint in epoch [4-9], batch \d+ of 15", path.with_suffix(".log").read_text())
-    assert_same(path, reference)
+    assert len(checkpoints_of(path)) == 1
+    train(digits, path, "alexnet", NEVER)
+    assert "continued from the checkpoint in epoch 2, batch 2 of 6" in log_of(path)
+    assert_same(path, undisturbed["alexnet"])
 
 
-def test_a_full_disk_leaves_whole_files_and_the_next_training_ends_well(digits, start, undisturbed, tmp_path):
+@contextlib.contextmanager
+def file_limit(size):
+    """As on a full disk: no file of this process grows beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_whole_files_and_the_next_training_ends_well(digits, undisturbed, tmp_path):
     """The network fits into the space that is left, its checkpoints do not; then neither does."""
-    reference, _ = undisturbed["vgg11_bn"]
+    reference = undisturbed["alexnet"]
     with_space, without = tmp_path / "some" / "network.h5", tmp_path / "none" / "network.h5"
     size = reference.stat().st_size
-    assert finish(start(digits, with_space, "vgg11_bn", file_limit=size)) == 0
-    assert "no checkpoint could be written" in with_space.with_suffix(".log").read_text()
+    with file_limit(size):
+        train(digits, with_space, "alexnet")
+    assert "no checkpoint could be written" in log_of(with_space)
     assert_same(with_space, reference)
-    assert finish(start(digits, without, "vgg11_bn", file_limit=size // 4)) == 1
+    with file_limit(size // 4), pytest.raises(OSError, match="File too large"):
+        train(digits, without, "alexnet")
     assert not list(without.parent.rglob("*.h5"))
-    assert finish(start(digits, without, "vgg11_bn")) == 0
+    train(digits, without, "alexnet", NEVER)
     assert_same(without, reference)
 
 
-def stopped(digits, start, path, architecture="fc4", changes=None):
-    """A training that was stopped in its middle, with two checkpoints."""
-    process = start(digits, path, architecture, changes=changes)
-    folder = path.with_suffix(".checkpoints")
-    while len(list(folder.rglob("step*.h5"))) < 2 and process.is_alive():
-        time.sleep(0.005)
-    process.terminate()
-    process.join()
-    checkpoints = sorted(folder.rglob("step*.h5"))
-    assert len(checkpoints) == 2
-    return checkpoints
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one byte", "not HDF5"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(digits, start, undisturbed, tmp_path, damage):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(digits, stopped, undisturbed, tmp_path, damage):
     path = tmp_path / "network.h5"
-    before, last = stopped(digits, start, path)
+    _, last = stopped(path)
     whole = last.read_bytes()
     position = whole.index(content_of(last, "order"))
     damaged = {
@@ -208,13 +222,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(digits, start
         "not HDF5": b"x" * len(whole),
     }
     last.write_bytes(damaged[damage])
-    reached = int(re.search(r"\d+", before.name)[0])
-    assert finish(start(digits, path, "fc4")) == 0
-    log = path.with_suffix(".log").read_text()
-    assert re.search(rf"the checkpoint .*{last.name} cannot be read \(.+\): not used, and set aside as {last.stem}.broken", log)
-    epoch, batch = map(int, re.findall(r"continued from the checkpoint in epoch (\d+), batch (\d+)", log)[-1])
-    assert (epoch - 1) * 15 + batch == reached
-    assert_same(path, undisturbed["fc4"][0])
+    train(digits, path, "fc4", NEVER)
+    set_aside = rf"the checkpoint .*{last.name} cannot be read \(.+\): not used, and set aside as {last.stem}.broken"
+    assert re.search(set_aside, log_of(path))
+    assert "continued from the checkpoint in epoch 1, batch 6 of 6" in log_of(path)
+    assert_same(path, undisturbed["fc4"])
 
 
 def content_of(path, name):
@@ -222,39 +234,36 @@ def content_of(path, name):
         return file[f"tensors/{name}"][()].tobytes()
 
 
-def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(digits, start, undisturbed, tmp_path):
+def test_a_checkpoint_of_another_recipe_is_not_used_and_waits_for_its_own(digits, stopped, undisturbed, tmp_path):
     path = tmp_path / "network.h5"
-    _, last = stopped(digits, start, path)
+    _, last = stopped(path)
     changes = {"learning_rate": 2e-3}
-    assert finish(start(digits, path, "fc4", changes=changes)) == 0
-    log = path.with_suffix(".log").read_text()
-    assert "are of another training (recipe.learning_rate is 0.001, and here 0.002): kept, not used" in log
-    assert "continued from the" not in log
+    train(digits, path, "fc4", NEVER, changes)
+    assert "are of another training (recipe.learning_rate is 0.001, and here 0.002): kept, not used" in log_of(path)
+    assert "continued from the" not in log_of(path)
     alone = tmp_path / "alone" / "network.h5"
-    assert finish(start(digits, alone, "fc4", changes=changes)) == 0
+    train(digits, alone, "fc4", NEVER, changes)
     assert_same(path, alone)
     # It is another network indeed; and back with the first recipe, the training goes on.
-    assert not np.array_equal(content(path)["last/1.weight"], content(undisturbed["fc4"][0])["last/1.weight"])
+    assert not np.array_equal(content(path)["last/1.weight"], content(undisturbed["fc4"])["last/1.weight"])
     assert last.exists()
-    assert finish(start(digits, path, "fc4")) == 0
-    assert "continued from the" in path.with_suffix(".log").read_text()
-    assert_same(path, undisturbed["fc4"][0])
+    train(digits, path, "fc4", NEVER)
+    assert "continued from the" in log_of(path)
+    assert_same(path, undisturbed["fc4"])
     assert not path.with_suffix(".checkpoints").exists()
 
 
-def test_a_checkpoint_that_was_put_in_anothers_place_is_refused(digits, start, undisturbed, tmp_path):
+def test_a_checkpoint_that_was_put_in_anothers_place_is_refused(digits, stopped, undisturbed, tmp_path):
     path = tmp_path / "network.h5"
-    before, last = stopped(digits, start, path)
+    before, last = stopped(path)
     before.unlink()
     last.unlink()
-    for file in stopped(digits, start, tmp_path / "other" / "network.h5", changes={"learning_rate": 2e-3}):
+    for file in stopped(tmp_path / "other" / "network.h5", changes={"learning_rate": 2e-3}):
         shutil.copy(file, last.parent / file.name)
-    assert finish(start(digits, path, "fc4")) == 0
-    log = path.with_suffix(".log").read_text()
-    assert (
-        log.count("is of another training (recipe.learning_rate is 0.002, and here 0.001): not used, and set aside as step") == 2
-    )
-    assert_same(path, undisturbed["fc4"][0])
+    train(digits, path, "fc4", NEVER)
+    refusal = "is of another training (recipe.learning_rate is 0.002, and here 0.001): not used, and set aside as step"
+    assert log_of(path).count(refusal) == 2
+    assert_same(path, undisturbed["fc4"])
 
 
 def noisier(dataset, test):
@@ -262,19 +271,18 @@ def noisier(dataset, test):
 
 
 def fewer(dataset, test):
-    kept = {part: images[:290] for part, images in dataset.images.items()}
-    labels = {part: labels[:290] for part, labels in dataset.labels.items()}
+    kept = {part: images[:110] for part, images in dataset.images.items()}
+    labels = {part: labels[:110] for part, labels in dataset.labels.items()}
     return dataclasses.replace(dataset, images=kept, labels=labels), test
 
 
 @pytest.mark.parametrize(("other", "named"), [(fewer, "other images"), (noisier, "other test_images")])
-def test_a_checkpoint_of_other_images_is_not_used(digits, start, tmp_path, other, named):
+def test_a_checkpoint_of_other_images_is_not_used(digits, stopped, tmp_path, other, named):
     path = tmp_path / "network.h5"
-    stopped(digits, start, path)
-    assert finish(start(digits, path, "fc4", other=other)) == 0
-    log = path.with_suffix(".log").read_text()
-    assert f"are of another training ({named}): kept, not used" in log
-    assert "continued from the" not in log
+    stopped(path)
+    train(digits, path, "fc4", NEVER, other=other)
+    assert f"are of another training ({named}): kept, not used" in log_of(path)
+    assert "continued from the" not in log_of(path)
 
 
 def test_checkpoints_come_back_as_they_were(tmp_path):

@@ -22,7 +22,7 @@ from relstab.training.run import TrainingRun
 from relstab.training.together import train_networks
 
 # Orders, crops, flips, noise and dropout are drawn; 28 images in batches of 8 are 3 steps per pass and one of 4 images.
-COMMON = {"epochs": 3, "batch_size": 8, "crop_padding": 2, "flip": True, "learning_rate": 0.01, "width": 0.1, "snapshots": 2}
+COMMON = {"epochs": 2, "batch_size": 8, "crop_padding": 2, "flip": True, "learning_rate": 0.01, "width": 0.1, "snapshots": 2}
 CASES = {
     "lenet": {},
     "alexnet": {"precision": "bfloat16"},
@@ -93,8 +93,8 @@ def test_graphs_give_the_weights_of_steps_without(name, pretended):
     plain = train(name, graphs=False)
     assert not pretended.replays
     graphed = train(name)
-    # Of 12 steps (of ResNet18: 15), 3 have 4 images and 3 are before the graph.
-    assert len(pretended.replays) == (9 if name == "resnet18" else 6)
+    # Of 8 steps (of ResNet18: 10), 2 have 4 images and 3 are before the graph.
+    assert len(pretended.replays) == (5 if name == "resnet18" else 3)
     assert_same(graphed, plain)
 
 
@@ -168,6 +168,21 @@ def test_a_network_that_a_graph_would_change_is_trained_without_one(why, extra, 
     assert_same(found, plain)
 
 
+def test_a_graph_that_makes_another_step_is_not_used(pretended, monkeypatch, capsys):
+    plain = train("lenet", graphs=False)
+    replay = PretendedGraph.replay
+
+    def twice(graph):
+        replay(graph)
+        replay(graph)
+
+    monkeypatch.setattr(PretendedGraph, "replay", twice)
+    assert_same(train("lenet"), plain)
+    assert "steps without a CUDA graph" in (printed := capsys.readouterr().out)
+    assert "a graph made a step that is off by" in printed
+    assert len(pretended.replays) == 2  # both of the first step
+
+
 @pytest.mark.usefixtures("pretended")
 def test_without_memory_for_a_graph_steps_are_without_one(monkeypatch, capsys):
     plain = train("lenet")
@@ -188,7 +203,7 @@ def alone_and_together(of, done=None):
 def test_networks_trained_together_have_the_weights_that_they_have_alone(monkeypatch):
     """They differ in length, too: the second one has an epoch more. Turns end within epochs."""
     monkeypatch.setattr(together, "_STEPS_PER_TURN", 5)
-    of = [arguments(name, seed, epochs=3 + number % 2) for number, (name, seed) in enumerate(TOGETHER)]
+    of = [arguments(name, seed, epochs=2 + number % 2) for number, (name, seed) in enumerate(TOGETHER)]
     ended = []
     for one, two in zip(*alone_and_together(of, ended.append), strict=True):
         assert_same(one, two)
@@ -201,7 +216,9 @@ def test_networks_trained_together_have_the_weights_that_they_have_alone(monkeyp
 def test_networks_stopped_together_are_all_saved_and_resumed(monkeypatch, tmp_path):
     """SIGTERM comes in the eighth step of the second network, when the first and the third have done 5."""
     monkeypatch.setattr(together, "_STEPS_PER_TURN", 5)
-    of = [{**arguments(name, seed), "checkpoints": tmp_path / f"{number}"} for number, (name, seed) in enumerate(TOGETHER)]
+    of = [
+        {**arguments(name, seed, epochs=3), "checkpoints": tmp_path / f"{number}"} for number, (name, seed) in enumerate(TOGETHER)
+    ]
     alone = [relstab.train_network(**{**each, "checkpoints": None}, device="cuda") for each in of]
     step = TrainingRun.step
 
@@ -222,12 +239,19 @@ def test_networks_stopped_together_are_all_saved_and_resumed(monkeypatch, tmp_pa
 
 @pytest.mark.usefixtures("pretended")
 def test_an_error_of_one_network_lets_the_others_end():
-    of = [arguments("fc2", seed) for seed in range(2)]
+    """The first one diverges, and the second one cannot be saved."""
+    of = [arguments("fc2", seed) for seed in range(3)]
     of[0]["recipe"] = of[0]["recipe"].model_copy(update={"learning_rate": 1e30})
     ended = []
+
+    def save(network):
+        ended.append(network.key.seed)
+        if network.key.seed == 1:
+            raise OSError("the disk is full")
+
     with pytest.raises(FloatingPointError, match="fc2 at noise 1, seed 0"):
-        train_networks(of, "cuda", ended.append)
-    assert [network.key.seed for network in ended] == [1]
+        train_networks(of, "cuda", save)
+    assert ended == [1, 2]
 
 
 def test_on_a_cpu_networks_are_trained_one_after_the_other():
@@ -240,7 +264,7 @@ def test_on_a_cpu_networks_are_trained_one_after_the_other():
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 # On a real GPU: wider, and 500 images, which are 7 batches and one of 52 per pass.
-WIDE = {"batch_size": 64, "width": 0.5}
+WIDE = {"epochs": 3, "batch_size": 64, "width": 0.5}
 
 
 @pytest.fixture

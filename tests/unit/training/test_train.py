@@ -172,7 +172,8 @@ def test_the_same_seed_gives_the_same_weights_whatever_ran_before(digits, test_i
 
 def test_statistics_at_initialization_are_those_of_training_images(digits, test_images):
     """Batch norm of the first layer, at initialization, gives activations of mean 0 and variance 1 on training images."""
-    network = relstab.train_network("vgg11_bn", digits, test_images, QUICK, 0, 0, device="cpu")
+    recipe = QUICK.model_copy(update={"epochs": 1, "batch_size": 400})
+    network = relstab.train_network("vgg11_bn", digits, test_images, recipe, 0, 0, device="cpu")
     model = relstab.build_model("vgg11_bn", (1, 28, 28), 10, QUICK.width)
     model.load_state_dict(network.states["init"])
     images = normalise(torch.from_numpy(digits.images["train"]), digits)
@@ -300,6 +301,7 @@ def test_diffeomorphisms_deform_the_training_images(digits):
     assert (deformed - plain).norm() > 0.1 * plain.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_network_is_the_same(digits, test_images):
     recipe = QUICK.model_copy(update={"epochs": 1, "precision": "float32"})
