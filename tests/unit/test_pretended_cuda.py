@@ -239,7 +239,7 @@ def test_shuffled_channels_are_those_of_a_cpu():
             np.testing.assert_allclose(outputs.cpu().detach(), expected.detach(), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("stride", "filter_size"), [(2, 2), (1, 3)])
+@pytest.mark.parametrize(("stride", "filter_size"), [(2, 2), (2, 3), (1, 3)])
 def test_ensembles_train_and_are_measured_as_on_a_cpu(stride, filter_size, monkeypatch, tmp_path):
     """Members that end at different epochs, with weight decay; from a checkpoint in mid-epoch, too. Steps wait for nothing."""
     task = ScaleTask("distance", 16, 4, gap=1)
