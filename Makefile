@@ -34,7 +34,7 @@ test: install
 test-fast: install
 	$(UNIT)
 
-# Break files, configs and runs in over three thousand ways, and count what came of it; docs/reliability.md.
+# Break files, configs and runs in some three thousand ways, and count what came of it; docs/reliability.md.
 torture: install
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m torture
 

@@ -126,14 +126,17 @@ def git_commit() -> str:
 
 @functools.lru_cache
 def code_version() -> str:
-    """Version, commit and digest of the code that makes numbers: tables, figures and pages are made from these."""
+    """Version, and digest of the code that makes numbers: tables, figures and pages are made from these.
+
+    A commit that leaves this code as it was is the same version, and another edit of uncommitted code is another one.
+    """
     package = Path(__file__).parents[1]
     made_later = {package / room for room in ("cli", "figures", "report", "tables")}
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         if made_later.isdisjoint(path.parents):
             digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{relstab.__version__} ({git_commit()[:10]}, {digest.hexdigest()[:8]})"
+    return f"{relstab.__version__} ({digest.hexdigest()[:12]})"
 
 
 def provenance(parameters: Mapping[str, Any], seed: int | None = None, device: str = "cpu") -> dict[str, Any]:
