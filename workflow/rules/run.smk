@@ -4,6 +4,7 @@
 import copy
 import functools
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake.settings.types import ExecMode, RerunTrigger, SharedFSUsage
 
 # A file that is edited after this moment is not the file that this run plans with.
@@ -39,6 +41,7 @@ from relstab.runs.cluster import (
 )
 from relstab.runs.lock import FolderInUseError, RunLock
 from relstab.runs.orphan import belong_to_this_process
+from relstab.runs.progress import LinePerJob, RunProgress, extend_panel
 from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
 
 # The config as the user gave it, before defaults fill it: jobs on a cluster read it.
@@ -53,6 +56,33 @@ belong_to_this_process(workflow.exec_mode == ExecMode.REMOTE)
 
 if changed := changed_user_code(workflow.basedir):
     raise WorkflowError(f"{changed[0]} was changed since this run began: stop the run, and start it again")
+
+
+def show_progress():
+    """A panel of bars in a terminal, elsewhere one line per job; all that Snakemake says with --verbose, in dry runs and in jobs.
+
+    A profile cannot say "in a terminal", so the logger plugin is chosen here. One that the user names (--logger) stays.
+    """
+    settings = workflow.output_settings
+    usual = next((handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"), None)
+    asked = settings.dryrun or settings.verbose or settings.printshellcmds or settings.quiet
+    if workflow.exec_mode != ExecMode.DEFAULT or usual is None or asked:
+        return
+    progress = RunProgress()
+    terminal = sys.stderr.isatty() and os.getenv("TERM") != "dumb" and not os.getenv("CI")
+    if terminal and importlib.util.find_spec("snakemake_logger_plugin_rich"):
+        panel = LoggerPluginRegistry().get_plugin("rich").log_handler(settings, None)
+        panel.addFilter(progress)
+        extend_panel(panel, progress)
+        logger.removeHandler(usual)
+        logger.addHandler(panel)
+    else:
+        usual.addFilter(progress)
+        usual.addFilter(LinePerJob.filter)
+        usual.setFormatter(LinePerJob(progress, usual.formatter))
+
+
+show_progress()
 
 
 def user_code():
