@@ -18,6 +18,7 @@ from relstab.figures.style import (
     mark,
     noise_labels,
     note_empty,
+    show_image,
     trained_architectures,
 )
 from relstab.files.network import noise_level
@@ -31,23 +32,12 @@ SENSITIVITY_MARKS = {"D": ("s", "0.45", "--"), "G": ("^", "0.7", ":"), "R": ("o"
 """Marker, grey and line of D, G and R, as functions of the noise level."""
 
 
-def _show(ax: Axes, image: Image, limits: tuple[float, float] | None = None) -> None:
-    """Draw a normalised image [C, n, n], grey or colour; values outside ``limits`` are clipped."""
-    low, high = limits or (float(image.min()), float(image.max()))
-    scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1).transpose(1, 2, 0)
-    if scaled.shape[2] == 3:
-        ax.imshow(scaled, interpolation="nearest")
-    else:
-        ax.imshow(scaled[..., 0], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
-    ax.set(xticks=[], yticks=[])
-
-
 def _draw_versions(axes: list[Axes], sample: dict[str, Image]) -> None:
     clean = sample["images"]
     limits = float(clean.min()), float(clean.max())
     titles = {"images": r"$x$", "deformed": r"$\tau(x)$", "noisy": r"$x + \eta$"}
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        _show(ax, sample[name], limits)
+        show_image(ax, sample[name], limits)
         ax.set_title(title, pad=3)
 
 
@@ -129,6 +119,6 @@ def draw(
     grid = right.add_gridspec(2, len(noise), height_ratios=[1, 3.2])
     for column, level in enumerate(noise):
         ax = right.add_subplot(grid[0, column])
-        _show(ax, noisy[level])
+        show_image(ax, noisy[level])
     _draw_correlation(right.add_subplot(grid[1, :]), correlation.query("state == 'trained' and group == 'all'"), noise)
     return figure

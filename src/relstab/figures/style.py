@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from relstab.architectures import ARCHITECTURES
 from relstab.files.hdf5 import atomic_path
@@ -32,6 +33,7 @@ __all__ = [
     "note_empty",
     "rho_title",
     "save_figure",
+    "show_image",
     "spread_out",
     "style",
     "trained_architectures",
@@ -204,6 +206,17 @@ def draw_layers(ax: Axes, rows: pd.DataFrame, name: str, colour: str, line: str,
 def note_empty(ax: Axes, what: str) -> None:
     """Say in an empty panel why it is empty."""
     ax.text(0.5, 0.5, what, transform=ax.transAxes, ha="center", va="center", color=INITIAL)
+    ax.set(xticks=[], yticks=[])
+
+
+def show_image(ax: Axes, image: NDArray[np.float32], limits: tuple[float, float] | None = None) -> None:
+    """Draw a normalised image [C, n, n], grey or colour; values outside ``limits`` are clipped."""
+    low, high = limits or (float(image.min()), float(image.max()))
+    scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1).transpose(1, 2, 0)
+    if scaled.shape[2] == 3:
+        ax.imshow(scaled, interpolation="nearest")
+    else:
+        ax.imshow(scaled[..., 0], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
 
 

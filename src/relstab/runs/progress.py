@@ -105,7 +105,7 @@ class LinePerJob(logging.Formatter):
     @staticmethod
     def filter(record: logging.LogRecord) -> bool:
         """Leave out what says nothing new to a person."""
-        return _event(record) not in _HIDDEN
+        return _event(record) not in _HIDDEN and record.getMessage() != "Select jobs to execute..."
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of a finished job; all else as Snakemake writes it."""
