@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -209,6 +210,12 @@ onstart:
 
 onsuccess:
     discard_snapshots(RESULTS)
+    if any(job.rule.name == "table_claims" for job in workflow.dag.jobs):
+        from relstab.report import summary_lines
+        from relstab.tables.networks import read_tables
+
+        width = shutil.get_terminal_size((130, 24)).columns
+        print("", *summary_lines(read_tables(table("claims"))[0], RESULTS, width), sep="\n", file=sys.stderr)
 
 
 onerror:
