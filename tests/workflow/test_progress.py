@@ -40,7 +40,7 @@ def in_terminal(folder, *arguments):
         text += part
     os.close(reading)
     assert process.wait(timeout=60) == 0, text.decode(errors="replace")
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text.decode())
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text.decode()).replace("\r", "\n")
 
 
 def test_a_terminal_shows_a_panel_and_then_the_verdicts(unfinished):
@@ -48,7 +48,7 @@ def test_a_terminal_shows_a_panel_and_then_the_verdicts(unfinished):
     assert "Total Progress" in text
     assert "jobid:" not in text
     assert re.search(r"^claim +verdict +statistic", text, flags=re.MULTILINE)
-    assert re.search(r"^figures +results/smoke/figures \(14", text, flags=re.MULTILINE)
+    assert re.search(r"^figures +results/smoke/figures \(16", text, flags=re.MULTILINE)
 
 
 def test_elsewhere_a_run_writes_one_line_per_job(unfinished):

@@ -22,7 +22,7 @@ def draw(
     probe: dict[str, NDArray[np.float32]], displacement: float = 1.0, cutoff: int = 3, interpolation: str = "bilinear"
 ) -> Figure:
     """An image under deformations with three cutoffs c: the cutoff of the run, twice and three times as many modes. Above, the
-    displacement of every second or so pixel as an arrow, to scale; below, the deformed image. The typical displacement is
+    displacements of some of the pixels as arrows, to scale; below, the deformed image. The typical displacement is
     that of the run, or the largest at which the field does not fold the image, if that is smaller.
 
     Args:
@@ -53,6 +53,5 @@ def _draw_arrows(ax: Axes, dx: NDArray[np.float32], dy: NDArray[np.float32]) -> 
     size = len(dx)
     at = np.unique(np.linspace(0, size - 1, min(size, _ARROWS)).round().astype(int))
     columns, rows = np.meshgrid(at, at)
-    look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006}
-    ax.quiver(columns, rows, dx[rows, columns], dy[rows, columns], **look)
+    ax.quiver(columns, rows, dx[rows, columns], dy[rows, columns], angles="xy", scale_units="xy", scale=1, width=0.006)
     ax.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])

@@ -13,11 +13,12 @@ from matplotlib.lines import Line2D
 from relstab.figures.style import WIDTH, log_axis, note_empty
 from relstab.scale_detection.homogeneous import receptive_fields
 
-__all__ = ["draw"]
+__all__ = ["TASKS", "draw"]
 
 # Marker and colour; the colours differ in lightness too.
 _LOOKS = {"D": ("o", "k"), "G": ("s", "#d1762c")}
-_TASKS = {"distance": "Task 1", "block": "Task 2"}
+TASKS = {"distance": "Task 1", "block": "Task 2"}
+"""Names of the tasks by their rule."""
 _HOMOGENEOUS = ("homogeneous_stride1", "homogeneous_strided")
 _FILTERED = {"noise": "rectified", "activation": "relu"}
 _OPEN = "0.5"
@@ -103,7 +104,8 @@ def _note_error(ax: Axes, rows: pd.DataFrame) -> None:
     why = "cannot be learned" if least > 0.1 else "not learned" if error > 0.1 else "learned in part"
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.14)
-    ax.text(0.03, 0.97, f"{why}: error {error:.2f}, at least {least:.2f}", transform=ax.transAxes, va="top", fontsize="small")
+    bound = f" (over all pairs no such network is below {least:.2f})" if least else ""
+    ax.text(0.03, 0.97, f"{why}: test error {error:.2f}{bound}", transform=ax.transAxes, va="top", fontsize="small")
 
 
 def _draw_panel(ax: Axes, rows: pd.DataFrame, exponents: pd.DataFrame, title: str, states: list[str]) -> None:
@@ -117,7 +119,7 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, exponents: pd.DataFrame, title: st
         for state in states:
             points = _points(rows[rows["state"] == state], name)
             fit, is_open = fits[name], state != states[-1]
-            ends = (0, 0) if fit is None else (fit["first_layer"], fit["last_layer"])
+            ends = (0, 0) if fit is None or np.isnan(fit["exponent"]) else (fit["first_layer"], fit["last_layer"])
             inside = np.asarray((points.index >= ends[0]) & (points.index <= ends[1]))
             for chosen, alpha in ((inside, 1.0), (~inside, _PALE)):
                 if chosen.any():
@@ -154,17 +156,17 @@ def draw(layers: pd.DataFrame, exponents: pd.DataFrame) -> Figure:
     """
     inner = layers[(layers["k"] >= 1) & (layers["k"] <= layers["depth"])]
     figure, axes = plt.subplots(3, 2, figsize=(WIDTH, 7.4))
-    for line, rule in zip(axes, _TASKS, strict=False):
+    for line, rule in zip(axes, TASKS, strict=False):
         for ax, strided in zip(line, (False, True), strict=True):
             rows = _experiment(inner, rule, strided)
             if rows.empty:
-                ax.set_title(f"{_TASKS[rule]}, stride {'$s = F$' if strided else '1'}", fontsize="small", pad=4)
+                ax.set_title(f"{TASKS[rule]}, stride {'$s = F$' if strided else '1'}", fontsize="small", pad=4)
                 note_empty(ax, "no such experiment")
                 continue
             first = rows.iloc[0]
             states = [state for state in ("trained", "decayed") if (rows["state"] == state).any()]
             title = (
-                f"{_TASKS[rule]}, stride {first['stride']:g}: $F = {first['filter_size']:g}$, "
+                f"{TASKS[rule]}, stride {first['stride']:g}: $F = {first['filter_size']:g}$, "
                 rf"$L = {first['size']:g}$, $\xi = {first['scale']:g}$"
                 f"{'' if 'decayed' in states else '; as trained'}"
             )

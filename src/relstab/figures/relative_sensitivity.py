@@ -52,7 +52,7 @@ def _draw_error(ax: Axes, outputs: pd.DataFrame) -> None:
     log_axis(ax.xaxis)
     log_axis(ax.yaxis)
     if len(outputs) >= 3:
-        ax.set_title(rf"$\rho = {log_correlation(outputs['error'], outputs['R']):.2f}$", pad=3)
+        ax.set_title(rf"$\rho(\log\epsilon, \log R_f) = {log_correlation(outputs['error'], outputs['R']):.2f}$", pad=3)
     ax.set(xlabel=r"relative sensitivity $R_f$", ylabel=r"test error $\epsilon$")
     figure = ax.get_figure()
     assert figure is not None
@@ -75,18 +75,20 @@ def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -
             linestyle=line,
             elinewidth=0.8,
             capsize=2,
-            label=rf"${name}_f$",
+            label=rf"$X = {name}_f$",
         )
     ax.axhline(0, color="k", linewidth=0.5)
     ax.set(
         xlabel=r"noise $\sigma$ of the data set",
-        ylabel=r"$\rho(\epsilon, X)$",
+        ylabel=r"$\rho(\log\epsilon, \log X)$",
         ylim=(-1.08, 1.08),
         xlim=(-0.5, len(noise) - 0.5),
         xticks=range(len(noise)),
         xticklabels=noise_labels(noise),
     )
-    ax.legend(title="$X$", loc="best")
+    figure = ax.get_figure()
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def draw(
@@ -98,8 +100,8 @@ def draw(
 ) -> Figure:
     """Test error and relative sensitivity. Left: an image x, its deformed version tau(x), and x + eta with noise of the same
     norm. Centre: test error against R_f of the output of all networks that learned, at the lowest noise level; bars are
-    standard errors over the probes, and of the test error over the test images. Right: correlation of the test error
-    with D_f, G_f and R_f against the noise level sigma of the data set, with bootstrap intervals; above, one image
+    standard errors over the probes, and of the test error over the test images. Right: correlation of the logarithms of test
+    error and of D_f, G_f and R_f against the noise level sigma of the data set, with bootstrap intervals; above, one image
     per noise level.
 
     Args:

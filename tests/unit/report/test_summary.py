@@ -17,17 +17,9 @@ CLAIMS = pd.DataFrame(
 
 def test_each_claim_is_one_line_about_the_most_networks(tmp_path):
     lines = summary_lines(CLAIMS, tmp_path, 100)
+    interval = "-0.23 [-0.43, -0.02]".replace("-", "\N{MINUS SIGN}")
     assert [line.split() for line in lines[1:3]] == [
-        [
-            "1",
-            "not",
-            "supported",
-            *"-0.23 [-0.43, -0.02]".replace("-", "\N{MINUS SIGN}").split(),
-            "rho(eps,",
-            "R)",
-            "is",
-            "positive",
-        ],
+        ["1", "not", "supported", *interval.split(), "rho(eps,", "R)", "is", "positive"],
         ["7a", "undecided", "training", "raises", "G_k"],
     ]
     # Columns stand below their heads.
