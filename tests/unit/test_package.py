@@ -73,6 +73,5 @@ def test_the_readme_names_what_is_there():
     assert set(re.findall(r"(\w+)/", "".join(re.findall(r"^  (\w.*?)   ", layout, re.MULTILINE)))) == rooms
     for name in re.findall(r"relstab\.(\w+)\(", text):
         assert name in relstab.__all__, name
-    assert set(
-        re.findall(r"`((?:fig\d\d|imagenet|learning|over|relu|training)_\w+|deformations|displacements|initialization)`", text)
-    ) == set(FIGURES)
+    figures = r"`((?:fig\d\d|imagenet|learning|over|relu|training)_\w+|deformations|displacements|initialization)`"
+    assert set(re.findall(figures, text)) == set(FIGURES)
