@@ -195,7 +195,7 @@ def test_notebooks_run(page):
         parts = names["parts"].set_index(["layer", "perturbation"])
         # The same probes measured in two ways; noise is the reference.
         assert parts.loc[("output", "noise"), "ratio"] == 1
-        assert parts.loc[("output", "deformation"), "ratio"] == pytest.approx(table.loc["output", "R"], rel=0.3)
+        assert parts.loc[("output", "deformation"), "ratio"] == pytest.approx(table.loc["output", "R"], rel=0.5)
 
 
 # ---- The site ------------------------------------------------------------------------------------------------------------------
