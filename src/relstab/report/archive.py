@@ -44,7 +44,7 @@ _MEDIA = {
 
 
 def _files(results: Path) -> Iterator[str]:
-    """Names of the files to archive. Records of what made them are in a hidden folder; all else that is hidden is not of the run."""
+    """Names of the files to archive. What is hidden is not of the run, but for the records in .made."""
     for folder, folders, files in os.walk(results):
         at_top = Path(folder) == results
         folders[:] = sorted(
