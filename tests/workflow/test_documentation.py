@@ -66,8 +66,6 @@ def test_every_command_of_relstab_takes_its_options(tmp_path):
         if arguments and "--help" not in arguments:
             names = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in arguments]
             main.commands[name].make_context(name, names)
-                name, [str(tmp_path / word) if (tmp_path / word).exists() else word for word in arguments]
-            )
         else:
             assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0, name
 
