@@ -130,7 +130,12 @@ def pipeline_page(folder: Path) -> str:
     """The graph of the pipeline, drawn as an SVG."""
     graph = rule_graph(str(ROOT / "configs/smoke.yaml"))
     graph = graph.replace("graph[", "graph[rankdir=LR, ranksep=0.3, nodesep=0.1, ").replace("fontname=sans", "fontname=Helvetica")
-    graph = re.sub(r', color = "[\d. ]+"', "", graph)
+    graph = re.sub(r', color = "[\d. ]+"', "", graph).replace("penwidth=2", "penwidth=1").replace("fontsize=10", "fontsize=11")
+    graph = graph.replace("node[", 'node[margin="0.25,0.05", ')
+    # The target says nothing: every table and figure is an arrow to it.
+    target = re.search(r'^\s*(\d+)\[label = "all"', graph, flags=re.MULTILINE)
+    assert target
+    graph = re.sub(rf"^\s*(?:{target[1]}\[.*|\d+ -> {target[1]})\n", "", graph, flags=re.MULTILINE)
     dot = shutil.which("dot") or shutil.which("graphviz-pure", path=str(Path(sys.executable).parent)) or "graphviz-pure"
     with (folder / "pipeline.svg").open("w") as file:
         subprocess.run([dot, "-Tsvg"], input=graph, stdout=file, text=True, check=True)
