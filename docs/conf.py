@@ -57,7 +57,7 @@ html_theme_options = {
     "footer_start": [],
     "footer_end": [],
 }
-html_sidebars = {"docs/index": []}
+html_sidebars = {"**": []}
 html_show_sphinx = False
 html_copy_source = False
 

@@ -6,6 +6,9 @@ from relstab.figures import FigureEntry
 __all__ = ["figure_note"]
 
 
+_MEASURED = {"sensitivity", "over_training", "sensitivity_sweep"}
+
+
 def _counted(numbers: set[int], noun: str) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:,} {noun}{'' if high == 1 else 's'}" if low == high else f"{low:,} to {high:,} {noun}s"
@@ -28,5 +31,6 @@ def figure_note(entry: FigureEntry, config: Config) -> str:
         return f"{config.data.name}, one of the probes" if "probe" in entry.needs else ""
     sizes = config.data.train_images
     images = f", {_counted({*sizes} if isinstance(sizes, list) else {sizes}, 'training image')}" if sizes else ""
+    probes = f", P = {config.probes.images:,} probes" if tables & _MEASURED else ""
     seeds = {len(config.seeds_of(name)) for name in config.architectures}
-    return f"{config.data.name}{images}, P = {config.probes.images:,} probes, {_counted(seeds, 'seed')}"
+    return f"{config.data.name}{images}{probes}, {_counted(seeds, 'seed')}"
