@@ -82,7 +82,7 @@ def _number(value: float) -> str:
 
 def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
     """Exponent, interval, and what was predicted."""
-    if row is None or not np.isfinite(row["exponent"]):
+    if row is None:
         return f"${name}_k$: no exponent fitted"
     interval = f" [{_number(row['low'])}, {_number(row['high'])}]" if np.isfinite(row["low"]) else ""
     predicted = f"{row['predicted']:.3g}".replace("-", "\N{MINUS SIGN}")
@@ -91,7 +91,8 @@ def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
 
 
 def _row(exponents: pd.DataFrame, name: str) -> "pd.Series[Any] | None":
-    rows = exponents[exponents["sensitivity"] == name]
+    """What was fitted; None where nothing was."""
+    rows = exponents[(exponents["sensitivity"] == name) & exponents["exponent"].notna()]
     return None if rows.empty else rows.iloc[0]
 
 
@@ -119,7 +120,7 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, exponents: pd.DataFrame, title: st
         for state in states:
             points = _points(rows[rows["state"] == state], name)
             fit, is_open = fits[name], state != states[-1]
-            ends = (0, 0) if fit is None or np.isnan(fit["exponent"]) else (fit["first_layer"], fit["last_layer"])
+            ends = (0, 0) if fit is None else (fit["first_layer"], fit["last_layer"])
             inside = np.asarray((points.index >= ends[0]) & (points.index <= ends[1]))
             for chosen, alpha in ((inside, 1.0), (~inside, _PALE)):
                 if chosen.any():

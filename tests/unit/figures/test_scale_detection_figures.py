@@ -418,9 +418,7 @@ def test_figures_of_simple_networks_survive_what_is_missing(left, tables, tmp_pa
 
 
 def test_without_exponents_figure_7_says_that_none_were_fitted(tables, tmp_path):
-    unknown = tables["exponents"].assign(
-        exponent=np.nan, low=np.nan, high=np.nan, finite_size=np.nan, first_layer=0, last_layer=0
-    )
+    unknown = tables["exponents"].assign(exponent=np.nan, low=np.nan, high=np.nan, finite_size=np.nan)
     for fits in (unknown, tables["exponents"].iloc[:0]):
         figure = drawn("fig07", {**tables, "exponents": fits})
         assert all("$D_k$: no exponent fitted" in ax.get_title() for ax in figure.axes)

@@ -54,16 +54,16 @@ def test_time_left_is_the_work_left_shared_by_as_many_jobs_as_run_at_a_time():
     assert (progress.done, progress.total) == (3, 8)
 
 
-def test_a_job_that_fails_counts_again_when_it_is_tried_again():
+def test_a_job_that_failed_does_not_run():
     clock = Clock()
     progress = RunProgress(clock)
     progress.filter(run_info(train=2))
     begin(progress, 1, "train")
     clock.now = 5.0
     progress.filter(record("JOB_ERROR", jobid=1))
-    begin(progress, 1, "train")
+    begin(progress, 2, "train")
     clock.now = 15.0
-    end(progress, 1)
+    end(progress, 2)
     # One job of 10 s is left; 10 of 15 s had a job that ended well, so one runs at a time.
     assert progress.seconds_left() == (10.0, False)
     assert progress.time_left() == "less than 1 min left"
