@@ -58,7 +58,8 @@ def ensemble_epoch(ensemble: Ensemble, images: torch.Tensor, labels: torch.Tenso
     rates = torch.full((members,), RATE * ensemble.design.rate_factor, device=images.device)
     least = torch.full((), torch.inf, device=images.device)
     for chosen in order.split(BATCH, dim=1):
-        least = torch.minimum(least, ensemble.step(images[chosen], labels[chosen], rates).min())
+        loss = ensemble.step(images[chosen], labels[chosen], rates, early_exit=not images.is_cuda)
+        least = torch.minimum(least, loss.min())
     return least
 
 

@@ -1,16 +1,21 @@
-"""Training of LeNet, VGG11 with batch norm and ResNet18 on 32 x 32 colour images, beside the bare step and the textbook loop.
+"""Training of five networks on 32 x 32 colour images, in relstab's loop and in others, side by side.
 
 - relstab: the loop of `relstab.train_network`, with the crops, flips and normalisation of the paper's recipe;
-- bare step: forward, backward and update on one batch that stays where it is, as torch lays it out and in channels_last;
-- textbook: a torchvision data set of PIL images, random crop, flip, ToTensor and Normalize, a DataLoader with one worker.
+- textbook: a torchvision data set of PIL images, its transforms, a DataLoader with workers (on a CPU: one);
+- plain loop, on a GPU: images on the device, the same crops and flips, torch's own optimizer, no wait in a step;
+- bare step, on a CPU: forward, backward and update on one batch that stays where it is.
 
-Each run is a process of its own; runs of all methods take turns, and ratios are of runs in the same turn. Images per second do
-not count the first steps, nor evaluation.
+On a GPU, loops are compared in the same precision with the same flags, those of relstab: deterministic convolutions, and no TF32
+in float32; and once more as torch comes, with TF32 in convolutions. On a CPU, each run is a process of its own. All methods
+take turns, and ratios are of runs in the same turn. Images per second do not count the first steps, nor evaluation.
 
-    python benchmarks/training.py [--device cuda] [--turns 4] [--seconds 5] [CASE ...]
+On a GPU, the hours of the training runs of --grid that have the architectures measured here stand at the end, without evaluation.
+
+    python benchmarks/training.py [--device cuda] [--turns 4] [--seconds 5] [--grid configs/paper.yaml] [CASE ...]
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -21,49 +26,26 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 
 import relstab
-from relstab.architectures.torchvision import torchvision
-from relstab.config import Training
+from relstab.architectures import ARCHITECTURES
+from relstab.runs.devices import repeatable
 
-from timing import seconds_a_step, seconds_a_training_step, synthetic
+import loops
+from grid import config_of, deep_networks
+from loops import BATCH
+from timing import seconds_a_step
 
 HERE = Path(__file__).parent
-CASES = {"LeNet": "lenet", "VGG11bn": "vgg11_bn", "ResNet18": "resnet18"}
-METHODS = {
-    "relstab, float32": ("ours", "float32"),
-    "relstab, bfloat16": ("ours", "bfloat16"),
-    "bare step, float32": ("bare", "contiguous", "float32"),
-    "bare step, float32, channels_last": ("bare", "channels_last", "float32"),
-    "bare step, bfloat16, channels_last": ("bare", "channels_last", "bfloat16"),
-    "textbook": ("textbook",),
-}
-BATCH = 128
-IMAGES = 5120
-# Dense bfloat16, in 1e12 operations per second, by a part of the device's name.
-PEAK = {"H100": 989, "H200": 989, "A100": 312}
+CASES = {"LeNet": "lenet", "FC-4": "fc4", "VGG11bn": "vgg11_bn", "ResNet18": "resnet18", "EfficientNetB0": "efficientnet_b0"}
+# Images of the training set: of few, a CPU sees none twice in a measurement.
+IMAGES = {"cpu": 5120, "cuda": 50_000}
 
 
-def timed(step: Callable[[], None], device: str, seconds: float) -> float:
-    """Images per second of steps that are repeated for some seconds, after a warm-up."""
-    return BATCH / seconds_a_step(step, device, seconds, together=4)
-
-
-def ours(architecture: str, device: str, seconds: float, precision: str) -> float:
-    recipe = Training(precision=precision, learning_rate=1e-3, batch_size=BATCH, crop_padding=4, flip=True)
-    return BATCH / seconds_a_training_step(architecture, recipe, synthetic(IMAGES), device, seconds, together=4)
-
-
-def plain(architecture: str, device: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    model = relstab.build_model(architecture, (3, 32, 32), 10).to(device)
-    return model, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-
-
-def bare(architecture: str, device: str, seconds: float, layout: str, precision: str) -> float:
-    model, optimizer = plain(architecture, device)
-    images, labels = torch.randn(BATCH, 3, 32, 32, device=device), torch.randint(10, (BATCH,), device=device)
+def bare(name: str, device: str, seconds: float, layout: str, precision: str) -> float:
+    model = relstab.build_model(name, loops.SHAPE, 10).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    images, labels = torch.randn(BATCH, *loops.SHAPE, device=device), torch.randint(10, (BATCH,), device=device)
     if layout == "channels_last":
         model, images = model.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
 
@@ -74,54 +56,42 @@ def bare(architecture: str, device: str, seconds: float, layout: str, precision:
         loss.backward()
         optimizer.step()
 
-    return timed(step, device, seconds)
+    return BATCH / seconds_a_step(step, device, seconds, together=4)
 
 
-class PilImages(torchvision.datasets.VisionDataset):
-    """As torchvision's CIFAR10 gives them out."""
-
-    def __init__(self, transform: Callable[[object], torch.Tensor]) -> None:
-        super().__init__(root="", transform=transform)
-        dataset = synthetic(IMAGES)
-        self.data, self.targets = dataset.images["train"].transpose(0, 2, 3, 1), dataset.labels["train"].tolist()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        from PIL import Image
-
-        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+def textbook(name: str, device: str, seconds: float, precision: str, workers: int) -> float:
+    return loops.textbook(name, device, seconds, precision, IMAGES[device.split(":")[0]], workers)
 
 
-def textbook(architecture: str, device: str, seconds: float) -> float:
-    transforms = torchvision.transforms
-    transform = transforms.Compose(
-        [
-            transforms.RandomCrop(32, padding=4),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.29, 0.29, 0.29)),
-        ]
-    )
-    loader = DataLoader(PilImages(transform), BATCH, shuffle=True, num_workers=1)
-    model, optimizer = plain(architecture, device)
+def plain(name: str, device: str, seconds: float, precision: str) -> float:
+    return loops.plain(name, device, seconds, precision, IMAGES[device.split(":")[0]])
 
-    def endless():
-        while True:
-            yield from loader
 
-    batches = endless()
+def ours(name: str, device: str, seconds: float, precision: str, graph: bool = True) -> float:
+    return loops.ours(name, device, seconds, precision, IMAGES[device.split(":")[0]], graph)
 
-    def step() -> None:
-        images, labels = next(batches)
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(model(images.to(device)), labels.to(device))
-        loss.backward()
-        optimizer.step()
-        loss.item()
 
-    return timed(step, device, seconds)
+# Each with its precision, and whether relstab's flags are set.
+Method = tuple[Callable[..., float], tuple[object, ...], str, bool]
+ON_CPU: dict[str, Method] = {
+    "relstab, float32": (ours, ("float32",), "float32", True),
+    "relstab, bfloat16": (ours, ("bfloat16",), "bfloat16", True),
+    "bare step, float32": (bare, ("contiguous", "float32"), "float32", True),
+    "bare step, float32, channels_last": (bare, ("channels_last", "float32"), "float32", True),
+    "bare step, bfloat16, channels_last": (bare, ("channels_last", "bfloat16"), "bfloat16", True),
+    "textbook": (textbook, ("float32", 1), "float32", True),
+}
+ON_GPU: dict[str, Method] = {
+    "relstab, bfloat16": (ours, ("bfloat16",), "bfloat16", True),
+    "relstab, bfloat16, without graphs": (ours, ("bfloat16", False), "bfloat16", True),
+    "plain loop, bfloat16": (plain, ("bfloat16",), "bfloat16", True),
+    "textbook, bfloat16": (textbook, ("bfloat16", loops.workers()), "bfloat16", True),
+    "relstab, float32": (ours, ("float32",), "float32", True),
+    "plain loop, float32": (plain, ("float32",), "float32", True),
+    "textbook, float32": (textbook, ("float32", loops.workers()), "float32", True),
+    "plain loop, as torch comes": (plain, ("float32",), "TF32", False),
+    "textbook, as torch comes": (textbook, ("float32", loops.workers()), "TF32", False),
+}
 
 
 def started(case: str, method: str, device: str, seconds: float, threads: int) -> subprocess.Popen[str]:
@@ -137,61 +107,103 @@ def result(process: subprocess.Popen[str]) -> float:
     return float(json.loads(output.strip().splitlines()[-1]))
 
 
-def operations(architecture: str) -> float:
-    """Floating-point operations of one training step, for one image."""
-    model = relstab.build_model(architecture, (3, 32, 32), 10)
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, 3, 32, 32)).sum().backward()
-    return counter.get_total_flops() / 2
+def on_gpu(case: str, method: str, device: str, seconds: float) -> float:
+    loop, arguments, _, flags = ON_GPU[method]
+    with repeatable(torch.device(device)) if flags else contextlib.nullcontext():
+        return loop(CASES[case], device, seconds, *arguments)
+
+
+def measured(case: str, device: str, turns: int, seconds: float, threads: int) -> dict[str, list[float]]:
+    """Images per second of each method, at each turn."""
+    if device != "cpu":
+        speeds: dict[str, list[float]] = {method: [] for method in ON_GPU}
+        for _ in range(turns):
+            for method, values in speeds.items():
+                values.append(on_gpu(case, method, device, seconds))
+        return speeds
+    speeds = {method: [] for method in [*ON_CPU, "two jobs, relstab, bfloat16"]}
+    for _ in range(turns):
+        for method in ON_CPU:
+            speeds[method].append(result(started(case, method, device, seconds, threads)))
+        # Each has half of the threads.
+        pair = [started(case, "relstab, bfloat16", device, seconds, max(threads // 2, 1)) for _ in range(2)]
+        speeds["two jobs, relstab, bfloat16"].append(sum(result(process) for process in pair))
+    return speeds
+
+
+def ratio(speeds: dict[str, list[float]], method: str, other: str) -> float:
+    return statistics.median(a / b for a, b in zip(speeds[method], speeds[other], strict=True))
+
+
+def peers(speeds: dict[str, list[float]], method: str, on_cpu: bool) -> dict[str, str]:
+    """Methods that another is compared with, by the column of the ratio."""
+    if not on_cpu:
+        setting = "as torch comes" if method.endswith("as torch comes") else ON_GPU[method][2]
+        return {"to_textbook": f"textbook, {setting}", "to_plain_loop": f"plain loop, {setting}"}
+    bare32 = [name for name in speeds if name.startswith("bare step, float32")]
+    return {"to_best_bare_float32": max(bare32, key=lambda name: statistics.median(speeds[name])), "to_textbook": "textbook"}
+
+
+def rows_of(case: str, speeds: dict[str, list[float]], device: str, where: str) -> list[dict[str, object]]:
+    """Rows of the table, which are printed."""
+    rows = []
+    for method, values in speeds.items():
+        median = statistics.median(values)
+        row: dict[str, object] = {"case": case, "method": method, "images_per_second": round(median, 1)}
+        row |= {column: ratio(speeds, method, other) for column, other in peers(speeds, method, device == "cpu").items()}
+        precision = (ON_GPU if device != "cpu" else ON_CPU).get(method, (None, (), "bfloat16"))[2]
+        top = loops.peak(device, precision)
+        row |= {"share_of_peak": median * loops.operations(CASES[case]) / top if top else None, "device": where}
+        rows.append(row)
+        ratios = "  ".join(f"{key} {row[key]:6.2f}" for key in row if key.startswith("to_"))
+        share = f"  {row['share_of_peak']:.2%} of the peak in {precision}" if top else ""
+        print(f"{case:15} {method:36} {median:11,.1f} images/s  {ratios}{share}", flush=True)
+    return rows
+
+
+def hours(file: str, rows: list[dict[str, object]]) -> None:
+    """Of the training runs of a config that have the architectures measured here, by method."""
+    groups = [group for group in deep_networks(config_of(file)) if group.kind == "data set"]
+    names = {CASES[str(row["case"])] for row in rows}
+    those = [group for group in groups if group.name in names]
+    counted = sum(group.networks for group in those)
+    labels = ", ".join(dict.fromkeys(ARCHITECTURES[group.name].label for group in those))
+    print(f"{file}: hours of {counted} of its {sum(group.networks for group in groups)} networks ({labels}), without evaluation")
+    table = pd.DataFrame(rows)
+    for method in table["method"].unique():
+        speed = table[table["method"] == method].set_index("case")["images_per_second"].rename(index=CASES)
+        total = sum(group.steps * group.recipe.batch_size / speed[group.name] for group in those)
+        print(f"  {method:36} {total / 3600:8.1f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--time", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--grid", default=str(HERE.parent / "configs/paper.yaml"))
+    parser.add_argument("--time", choices=ON_CPU, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"expected cases among {', '.join(CASES)}, got {', '.join(sorted(unknown))}")
     device, seconds, threads = options.device, options.seconds, options.threads
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
     if options.time:
-        torch.set_num_threads(threads)
-        torch.manual_seed(0)
-        name, *arguments = METHODS[options.time]
-        run = {"ours": ours, "bare": bare, "textbook": textbook}[name]
-        print(json.dumps(run(CASES[options.cases[0]], device, seconds, *arguments)))
+        loop, arguments, _, _ = ON_CPU[options.time]
+        print(json.dumps(loop(CASES[options.cases[0]], device, seconds, *arguments)))
         return
-    where = torch.cuda.get_device_name(device) if device != "cpu" else f"{threads} CPU threads"
-    peak = next((value for part, value in PEAK.items() if part in where), None)
+    where = loops.name_of(device)
     rows = []
     for case in options.cases:
-        speeds: dict[str, list[float]] = {method: [] for method in METHODS}
-        speeds["two jobs, relstab, bfloat16"] = []
-        for _ in range(options.turns):
-            for method in METHODS:
-                speeds[method].append(result(started(case, method, device, seconds, threads)))
-            # On a GPU two processes share it, on a CPU each has half of the threads.
-            pair = [started(case, "relstab, bfloat16", device, seconds, max(threads // 2, 1)) for _ in range(2)]
-            speeds["two jobs, relstab, bfloat16"].append(sum(result(process) for process in pair))
-        bare32 = max(statistics.median(speeds[method]) for method in METHODS if method.startswith("bare step, float32"))
-        best = next(method for method in METHODS if statistics.median(speeds[method]) == bare32)
-        for method, values in speeds.items():
-            row = {
-                "case": case,
-                "method": method,
-                "images_per_second": round(statistics.median(values), 1),
-                "to_best_bare_float32": statistics.median(a / b for a, b in zip(values, speeds[best], strict=True)),
-                "to_textbook": statistics.median(a / b for a, b in zip(values, speeds["textbook"], strict=True)),
-                "share_of_peak": statistics.median(values) * operations(CASES[case]) / (peak * 1e12) if peak else None,
-                "device": where,
-            }
-            rows.append(row)
-            print("{case:9} {method:36} {images_per_second:10.1f} images/s {to_best_bare_float32:6.2f} x best bare float32 "
-                  "{to_textbook:6.2f} x textbook".format(**row), flush=True)  # fmt: skip
-    table = pd.DataFrame(rows).round(3)
+        rows += rows_of(case, measured(case, device, options.turns, seconds, threads), device, where)
+    table = pd.DataFrame(rows).round(4)
     if options.cases == list(CASES):
         table.to_csv(HERE / f"training_{device.split(':')[0]}.csv", index=False)
+    if device != "cpu":
+        hours(options.grid, rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from relstab.activations import evaluating
+from relstab.runs.devices import repeatable
 
 __all__ = ["VersionNorms", "estimate_batch_statistics", "has_batch_norm"]
 
@@ -38,7 +39,7 @@ def estimate_batch_statistics(model: nn.Module, images: Tensor, batch_size: int 
     if len(images) < 2:
         raise ValueError(f"expected at least 2 images to estimate statistics of, got {len(images)}")
     momenta = [norm.momentum for norm in norms]
-    with evaluating(model):  # dropout stays off
+    with evaluating(model), repeatable(images.device):  # dropout stays off
         try:
             for norm in norms:
                 norm.train()

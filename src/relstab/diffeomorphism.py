@@ -19,7 +19,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from relstab.interpolation import warp
+from relstab.interpolation import check_interpolation, move_pixels
 
 __all__ = ["deform", "displacement_field", "temperature", "temperature_range", "typical_displacement"]
 
@@ -137,6 +137,7 @@ def deform(
         raise ValueError(f"expected square images of shape [N, C, n, n], got shape {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"expected images of a floating-point dtype, got {images.dtype}")
+    check_interpolation(interpolation)
     size = images.shape[-1]
     temperature_ = temperature(displacement, cutoff, size)
     low, high = temperature_range(size, cutoff)
@@ -151,10 +152,12 @@ def deform(
     device = images.device if generator is None else generator.device
     dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
     coefficients = torch.randn(2, len(images), cutoff, cutoff, dtype=dtype, device=device, generator=generator).to(images.device)
+    if displacement == 0 and interpolation != "gaussian":
+        return images.clone()  # bit for bit; gaussian blurs in any case
     deformed = torch.empty_like(images)
     at_once = max(1, _PIXELS // size**2)
     for start in range(0, len(images), at_once):
         part = slice(start, start + at_once)
         dx, dy = displacement_field(coefficients[:, part], size, temperature_)
-        deformed[part] = warp(images[part], dx, dy, interpolation)
+        deformed[part] = move_pixels(images[part], dx, dy, interpolation)
     return deformed

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["INTERPOLATIONS", "warp"]
+__all__ = ["INTERPOLATIONS", "check_interpolation", "move_pixels", "warp"]
 
 GAUSSIAN_WIDTH = 0.4715
 """Standard deviation, in pixels, of the gaussian interpolation."""
@@ -72,6 +72,12 @@ INTERPOLATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
+def check_interpolation(name: str) -> None:
+    """Raise ValueError unless ``name`` is one of :data:`INTERPOLATIONS`."""
+    if name not in INTERPOLATIONS:
+        raise ValueError(f"expected interpolation to be one of {', '.join(map(repr, INTERPOLATIONS))}, got {name!r}")
+
+
 def _align(field: Tensor, images: Tensor, name: str) -> Tensor:
     """``field`` with one axis for each axis of ``images``: missing axes (the channels) go before the last two."""
     lead = field.shape[:-2]
@@ -91,6 +97,24 @@ def _align(field: Tensor, images: Tensor, name: str) -> Tensor:
         ) from None
 
 
+def _position_dtype(images: Tensor) -> torch.dtype:
+    """Dtype of positions in ``images``: in half precision they would be off by up to a pixel."""
+    return images.dtype if images.dtype in _GAUSSIAN_REACH else torch.float32
+
+
+def move_pixels(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str) -> Tensor:
+    """:func:`warp` of images [B, C, n, n] along finite fields [B, n, n] on their device, without checks.
+
+    A check of a field makes the host wait for the device that holds it.
+    """
+    size = images.shape[-1]
+    dtype = _position_dtype(images)
+    grid = torch.arange(size, dtype=dtype, device=images.device)
+    col = (grid - dx).clamp(0, size - 1)
+    row = (grid[:, None] - dy).clamp(0, size - 1)
+    return INTERPOLATIONS[interpolation](images.to(dtype), row, col).to(images.dtype)
+
+
 def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear") -> Tensor:
     """Move the pixels of images along a displacement field.
 
@@ -108,8 +132,7 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
     Returns:
         The warped images, of the shape and dtype of ``images``.
     """
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"expected interpolation to be one of {', '.join(map(repr, INTERPOLATIONS))}, got {interpolation!r}")
+    check_interpolation(interpolation)
     if images.ndim < 2 or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"expected square images of shape [..., n, n], got shape {tuple(images.shape)}")
     if not images.is_floating_point():
@@ -118,10 +141,7 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
     if size < 2:
         raise ValueError(f"expected images of at least 2 pixels per side, got {size}")
     one_field_an_image = images.ndim == 4 and dx.shape == dy.shape == images.shape[:1] + images.shape[2:]
-    # Positions in half precision would be off by up to a pixel.
-    dtype = images.dtype if images.dtype in _GAUSSIAN_REACH else torch.float32
-    dx, dy = (field.to(images.device, dtype) for field in (dx, dy))
-    grid = torch.arange(size, dtype=dtype, device=images.device)
+    dx, dy = (field.to(images.device, _position_dtype(images)) for field in (dx, dy))
     if one_field_an_image:
         batch, fields = images, (dx, dy)
     else:
@@ -131,6 +151,4 @@ def warp(images: Tensor, dx: Tensor, dy: Tensor, interpolation: str = "bilinear"
         raise ValueError("expected a finite displacement field, got entries that are NaN or infinite")
     if interpolation != "gaussian" and not any(bool(field.any()) for field in fields):
         return images.clone()  # bit for bit; gaussian blurs in any case
-    col = (grid - fields[0]).clamp(0, size - 1)
-    row = (grid[:, None] - fields[1]).clamp(0, size - 1)
-    return INTERPOLATIONS[interpolation](batch.to(dtype), row, col).reshape(images.shape).to(images.dtype)
+    return move_pixels(batch, *fields, interpolation).reshape(images.shape)

@@ -30,6 +30,7 @@ from relstab.diffeomorphism import deform, displacement_field, temperature
 from relstab.interpolation import warp
 from relstab.layer_sums import _double
 from relstab.noise import image_norms, isotropic_noise
+from relstab.runs.devices import repeatable
 from relstab.sensitivity import _by_image, _chosen_layers, _NotByImageError, _unwrapped
 from relstab.sensitivity_table import _ratio
 
@@ -295,9 +296,10 @@ def perturb(
         draw, start = _KINDS[kind]
         apply, name = draw(images, generator, **options), repr(kind)
     given = given.expand(len(images))
-    if norm is not None and kind != "noise":
-        given = _strengths(apply, images, given.to(image_norms(images[:0]).dtype), start, name)
-    return apply(images, given.to(images.dtype))
+    with repeatable(images.device):
+        if norm is not None and kind != "noise":
+            given = _strengths(apply, images, given.to(image_norms(images[:0]).dtype), start, name)
+        return apply(images, given.to(images.dtype))
 
 
 @dataclass
@@ -396,7 +398,8 @@ class _Pass:
             if name in rows and name
         ]
         try:
-            with evaluating(self._model), FunctionalActivations(self._model, self._function):
+            device = batches[0].device
+            with repeatable(device), evaluating(self._model), FunctionalActivations(self._model, self._function):
                 for stacked in batches:
                     self._batch = len(stacked)
                     self._calls.clear()

@@ -21,6 +21,7 @@ SMOKE = "configs/smoke.yaml"
 # Two networks that take long enough to be disturbed, and what they need.
 TWO_NETWORKS = {
     "results": "results/two",
+    "device": "cpu",
     "data": {"train_images": 500, "test_images": 200},
     "architectures": ["lenet"],
     "noise": [0, 10],
@@ -50,6 +51,11 @@ def new_checkout(folder: Path) -> Path:
         shutil.copytree(ROOT / part, folder / part, ignore=no_caches, dirs_exist_ok=True)
     for file in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / file, folder)
+    # The GPUs of these nodes are names only: jobs ask for them and compute on the CPU, as the config says.
+    with (folder / SMOKE).open("a") as file:
+        file.write("device: cpu\n")
+    profile = folder / "slurm/config.yaml"
+    profile.write_text(profile.read_text().replace("# gpu_model: a100", "gpu: 1"))
     return folder
 
 
@@ -120,7 +126,7 @@ def edit_profile(checkout: Path, **values: str) -> None:
 def ask_with_gres(checkout: Path) -> None:
     """Edit the profile for a cluster that refuses --gpus."""
     profile = checkout / "slurm" / "config.yaml"
-    text = profile.read_text().replace("# gpu_model: a100", "gpu: 0\n    gres: \"'gpu:1'\"")
+    text = profile.read_text().replace("    gpu: 1\n", "    gpu: 0\n    gres: \"'gpu:1'\"\n")
     profile.write_text(text)
 
 
@@ -173,9 +179,18 @@ def test_smoke_config(small_cluster, checkout, finished):
         assert not job.gpus_of_job, "asked for with --gpus"
     logs = list((checkout / "results/smoke/logs/train").rglob("*.log"))
     assert len(logs) == len(trained)
-    if not torch.cuda.is_available():
-        assert all("this job has a GPU (CUDA_VISIBLE_DEVICES=0)" in log.read_text() for log in logs)
     assert not list((checkout / "results/smoke").glob(".run-*"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU here")
+def test_a_gpu_that_torch_does_not_find_stops_the_job(small_cluster, checkout):
+    """And does not train for days on the one CPU beside it."""
+    (checkout / SMOKE).write_text((checkout / SMOKE).read_text().replace("device: cpu", "device: auto"))
+    status, said = output_of(small_cluster, checkout, "results/smoke/networks/mnist5k/lenet/noise0/seed0.h5", "--retries", "0")
+    assert status != 0
+    log = (checkout / "results/smoke/logs/train/mnist5k/lenet/noise0/seed0.log").read_text()
+    assert "ValueError: this job (CUDA_VISIBLE_DEVICES=0" in log, said
+    assert "or compute on the CPU (config.yaml: device: cpu)" in log
 
 
 def test_refusals_and_numbers_in_place_of_names(small_cluster, checkout):

@@ -187,19 +187,6 @@ def test_batch_norms_after_convolutions_are_measured_from_their_own_output(kind)
     assert_agrees_with_the_textbook_method(model, probes, 1e-11)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_gpu_gives_the_same(name):
-    """In float64, so that only the order of additions differs."""
-    model = relstab.build_model(name, (3, 32, 32), 10, 0.25).double()
-    probes = random_probes(shape=(3, 32, 32))
-    relstab.estimate_batch_statistics(model, probes.images)
-    expected = relstab.measure_sensitivity(model, probes)
-    table = relstab.measure_sensitivity(model.cuda(), probes)
-    numbers = table.columns[2:]
-    np.testing.assert_allclose(table[numbers].to_numpy(float), expected[numbers].to_numpy(float), rtol=1e-8)
-
-
 def test_in_place_activations_do_not_reach_the_layer_before():
     convolution = nn.Conv2d(3, 4, 3)
     probes = random_probes()

@@ -142,6 +142,26 @@ def test_a_job_uses_the_gpu_that_it_asked_for(resources, device, monkeypatch):
     assert names == [device]
 
 
+def test_a_job_stops_where_torch_cannot_use_its_gpu(monkeypatch):
+    """It does not take the CPU for it, but for a GPU that it did not ask for, or if the config says so."""
+    monkeypatch.syspath_prepend(ROOT / "workflow/scripts")
+    import job
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    config = {"threads": torch.get_num_threads(), "device": "auto", "jobs_per_gpu": 1}
+    asked, without = {"gpu": 0, "gres": "shard:1"}, {"gpu": 0}
+    with (
+        pytest.raises(ValueError, match=r"this job \(CUDA_VISIBLE_DEVICES=0.*\) has a GPU, .*\(config.yaml: device: cpu\)"),
+        job.device(SimpleNamespace(config=config, resources=asked)),
+    ):
+        pass
+    for settings, resources in ((config, without), ({**config, "device": "cpu"}, asked)):
+        with job.device(SimpleNamespace(config=settings, resources=resources)) as device:
+            assert device == "cpu"
+
+
 def test_memory_grows_with_the_data(tmp_path):
     (tmp_path / "results/smoke/datasets").mkdir(parents=True)
     large = tmp_path / "results/smoke/datasets/mnist5k.h5"

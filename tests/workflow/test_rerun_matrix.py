@@ -333,7 +333,10 @@ ROWS = [
     # Another size of the training set trains its own networks alone, also one that is larger than all others.
     Row({"data.train_images": [50, 200, 400]}, "train noise0_images400", "axes"),
     Row({"data.train_images": [100, 200, 50]}, "train noise0_images100", "axes"),
-    Row({"data.train_images": [200]}, f"{TABLES}, table_sensitivity_sweep", "axes"),
+    # Filters and shuffles are those of the largest size in any case.
+    Row({"data.train_images": [200]},
+        "table_networks, table_history, table_sensitivity, table_correlation, table_claims, table_sensitivity_sweep", "axes"),
+    Row({"data.train_images": None}, NOTHING, "folder"),  # auto is all images of every data set but mnist5k
     # Another displacement measures alone.
     Row({"probes.sweep": [{"displacement": [1, 2], "cutoff": 3}]}, "sensitivity_sweep", "axes"),
     Row({"probes.sweep": [{"displacement": 0.5, "cutoff": 4}]}, "sensitivity_sweep"),

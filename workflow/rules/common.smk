@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from relstab.architectures import ARCHITECTURES, architecture_source, own_architectures
 from relstab.architectures.user_code import source_digest
-from relstab.config import IMAGENET, ConfigError, Training, check_text, load_config
+from relstab.config import IMAGENET, RECIPE_VERSION, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.figures import FIGURES
 from relstab.figures.note import figure_note
@@ -62,12 +62,12 @@ def subset_name(size):
     return "" if size is None else f"_images{size}"
 
 
-def of_all_networks(pattern, noise=None, architectures=None):
-    """File names of ``pattern`` for every network of the run, or those at some noise levels or of some architectures."""
+def of_all_networks(pattern, noise=None, architectures=None, sizes=None):
+    """File names of ``pattern`` for every network of the run, or for some noise levels, architectures or sizes of the training set."""
     return [
         pattern.format(dataset=DATASET, architecture=architecture, noise=noise_name(level), subset=subset_name(size), seed=seed)
         for architecture in (CONFIG.architectures if architectures is None else architectures)
-        for size in CONFIG.data.training_sizes
+        for size in (CONFIG.data.training_sizes if sizes is None else sizes)
         for level in (CONFIG.noise if noise is None else noise)
         for seed in CONFIG.seeds_of(architecture)
     ]
@@ -203,8 +203,10 @@ INTERVAL = {"confidence": CONFIG.correlation.confidence, "resamples": CONFIG.cor
 def data_options():
     """What a data set depends on. Published files are the same data set in any folder; files of the user are not."""
     data = CONFIG.data
-    options = {key: getattr(data, key) for key in ("train_images", "test_images", "mean", "std")}
-    if isinstance(data.train_images, list):
+    options = {key: getattr(data, key) for key in ("test_images", "mean", "std")}
+    if data.training_sizes == [None]:
+        options["train_images"] = data.kept_training_images
+    else:
         # One data set for all sizes: another size trains its own networks alone.
         options |= {"train_images": None, "nested": True}
     if data.name == IMAGE_FOLDER:
@@ -260,6 +262,12 @@ def beyond_figure_4(skips):
     """Architectures with or without skip connections for a figure of their own, where figure 4 has no room for all, which is six."""
     names = convolutional()
     return [name for name in names if ARCHITECTURES[name].skips == skips] if len(names) > 6 else []
+
+
+def largest_size():
+    """The largest size of the training set, whose networks claims and figures about layers and filters show; [None]: it is no axis."""
+    sizes = CONFIG.data.training_sizes
+    return sizes if sizes == [None] else [max(sizes)]
 
 
 def followed():

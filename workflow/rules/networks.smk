@@ -21,6 +21,11 @@ rule train:
         runtime=growing(240),
         gpu=gpus,
     params:
-        **options(recipe=recipe_of, source=lambda wildcards: architecture_source(wildcards.architecture), config_seed=CONFIG.seed),
+        **options(
+            recipe=recipe_of,
+            recipe_version=RECIPE_VERSION,
+            source=lambda wildcards: architecture_source(wildcards.architecture),
+            config_seed=CONFIG.seed,
+        ),
     script:
         "../scripts/train.py"

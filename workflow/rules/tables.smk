@@ -36,7 +36,7 @@ TABLE_ENTRIES = {
         "sensitivity_table",
         {
             "measured": measured(of_all_networks),
-            "shuffled": of_all_networks(SHUFFLED, CONFIG.shuffled_noise, convolutional()),
+            "shuffled": of_all_networks(SHUFFLED, CONFIG.shuffled_noise, convolutional(), largest_size()),
         },
         {},
         "",
@@ -44,7 +44,7 @@ TABLE_ENTRIES = {
     "spectrum": (
         True,
         "spectrum_table",
-        {"spectra": of_all_networks(f"{RESULTS}/spectra/{NETWORK}.h5", architectures=convolutional())},
+        {"spectra": of_all_networks(f"{RESULTS}/spectra/{NETWORK}.h5", architectures=convolutional(), sizes=largest_size())},
         {},
         "",
     ),

@@ -1,7 +1,6 @@
 """What every script does around its work: output goes to the log, errors also to the terminal, the duration is logged."""
 
 import contextlib
-import os
 import sys
 import time
 import traceback
@@ -35,7 +34,8 @@ def _as_planned(snakemake: Any) -> Iterator[None]:
 def device(snakemake: Any) -> Iterator[str]:
     """Name of the device for a job that runs a network; of several GPUs one with a free slot, held until the block ends.
 
-    A job that asked for no GPU (resource gpu, or SLURM's gres) runs on the CPU, whatever its node has. The number of threads is
+    A job that asked for no GPU (resource gpu, or SLURM's gres) runs on the CPU, whatever its node has; one that asked for a GPU
+    which torch cannot use stops, unless the config says cpu. The number of threads is
     that of the config, whatever the number of cores, because the order of sums on a CPU depends on it.
     """
     import torch
@@ -45,11 +45,6 @@ def device(snakemake: Any) -> Iterator[str]:
     torch.set_num_threads(snakemake.config["threads"])
     gres = str(snakemake.resources.get("gres", "")).partition(":")[0]
     name = snakemake.config["device"] if snakemake.resources.get("gpu", 0) or gres in ("gpu", "shard") else "cpu"
-    visible = os.getenv("CUDA_VISIBLE_DEVICES")
-    if name == "auto" and visible and not torch.cuda.is_available():
-        print(
-            f"this job has a GPU (CUDA_VISIBLE_DEVICES={visible}), but torch {torch.__version__} finds none: it runs on the CPU"
-        )
     with occupied_device(name, snakemake.config["jobs_per_gpu"]) as chosen, repeatable(chosen):
         yield str(chosen)
 

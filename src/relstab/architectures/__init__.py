@@ -50,6 +50,7 @@ class Architecture:
         pooling: its own: "max", or "none" where its convolutions have strides instead (or it has none).
         skips: whether it has skip connections.
         builder: of a user's architecture, ``path/to/file.py:function`` in place of the module.
+        launch_bound: whether a GPU takes longer to launch the kernels of its step than to run them.
     """
 
     label: str
@@ -61,6 +62,7 @@ class Architecture:
     pooling: str = "max"
     skips: bool = False
     builder: str = ""
+    launch_bound: bool = False
 
 
 # Weights of variance 2 / fan-in keep the signal of deep networks without batch norm alive; a rate that rises slowly keeps them
@@ -76,12 +78,14 @@ _WIDE = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 def _fully_connected(weight_layers: int) -> Architecture:
     """DenseNetL2, L4 or L6 of the reference implementation: the read-out is one of the layers that the name counts."""
     arguments = {"weight_layers": weight_layers, "hidden_units": 64, "normalised": True}
-    return Architecture(f"FC-{weight_layers}", "fully_connected", _FULLY_CONNECTED, arguments, False, pooling="none")
+    return Architecture(
+        f"FC-{weight_layers}", "fully_connected", _FULLY_CONNECTED, arguments, False, pooling="none", launch_bound=True
+    )
 
 
 def _wide(hidden_layers: int) -> Architecture:
     arguments = {"weight_layers": hidden_layers + 1, "hidden_units": 512, "normalised": False}
-    return Architecture(f"FC-{hidden_layers} wide", "fully_connected", _WIDE, arguments, False, pooling="none")
+    return Architecture(f"FC-{hidden_layers} wide", "fully_connected", _WIDE, arguments, False, pooling="none", launch_bound=True)
 
 
 def _vgg(depth: int, batch_norm: bool) -> Architecture:
@@ -102,7 +106,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "fc2_wide": _wide(2),
     "fc4_wide": _wide(4),
     "fc6_wide": _wide(6),
-    "lenet": Architecture("LeNet", "lenet", {"learning_rate": 0.02}),
+    "lenet": Architecture("LeNet", "lenet", {"learning_rate": 0.02}, launch_bound=True),
     "alexnet": Architecture("AlexNet", "alexnet", _WITHOUT_BATCH_NORM),
     "vgg11": _vgg(11, batch_norm=False),
     "vgg13": _vgg(13, batch_norm=False),

@@ -13,9 +13,19 @@ from relstab.config.document import json_schema
 from relstab.config.imagenet import IMAGENET
 from relstab.config.messages import ConfigError, sentences
 from relstab.config.text import check_text
-from relstab.config.training import Recipe, Training
+from relstab.config.training import RECIPE_VERSION, Recipe, Training
 
-__all__ = ["Config", "ConfigError", "IMAGENET", "Recipe", "Training", "check_text", "json_schema", "load_config"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "IMAGENET",
+    "RECIPE_VERSION",
+    "Recipe",
+    "Training",
+    "check_text",
+    "json_schema",
+    "load_config",
+]
 
 
 def load_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Config:

@@ -46,10 +46,11 @@ class Config(TrainedNetworks):
     data: Data = Field(default_factory=Data)
     own_architectures: OwnArchitectures = key({}, "User architectures, by a name of your choice; see configs/own.yaml.")
     architectures: Annotated[Distinct[str], Field(min_length=1)] = key(
-        ["fc2", "fc4", "lenet", "vgg11", "vgg11_bn", "resnet18"], f"Networks to train, of yours and {', '.join(ARCHITECTURES)}."
+        ["fc2", "lenet", "alexnet", "vgg11", "vgg11_bn", "resnet18"],
+        f"Networks to train, of yours and {', '.join(ARCHITECTURES)}.",
     )
     noise: Annotated[Distinct[NoiseLevel], Field(min_length=1)] = key(
-        [0, 10, 30],
+        [0, 30],
         "Norms sigma of the Gaussian noise on training and test images, after normalisation. An image of mnist5k has "
         "norm 28, and the noise of its probes about 9.",
     )
@@ -58,11 +59,11 @@ class Config(TrainedNetworks):
     recipes: dict[str, Recipe] = key(
         {
             "fc2": {"epochs": 25, "batch_size": 128},
-            "fc4": {"epochs": 25, "batch_size": 128},
-            "lenet": {"epochs": 25},
+            "lenet": {"epochs": 15},
+            "alexnet": {"width": 0.25},
             "vgg11": {"width": 0.25},
             "vgg11_bn": {"width": 0.25},
-            "resnet18": {"width": 0.125, "epochs": 11},
+            "resnet18": {"width": 0.125},
         },
         "By architecture: keys of training that differ, and seeds, another number of networks. Recipes that architectures have "
         f"of their own, in place of what training says: {own_recipes()}.",

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from relstab.architectures.user_code import check_reference
 from relstab.config.imagenet import IMAGENET
-from relstab.config.section import AnyPath, Images, Name, OneOrMore, Section, Whole, WrongKeysError, key, one_of, refuse
+from relstab.config.section import AnyPath, AutoOneOrMore, Images, Name, Section, Whole, WrongKeysError, key, one_of, refuse
 from relstab.data.datasets import DATASETS, IMAGE_FOLDER
 from relstab.data.image_shape import Fit, Shape
 from relstab.scale_detection.design import PAIRS
@@ -23,6 +23,9 @@ def _existing_code(reference: str) -> str:
 Reference = Annotated[str, AfterValidator(_existing_code)]
 Mean = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+# Sizes of the training set of the default run.
+DIGITS = [100, 600, 4000]
 
 
 class ImageFolder(Section):
@@ -72,18 +75,27 @@ class Data(Section):
     std: Annotated[list[Deviation], Field(min_length=1, max_length=3)] | None = key(
         None, "Standard deviation per channel, for the normalisation; null: that of the training images."
     )
-    train_images: OneOrMore[Images] | None = key(
-        None,
+    train_images: AutoOneOrMore[Images] | None = key(
+        "auto",
         "Training images to keep, the same number per class; null: all. A list, [64, 512, 4000], makes this size P an axis like "
-        "noise: networks of each size, trained on the first P of one order of the images, and a figure of error and R against P.",
+        "noise: networks of each size, trained on the first P of one order of the images, and a figure of error and R against P. "
+        f"auto: of mnist5k {DIGITS}, whose errors are 2 to 30%, and of any other data set all.",
     )
     test_images: Images | None = key(None, "Test images to keep, the same number per class; null: all.")
     noisy_test: bool = key(True, "Whether test images have the noise of the training images, for the error and for the probes.")
 
     @property
+    def kept_training_images(self) -> int | list[int] | None:
+        """``train_images``, with what auto stands for."""
+        if self.train_images == "auto":
+            return [*DIGITS] if self.name == "mnist5k" and self.function is None else None
+        return self.train_images
+
+    @property
     def training_sizes(self) -> list[int | None]:
         """Sizes of the training set where they are an axis; [None] where they are not."""
-        return [*self.train_images] if isinstance(self.train_images, list) else [None]
+        kept = self.kept_training_images
+        return [*kept] if isinstance(kept, list) else [None]
 
     @model_validator(mode="after")
     def _agree(self) -> "Data":

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -71,11 +71,16 @@ def _distinct(values: list[T]) -> list[T]:
 
 
 Distinct = Annotated[list[T], AfterValidator(_distinct)]
-UNION_TAGS = ("[one]", "[list]")
-"""Steps that a value of :data:`OneOrMore` adds to the location of an error."""
+UNION_TAGS = ("[auto]", "[one]", "[list]")
+"""Steps that a value of :data:`OneOrMore` or :data:`AutoOneOrMore` adds to the location of an error."""
+_Several = Annotated[list[T], Field(min_length=1), AfterValidator(_distinct), Tag("[list]")]
 OneOrMore = Annotated[
-    Annotated[T, Tag("[one]")] | Annotated[list[T], Field(min_length=1), AfterValidator(_distinct), Tag("[list]")],
+    Annotated[T, Tag("[one]")] | _Several[T],
     Discriminator(lambda value: "[list]" if isinstance(value, list) else "[one]"),
+]
+AutoOneOrMore = Annotated[
+    Annotated[Literal["auto"], Tag("[auto]")] | Annotated[T, Tag("[one]")] | _Several[T],
+    Discriminator(lambda value: "[auto]" if value == "auto" else "[list]" if isinstance(value, list) else "[one]"),
 ]
 
 

@@ -11,17 +11,24 @@ from relstab.config.section import AtLeastTwo, Count, NotNegative, Positive, Sec
 
 Loss = Literal["cross_entropy", "hinge"]
 
+RECIPE_VERSION = 2
+"""Changes when the same recipe trains another network, so that networks of before are trained again.
+
+2: after ``schedule_fraction`` the cosine rises again; where the size of the training set is an axis, an epoch without
+``steps_per_epoch`` is one pass over all images of the data set.
+"""
+
 
 class Training(Section):
     """How networks are trained. An architecture's own recipe, listed at recipes below, wins over this, and recipes win over
     both.
     """
 
-    epochs: Count = key(13, "Passes over the training images.")
+    epochs: Count = key(6, "Passes over the training images.")
     steps_per_epoch: Count | None = key(
         None,
-        "Steps of an epoch, at whose end the network is tested: with a number, all sizes of the training set have the same "
-        "steps, epochs times this, and small ones are not tested after every pass; null: one pass over the training images.",
+        "Steps of an epoch, at whose end the network is tested; null: one pass over the training images. Where their number is "
+        "an axis, it is one pass over all images of the data set, so that networks of all sizes have the same steps.",
     )
     loss: Loss = key("cross_entropy", "cross_entropy, or, for two classes, hinge: one output, whose sign is the class.")
     batch_size: Count = key(64, "Images per step.")
@@ -57,7 +64,9 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = key(
         "auto",
         "Precision of products and convolutions in training: float32, bfloat16, or auto, which is bfloat16 where the "
-        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX). Weights, errors and sensitivities are in float32.",
+        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX), but float32 for fc* and lenet on a GPU, which it "
+        "runs faster than it launches them. Weights and sensitivities are in float32, and so are errors, except, on a GPU, "
+        "those of epochs whose weights are not kept.",
     )
     compile: bool = key(False, "Whether torch.compile compiles the network first: half a minute per job, for long training runs.")
     snapshots: Annotated[int, Field(ge=0, le=10**4)] = key(

@@ -59,6 +59,7 @@ class Dataset:
         labels: per part, int64, [N].
         mean, std: of the training pixels, scaled to [0, 1], per channel, [C].
         training_images: P, the size of the training set where it is an axis of the run; None where it is not.
+        available_images: training images of the data set, of which the P are the first; None where P is no axis.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     training_images: int | None = None
+    available_images: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -244,6 +246,7 @@ def read_dataset(path: str | Path, training_images: int | None = None) -> Datase
             mean=file["mean"][:],
             std=file["std"][:],
             training_images=training_images,
+            available_images=None if training_images is None else len(file["train/labels"]),
         )
 
 

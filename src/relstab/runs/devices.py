@@ -21,23 +21,95 @@ __all__ = [
     "largest_batch",
     "occupied_device",
     "repeatable",
+    "unusable_gpu",
 ]
 
 # Seconds between two attempts to get a slot on a GPU.
 _INTERVAL = 1.0
 
+# Oldest driver of each version of CUDA (NVIDIA, CUDA Compatibility, "Minor Version Compatibility").
+_OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
+_CUDA_13 = "pip install --force-reinstall torch torchvision"
+# The last wheels with CUDA 12, and with code for cards before Turing, are those of torch 2.14.
+_CUDA_12 = "pip install --force-reinstall 'torch<2.15' torchvision --index-url https://download.pytorch.org/whl/cu126"
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver; None where none is loaded."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module(?: +for \S+)? +([0-9][0-9.]+)", text)
+    return found[1] if found else None
+
+
+def _gpu_there(driver: str | None) -> str | None:
+    """Whose GPU is there, whether or not torch can use it: the job's or the machine's; None where there is none."""
+    visible = os.getenv("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not re.match(r"\d|GPU-|MIG-", visible):
+        return None  # hidden: "", "-1", "NoDevFiles"
+    given = [f"{name}={os.environ[name]}" for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS") if os.getenv(name)]
+    if given:
+        return f"this job ({', '.join(given)})"
+    return "this machine" if driver and any(Path("/dev").glob("nvidia[0-9]*")) else None
+
+
+def unusable_gpu() -> str | None:
+    """Why torch finds no GPU where there is one, and what mends it; None where it finds one, or where there is none."""
+    driver = _driver()
+    owner = _gpu_there(driver)
+    if torch.cuda.is_available() or owner is None:
+        return None
+    cuda = torch.version.cuda
+    major = int(driver.partition(".")[0]) if driver else None
+    wheel = _CUDA_12 if major is not None and major < _OLDEST_DRIVER[13] else _CUDA_13
+    version = f"driver {driver or 'unknown'}, torch {torch.__version__}"
+    if cuda is None:
+        return f"{owner} has a GPU, and torch is built without CUDA ({version}): {wheel}"
+    oldest = _OLDEST_DRIVER.get(int(cuda.partition(".")[0]), 0)
+    if major is not None and major < oldest:
+        return f"{owner} has a GPU, whose driver is too old for CUDA {cuda}, which needs {oldest} ({version}): {wheel}"
+    return f"{owner} has a GPU, and torch with CUDA {cuda} finds none ({version}): see whether nvidia-smi lists it"
+
+
+def _lacks_code(index: int) -> str | None:
+    """Why torch has no code for a card, and what mends it; None where it has.
+
+    Code "sm_80" runs on the cards of 8.0 to 8.9, "sm_90a" on those of 9.0 only, and "compute_120" is compiled for any later card.
+    """
+    capability = torch.cuda.get_device_capability(index)
+    compiled = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", name) for name in torch.cuda.get_arch_list()]
+    codes = [(code[1], (int(code[2]), int(code[3])), code[4]) for code in compiled if code]
+    for kind, lowest, suffix in codes:
+        if capability == lowest or (not suffix and capability > lowest and (kind == "compute" or capability[0] == lowest[0])):
+            return None
+    if not codes:
+        return None
+    older = capability < min(lowest for _, lowest, _ in codes)
+    mend = _CUDA_12 if older else "pip install --upgrade torch torchvision"
+    return (
+        f"{torch.cuda.get_device_name(index)} has compute capability {capability[0]}.{capability[1]}, for which torch "
+        f"{torch.__version__} with CUDA {torch.version.cuda} has no code (it has {', '.join(torch.cuda.get_arch_list())}): {mend}"
+    )
+
 
 def choose_device(name: str) -> torch.device:
-    """Device by its name in the config; "auto" is cuda where there is one."""
+    """Device by its name in the config; "auto" is cuda where torch finds one.
+
+    Raises:
+        ValueError: a device that is not there, or for which torch has no code.
+    """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError(f"expected device to be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r} (config.yaml: device)")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device is {name!r}, and this machine has {torch.cuda.device_count()} CUDA devices (config.yaml: device)"
-        )
+    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
+        cause = unusable_gpu() or f"this machine has {torch.cuda.device_count()} CUDA devices"
+        raise ValueError(f"device is {name!r}, and {cause} (config.yaml: device)")
+    if (cause := _lacks_code(device.index or 0)) is not None:
+        raise ValueError(f"{cause}, or compute on the CPU (config.yaml: device: cpu)")
     return device
 
 
@@ -61,19 +133,41 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.float32 if name == "float32" else torch.bfloat16
 
 
+def _float32_precisions() -> list[Any]:
+    """Where torch keeps how operations may round float32: for all, per backend, and per operation.
+
+    An operation that is not set follows its backend, and a backend that is not set follows the first one.
+    """
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    operations = [cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul]
+    return [backends, cudnn, mkldnn, *operations]
+
+
 @contextlib.contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Inside, convolutions on a GPU sum in the same order each time, and float32 is not rounded to TF32. No effect on a CPU."""
-    if device.type != "cuda":
+    """Inside, float32 is not rounded to TF32 or bfloat16, and convolutions on a GPU sum in the same order each time.
+
+    Afterwards each of torch's flags is what it was, and follows the one that it followed. The older flags (``allow_tf32``,
+    ``set_float32_matmul_precision``) stay as they are, since torch computes by the newer ones, ``fp32_precision``, which they
+    set; inside, torch may refuse to read an older one because it differs. With torch's defaults there is no effect on a CPU.
+    """
+    if device.type not in ("cpu", "cuda"):
         yield
         return
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
-    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
-    try:
+    with contextlib.ExitStack() as flags:
+
+        def set_flag(owner: Any, name: str, value: Any) -> None:
+            before = getattr(owner, name)
+            if before != value:
+                setattr(owner, name, value)
+                flags.callback(setattr, owner, name, before)
+
+        for precision in _float32_precisions():
+            set_flag(precision, "fp32_precision", "ieee")
+        set_flag(torch.backends.cudnn, "deterministic", True)
+        set_flag(torch.backends.cudnn, "benchmark", False)
         yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 @contextlib.contextmanager
@@ -112,6 +206,19 @@ def acquire_gpu(folder: Path, names: Sequence[str], slots: int) -> Iterator[int]
         time.sleep(_INTERVAL)
 
 
+def _gpu_names(indices: Sequence[int]) -> list[str]:
+    """Names of GPUs for their locks.
+
+    Of a part of a card (MIG) the name is the part's own, not the card's. Where SLURM gave a job its GPUs, or shares of them, jobs
+    of other allocations need not wait: the names hold for this allocation alone.
+    """
+    parts = [part for part in os.getenv("CUDA_VISIBLE_DEVICES", "").split(",") if part.startswith("MIG-")]
+    names = [parts[index] if index < len(parts) else str(torch.cuda.get_device_properties(index).uuid) for index in indices]
+    given = any(os.getenv(f"SLURM_{name}") for name in ("JOB_GPUS", "STEP_GPUS", "GPUS_ON_NODE", "SHARDS_ON_NODE"))
+    job = os.getenv("SLURM_JOB_ID") if given else None
+    return [re.sub(r"[^\w-]", "_", f"{job}-{name}" if job else name) for name in names]
+
+
 @contextlib.contextmanager
 def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     """Device of one job, by its name in the config; "auto" and "cuda" choose a GPU with a free slot and hold the slot.
@@ -122,15 +229,20 @@ def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     Args:
         name: "auto", "cpu", "cuda" or "cuda:N".
         jobs_per_gpu: jobs that share a GPU.
+
+    Raises:
+        ValueError: there is a GPU that torch cannot use, which the CPU is not taken for: hours would become days.
     """
+    if name == "auto" and (cause := unusable_gpu()) is not None:
+        raise ValueError(f"{cause}, or compute on the CPU (config.yaml: device: cpu)")
     device = choose_device(name)
     if device.type != "cuda":
         yield device
         return
     indices = [device.index] if device.index is not None else list(range(torch.cuda.device_count()))
-    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in indices]
+    indices = [index for index in indices if _lacks_code(index) is None]
     folder = Path(tempfile.gettempdir()) / f"relstab-gpus-{os.getuid()}"
-    with acquire_gpu(folder, uuids, jobs_per_gpu) as chosen:
+    with acquire_gpu(folder, _gpu_names(indices), jobs_per_gpu) as chosen:
         yield torch.device("cuda", indices[chosen])
 
 

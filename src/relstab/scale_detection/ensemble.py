@@ -131,7 +131,7 @@ class Ensemble:
         outputs = torch.bmm(pooled, self.parameters["beta"][..., None])[..., 0] * self.design.readout
         return outputs + self.parameters["output_bias"][:, None]
 
-    def step(self, images: Tensor, labels: Tensor, rate: Tensor) -> Tensor:
+    def step(self, images: Tensor, labels: Tensor, rate: Tensor, early_exit: bool = True) -> Tensor:
         """One step of gradient descent on the mean hinge loss max(0, 1 - y f(x)) of each member's own batch.
 
         The gradients are written out: with the loss of most images 0 most of the time, a step often ends after the forward pass,
@@ -141,6 +141,8 @@ class Ensemble:
             images: [M, B, sites].
             labels: +1 or -1, [M, B].
             rate: of each member, [M], with the factor of the scaling in it.
+            early_exit: whether a step ends after the forward pass if no image has a loss, so that nothing changes. To know that,
+                it waits for the device; without it, zeros are subtracted.
 
         Returns:
             Loss of each member before the step, [M].
@@ -155,10 +157,11 @@ class Ensemble:
         pooled = values.mean(2)
         hinge = (1 - labels * self._read_out(pooled)).clamp_(min=0)
         loss = hinge.mean(1)
-        if not bool((hinge > 0).any()):
+        has_loss = hinge > 0
+        if early_exit and not bool(has_loss.any()):
             return loss
         # Of rate times the loss by the output: rates multiply all that follows.
-        output = torch.where(hinge > 0, -labels, 0) * (rate / batch)[:, None]
+        output = (-labels).masked_fill_(~has_loss, 0) * (rate / batch)[:, None]
         beta = self.parameters["beta"]
         channel = (output[..., None] * beta[:, None]) * (design.readout / sites)
         self.parameters["output_bias"] -= output.sum(1)
@@ -186,9 +189,11 @@ class Ensemble:
         for place in range(size):  # the same place of all windows, but for those that go round the ring
             start = (place - (size - 1) // 2) % sites
             whole = min(len(read), -(-(sites - start) // stride))
-            found[:, :, start : start + whole * stride : stride] += by_site[:, :, :whole, place]
+            # By add_: += on a part would also copy the sum onto itself.
+            found[:, :, start : start + whole * stride : stride].add_(by_site[:, :, :whole, place])
             if whole < len(read):
-                found[:, :, (start + whole * stride) % sites :: stride][:, :, : len(read) - whole] += by_site[:, :, whole:, place]
+                wrapped = found[:, :, (start + whole * stride) % sites :: stride][:, :, : len(read) - whole]
+                wrapped.add_(by_site[:, :, whole:, place])
         return found.flatten(1, 2)
 
     def decay(self, share: Tensor) -> None:

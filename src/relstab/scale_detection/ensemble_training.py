@@ -20,6 +20,7 @@ from tqdm import tqdm
 from relstab.runs.devices import choose_device, repeatable
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
+from relstab.scale_detection.ensemble_steps import EnsembleSteps
 from relstab.scale_detection.tasks import Pairs, ScaleTask
 from relstab.seeding import make_generator
 from relstab.training.allocation import kept_memory
@@ -85,6 +86,7 @@ class _EnsembleRun:
         epoch: how many are complete.
         position: batches of the next one that are done, and ``total`` [m] the losses in them.
         kept: parameters of the members, [M, ...], by state, as far as they are known, on the CPU.
+        steps: of the members that are still in training.
     """
 
     task: ScaleTask
@@ -103,6 +105,7 @@ class _EnsembleRun:
     zero_at: list[int] = field(default_factory=list)
     reached: list[bool] = field(default_factory=list)
     loss: list[list[float]] = field(default_factory=list)
+    steps: EnsembleSteps | None = None
 
     def __post_init__(self) -> None:
         count = len(self.identities)
@@ -165,20 +168,19 @@ class _EnsembleRun:
         ]
         order = torch.stack(orders).to(device)
         rates = torch.full((len(members),), self.recipe.learning_rate, device=device) * self.design.rate_factor
-        decaying = torch.tensor([bool(self.zero_at[member]) for member in members], device=device)
-        share = rates / self.design.rate_factor * self.recipe.weight_decay * decaying
+        decaying = [bool(self.zero_at[member]) for member in members]
+        share = rates / self.design.rate_factor * self.recipe.weight_decay * torch.tensor(decaying, device=device)
+        decays = self.recipe.weight_decay > 0 and any(decaying)
         if self.recipe.ridge:
-            share = rates * (2 * self.recipe.ridge / (self.design.channels * self.design.depth))
-        decays = bool((share > 0).any())
-        size = self.recipe.batch_size
+            share, decays = rates * (2 * self.recipe.ridge / (self.design.channels * self.design.depth)), True
         if self.position == 0:
             self.total = torch.zeros(len(members), device=device)
+        if self.steps is None or self.steps.ensemble is not self.ensemble or self.steps.decays != decays:
+            self.steps = EnsembleSteps(self.ensemble, self.images, self.labels, self.recipe.batch_size, decays)
+        self.steps.begin(order, self.position, self.total, rates, share)
+        self.total = self.steps.total
         while self.position < self.steps_per_epoch:
-            chosen = order[:, self.position * size : (self.position + 1) * size]
-            loss = self.ensemble.step(self.images[chosen], self.labels[chosen], rates)
-            self.total += loss * chosen.shape[1]
-            if decays:
-                self.ensemble.decay(share)
+            self.steps.step(self.position)
             self.position += 1
             if self.position < self.steps_per_epoch:
                 maybe_save()

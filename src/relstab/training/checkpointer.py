@@ -4,13 +4,13 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
 from relstab.training.checkpoint import Checkpoint, Checkpoints
 
-__all__ = ["Checkpointer", "Run"]
+__all__ = ["Checkpointer", "Run", "listening"]
 
 
 class Run(Protocol):
@@ -65,21 +65,29 @@ class Checkpointer:
         if self.signal is not None:
             raise SystemExit(128 + self.signal)
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Inside, SIGTERM and SIGINT stop the training at the next step; only the main thread can listen."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """:func:`listening` of this training alone."""
+        return listening([self])
 
-        def note(number: int, _frame: FrameType | None) -> None:
-            self.signal = number
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if self.signal is not None:
-            signal.raise_signal(self.signal)  # it came when there was nothing left to save
+@contextlib.contextmanager
+def listening(checkpointers: Sequence[Checkpointer]) -> Iterator[None]:
+    """Inside, SIGTERM and SIGINT stop the trainings at their next step; only the main thread can listen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        for checkpointer in checkpointers:
+            checkpointer.signal = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[-1])  # it came when there was nothing left to save

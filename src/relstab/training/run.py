@@ -16,6 +16,7 @@ from relstab.noise import add_noise
 from relstab.runs.devices import is_out_of_memory, largest_batch
 from relstab.training.augmentation import crop_and_flip
 from relstab.training.checkpoint import Checkpoint
+from relstab.training.graph import GraphedStep, graphs_are_possible
 from relstab.training.learning_rate import learning_rate
 
 __all__ = ["Epoch", "TrainingRun", "classification_error", "snapshot_epochs"]
@@ -27,23 +28,31 @@ def snapshot_epochs(epochs: int, count: int) -> list[int]:
 
 
 def classification_error(
-    model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500, between: Callable[[], None] = lambda: None
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int = 500,
+    between: Callable[[], None] = lambda: None,
+    dtype: torch.dtype = torch.float32,
 ) -> float:
     """Share of images whose largest output is not their label, or, of a network with one output, whose sign is not.
 
-    The network is left in evaluation mode.
+    The network is left in evaluation mode. The host waits for the device once, at the end.
 
-    ``between`` is called after every batch.
+    Args:
+        model, images, labels, batch_size: the network, its images [N, C, n, n], their labels [N] and the images at a time.
+        between: called after every batch.
+        dtype: of products and convolutions, float32 or bfloat16.
     """
     model.eval()
-    wrong = 0
-    with torch.no_grad():
+    wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         for start in range(0, len(images), batch_size):
             outputs = model(images[start : start + batch_size])
             classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
-            wrong += int((classes != labels[start : start + batch_size]).sum())
+            wrong += (classes != labels[start : start + batch_size]).sum()
             between()
-    return wrong / len(images)
+    return int(wrong) / len(images)
 
 
 @dataclass
@@ -84,6 +93,8 @@ class TrainingRun:
         lowest: test error so far.
         epoch: how far it has come.
         forward: the model, compiled where the recipe says so.
+        rate: the learning rate of the present step on a GPU, in memory that a CUDA graph reads, float32; None on a CPU.
+        graphed: the step as a CUDA graph; None where there are none.
     """
 
     network: TrainedNetwork
@@ -101,25 +112,32 @@ class TrainingRun:
     lowest: float = math.inf
     epoch: Epoch = field(init=False)
     forward: Callable[[Tensor], Tensor] = field(init=False)
+    rate: Tensor | None = field(init=False)
+    graphed: GraphedStep | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.recipe = self.network.recipe
         self.forward = torch.compile(self.model, dynamic=False) if self.recipe.compile else self.model
         self.normalisation = normalisation(self.dataset, self.device)
-        # A batch norm cannot be trained on one image: where one is left over, it is left out of the epoch.
-        size = self.recipe.batch_size
-        self.steps_per_pass = max(1, math.ceil(len(self.images) / size) - (len(self.images) % size == 1))
-        self.steps_per_epoch = self.recipe.steps_per_epoch or self.steps_per_pass
+        self.steps_per_pass = self._steps(len(self.images))
+        self.steps_per_epoch = self.recipe.steps_per_epoch or self._steps(self.dataset.available_images or len(self.images))
+        self.rate = torch.zeros((), device=self.device) if self.device.type == "cuda" else None
+        self.graphed = GraphedStep(self.recipe.batch_size, self.device) if graphs_are_possible(self.device) else None
         # As after a pass: the first step begins the next one.
-        self.epoch = Epoch(0, self.labels[:0], 0, torch.zeros(()), self.steps_per_pass)
+        self.epoch = Epoch(0, self.labels[:0], 0, torch.zeros((), device=self.device), self.steps_per_pass)
         self.begin_epoch(1)
+
+    def _steps(self, images: int) -> int:
+        """Steps of one pass over ``images``. Batch norm cannot be trained on one image: one that is left over is left out."""
+        size = self.recipe.batch_size
+        return max(1, math.ceil(images / size) - (images % size == 1))
 
     @property
     def title(self) -> str:
         return str(self.network.key)
 
     def begin_epoch(self, number: int) -> None:
-        self.epoch = Epoch(number, self.epoch.order, 0, torch.zeros((), device=self.device), self.epoch.batch)
+        self.epoch = Epoch(number, self.epoch.order, 0, self.epoch.total.zero_(), self.epoch.batch)
 
     @property
     def step_number(self) -> int:
@@ -152,18 +170,26 @@ class TrainingRun:
         if epoch.batch == self.steps_per_pass:
             epoch.order = torch.randperm(len(self.images), generator=self.generator, device=self.device)
             epoch.batch = 0
-        batch, target = self.batch(epoch.order[epoch.batch * size : (epoch.batch + 1) * size])
+        chosen = epoch.order[epoch.batch * size : (epoch.batch + 1) * size]
         rate = learning_rate(self.step_number, self.steps_per_epoch, self.recipe)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if self.rate is None else self.rate.fill_(rate)
+        if self.graphed is None:
+            self.update(chosen)
+        else:
+            self.graphed.update(self, chosen)
+        epoch.images += len(chosen)
+        epoch.batch += 1
+        epoch.position += 1
+
+    def update(self, chosen: Tensor) -> None:
+        """Change the weights by one step on the images ``chosen``: all the work of a step on its device, and none on the host."""
+        batch, target = self.batch(chosen)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch, target)
         loss.backward()
         self.optimizer.step()
-        epoch.total += loss.detach() * len(batch)
-        epoch.images += len(batch)
-        epoch.batch += 1
-        epoch.position += 1
+        self.epoch.total += loss.detach() * len(batch)
 
     def checked_step(self) -> None:
         """A step, with one clear sentence where the GPU has not enough memory for it."""
@@ -175,6 +201,7 @@ class TrainingRun:
                 raise
             # The rest is done outside: while the exception lives, so do the tensors of its frames.
         size = self.recipe.batch_size
+        self.graphed = None  # with its memory
 
         def attempt(count: int) -> None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -201,23 +228,44 @@ class TrainingRun:
             f"initialization: he (config: recipes.{key.architecture})"
         )
 
+    def test_error(self, between: Callable[[], None], decisive: bool) -> float:
+        """Test error of the weights as they are.
+
+        On a GPU that trains in bfloat16, errors are of a network in bfloat16, unless they are of weights that are kept: those are
+        always of a network in float32.
+
+        Args:
+            between: called after every batch.
+            decisive: whether the weights are kept whatever their error is.
+        """
+        # Without gradients, four times as many images fit as in a step.
+        size = min(500, 4 * self.recipe.batch_size)
+
+        def error(dtype: torch.dtype) -> float:
+            return classification_error(self.model, self.test_images, self.test_labels, size, between, dtype)
+
+        if self.device.type != "cpu" and self.dtype == torch.bfloat16 and not decisive:
+            rounded = error(torch.bfloat16)
+            if rounded >= self.lowest:
+                return rounded
+        return error(torch.float32)
+
     def end_epoch(self, between: Callable[[], None]) -> dict[str, float]:
         """Test error, and the weights that are to be kept."""
         number = self.epoch.number
         train_loss = self.check_loss()
         rate = learning_rate(self.step_number - 1, self.steps_per_epoch, self.recipe)
-        # Without gradients, four times as many images fit as in a step.
-        size = min(500, 4 * self.recipe.batch_size)
-        error = classification_error(self.model, self.test_images, self.test_labels, size, between)
+        last = number == self.recipe.epochs
+        snapshot = number in snapshot_epochs(self.recipe.epochs, self.recipe.snapshots)
+        error = self.test_error(between, decisive=last or snapshot)
         row = dict(zip(HISTORY, (number, rate, train_loss, error), strict=True))
         self.network.history.append(row)
-        last = number == self.recipe.epochs
         if error < self.lowest:
             self.lowest = error
             self.network.states["best"] = copy_state(self.model)
         if last:
             self.network.states["last"] = copy_state(self.model)
-        elif number in snapshot_epochs(self.recipe.epochs, self.recipe.snapshots):
+        elif snapshot:
             self.network.states[f"epoch{number}"] = copy_state(self.model)
         return row
 
@@ -275,6 +323,6 @@ class TrainingRun:
         values = checkpoint.values
         self.network.history = values["history"]
         self.lowest = math.inf if values["lowest"] is None else values["lowest"]
-        tensors = checkpoint.tensors
-        permutation, total = (tensors[name].to(self.device) for name in ("order", "total"))
+        permutation = checkpoint.tensors["order"].to(self.device)
+        total = self.epoch.total.copy_(checkpoint.tensors["total"])
         self.epoch = Epoch(values["epoch"], permutation, values["position"], total, values["batch"], values["images"])

@@ -8,7 +8,7 @@ training depends on, so that one that was killed ends, on a CPU, with the weight
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from relstab.architectures import architecture_source, build_model
+from relstab.architectures import ARCHITECTURES, architecture_source, build_model
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
@@ -31,13 +31,13 @@ from relstab.training.run import TrainingRun
 if TYPE_CHECKING:
     from relstab.config import Training
 
-__all__ = ["train_network"]
+__all__ = ["prepare", "steps", "train_network"]
 
 # Images on which the statistics of batch norm are estimated at initialization.
 _CALIBRATION_IMAGES = 1000
 
 # Changes when a checkpoint means something else to this code.
-_CHECKPOINT_FORMAT = 1
+_CHECKPOINT_FORMAT = 2
 
 
 def _initialise(model: nn.Module, initialization: str) -> None:
@@ -49,6 +49,16 @@ def _initialise(model: nn.Module, initialization: str) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _precision(architecture: str, name: str, device: torch.device) -> torch.dtype:
+    """Dtype of products and convolutions by its name in the recipe.
+
+    "auto" is float32 on a GPU for networks that it runs faster than it launches them: every cast to bfloat16 is one more launch.
+    """
+    if name == "auto" and device.type == "cuda" and ARCHITECTURES[architecture].launch_bound:
+        return torch.float32
+    return choose_precision(name, device)
 
 
 def _optimizer(model: nn.Module, recipe: "Training") -> torch.optim.Optimizer:
@@ -95,6 +105,40 @@ def train_network(
         FloatingPointError: the loss became NaN or infinite.
         MemoryError: a batch does not fit into the memory of the GPU; the message says which size does.
     """
+    place = choose_device(str(device))
+    with (
+        kept_memory() if place.type == "cpu" else contextlib.nullcontext(),
+        repeatable(place),
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+    ):
+        run, checkpointer = prepare(
+            architecture, dataset, test, recipe, sigma, seed, config_seed, place, checkpoints, checkpoint_minutes
+        )
+        if checkpointer is None:
+            _train(run, lambda: None)
+        else:
+            with checkpointer.listening():
+                checkpointer.resume()
+                _train(run, checkpointer.maybe_save)
+    return run.network
+
+
+def prepare(
+    architecture: str,
+    dataset: Dataset,
+    test: tuple[Tensor, Tensor],
+    recipe: "Training",
+    sigma: float,
+    seed: int,
+    config_seed: int,
+    place: torch.device,
+    checkpoints: str | Path | None,
+    checkpoint_minutes: float,
+) -> tuple[TrainingRun, Checkpointer | None]:
+    """A training run before its first step, and what keeps it if there is a folder for checkpoints.
+
+    Seeds torch's own generators. The arguments are those of :func:`train_network`, on the device ``place``.
+    """
     outputs = dataset.classes
     if recipe.loss == "hinge":
         if outputs != 2:
@@ -103,73 +147,69 @@ def train_network(
                 f"(config.yaml: training.loss)"
             )
         outputs = 1
-    place = choose_device(str(device))
-    dtype = choose_precision(recipe.precision, place)
+    dtype = _precision(architecture, recipe.precision, place)
     key = NetworkKey(dataset.name, architecture, sigma, seed, dataset.training_images)
     identity = (config_seed, *key.identity)
-    with (
-        kept_memory() if place.type == "cpu" else contextlib.nullcontext(),
-        repeatable(place),
-        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-    ):
-        torch.manual_seed(derive_seed("initialization", *identity))
-        model = build_model(architecture, dataset.image_shape, outputs, recipe.width, recipe.activation, recipe.pooling)
-        _initialise(model, recipe.initialization)
-        model = model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        images, labels = (torch.from_numpy(part["train"]).to(place) for part in (dataset.images, dataset.labels))
-        test_images, test_labels = (part.to(place) for part in test)
-        calibrated = copy.deepcopy(model)
-        first = normalise(images[:_CALIBRATION_IMAGES], dataset)
-        estimate_batch_statistics(calibrated, add_noise(first, sigma, make_generator("calibration", *identity)))
-        network = TrainedNetwork(
-            key=key,
-            image_shape=dataset.image_shape,
-            classes=outputs,
-            recipe=recipe,
-            chance_error=1 - int(test_labels.bincount().max()) / len(test_labels),
-            test_images=len(test_labels),
-            precision=str(dtype).removeprefix("torch."),
-            states={"init": copy_state(calibrated)},
-        )
-        run = TrainingRun(
-            network=network,
-            dataset=dataset,
-            sigma=sigma,
-            device=place,
-            dtype=dtype,
-            model=model,
-            optimizer=_optimizer(model, recipe),
-            generator=torch.Generator(place).manual_seed(derive_seed("training", *identity)),
-            images=images,
-            labels=labels,
-            test_images=test_images.contiguous(memory_format=torch.channels_last),
-            test_labels=test_labels,
-        )
-        print(f"{run.title}: {len(images)} images on {place} in {network.precision}, {recipe}")
-        if checkpoints is None:
-            _train(run, lambda: None)
-        else:
-            everything = {
-                "format": _CHECKPOINT_FORMAT,
-                "network": {"config_seed": config_seed, **key.as_dict()},
-                "images": digest(images, labels),
-                "test_images": digest(*test),
-                "recipe": recipe.model_dump(),
-                **architecture_source(architecture),
-                # Rounding in another order is another network after some epochs.
-                "precision": network.precision,
-                "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
-            }
-            checkpointer = Checkpointer(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
-            network.checkpoints = checkpointer.checkpoints.folder
-            with checkpointer.listening():
-                checkpointer.resume()
-                _train(run, checkpointer.maybe_save)
-    return network
+    torch.manual_seed(derive_seed("initialization", *identity))
+    model = build_model(architecture, dataset.image_shape, outputs, recipe.width, recipe.activation, recipe.pooling)
+    _initialise(model, recipe.initialization)
+    model = model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, labels = (torch.from_numpy(part["train"]).to(place) for part in (dataset.images, dataset.labels))
+    test_images, test_labels = (part.to(place) for part in test)
+    calibrated = copy.deepcopy(model)
+    first = normalise(images[:_CALIBRATION_IMAGES], dataset)
+    estimate_batch_statistics(calibrated, add_noise(first, sigma, make_generator("calibration", *identity)))
+    network = TrainedNetwork(
+        key=key,
+        image_shape=dataset.image_shape,
+        classes=outputs,
+        recipe=recipe,
+        chance_error=1 - int(test_labels.bincount().max()) / len(test_labels),
+        test_images=len(test_labels),
+        precision=str(dtype).removeprefix("torch."),
+        states={"init": copy_state(calibrated)},
+    )
+    run = TrainingRun(
+        network=network,
+        dataset=dataset,
+        sigma=sigma,
+        device=place,
+        dtype=dtype,
+        model=model,
+        optimizer=_optimizer(model, recipe),
+        generator=torch.Generator(place).manual_seed(derive_seed("training", *identity)),
+        images=images,
+        labels=labels,
+        test_images=test_images.contiguous(memory_format=torch.channels_last),
+        test_labels=test_labels,
+    )
+    print(f"{run.title}: {len(images)} images on {place} in {network.precision}, {recipe}")
+    if checkpoints is None:
+        return run, None
+    everything = {
+        "format": _CHECKPOINT_FORMAT,
+        "network": {"config_seed": config_seed, **key.as_dict()},
+        "images": digest(images, labels),
+        "test_images": digest(*test),
+        "recipe": recipe.model_dump(),
+        **architecture_source(architecture),
+        # Rounding in another order is another network after some epochs.
+        "precision": network.precision,
+        "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
+    }
+    checkpointer = Checkpointer(run, Checkpoints(checkpoints, everything), 60 * checkpoint_minutes)
+    network.checkpoints = checkpointer.checkpoints.folder
+    return run, checkpointer
 
 
 def _train(run: TrainingRun, maybe_save: Callable[[], None]) -> None:
     """Train to the end from where the run is; ``maybe_save`` is called where it may be saved."""
+    for _ in steps(run, maybe_save):
+        pass
+
+
+def steps(run: TrainingRun, maybe_save: Callable[[], None]) -> Iterator[None]:
+    """The steps of :func:`_train`, one at a time, so that several training runs can take turns."""
     epochs = run.recipe.epochs
     # A bar on a terminal, a line an epoch in a log.
     with tqdm(total=epochs, initial=run.epoch.number - 1, desc=run.title, unit="epoch", disable=None) as progress:
@@ -178,6 +218,7 @@ def _train(run: TrainingRun, maybe_save: Callable[[], None]) -> None:
             while run.epoch.position < run.steps_per_epoch:
                 run.checked_step()
                 maybe_save()
+                yield
             row = run.end_epoch(maybe_save)
             progress.update()
             progress.set_postfix(loss=f"{row['train_loss']:.4f}", test_error=f"{row['test_error']:.4f}")

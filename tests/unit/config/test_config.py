@@ -77,7 +77,7 @@ SIMPLE = "scale_detection.simple"
         ("recipes.lenet", 3, "expected a section of keys with values, got 3 (FILE: PATH)"),
         ("probes", None, "expected a section of keys with values, got null (FILE: PATH)"),
         ("device", "gpu", "expected 'auto', 'cpu', 'cuda' or 'cuda:N', got 'gpu' (FILE: PATH)"),
-        ("channel_shuffle.noise", [5], "expected levels of noise (0, 10, 30), got 5 (FILE: PATH)"),
+        ("channel_shuffle.noise", [5], "expected levels of noise (0, 30), got 5 (FILE: PATH)"),
         ("channel_shuffle.noise", [0, 0.0], "expected distinct values, got 0.0 more than once (FILE: PATH)"),
         ("figures.example", 500, "expected a number below probes.images (500), got 500 (FILE: PATH)"),
         ("data.test_images", 100, "expected at most data.test_images (100), got 500 (FILE: probes.images)"),
@@ -157,6 +157,14 @@ def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
 def test_sizes_and_sweeps_are_axes():
     assert load_config({"data": {"train_images": [512, 64]}}).data.training_sizes == [512, 64]
     assert load_config({"data": {"train_images": 64}}).data.training_sizes == [None]
+
+
+def test_auto_is_an_axis_of_the_default_data_set_alone():
+    assert load_config({}).data.training_sizes == [100, 600, 4000]
+    assert load_config({"data": {"train_images": None}}).data.training_sizes == [None]
+    other = load_config({"data": {"name": "cifar10"}}).data
+    assert (other.training_sizes, other.kept_training_images) == ([None], None)
+    assert load_config({"data": {"name": "cifar10", "train_images": 64}}).data.kept_training_images == 64
     sweep = [{"displacement": 1, "cutoff": 3}, {"displacement": [0.5, 1.0], "cutoff": 3}, {"displacement": 0.5, "cutoff": 15}]
     assert load_config({"probes": {"sweep": sweep}}).probes.sweep_pairs == [(1.0, 3), (0.5, 3), (0.5, 15)]
 

@@ -83,7 +83,7 @@ def test_training_sets_of_an_axis_are_nested_balanced_and_those_of_one_size(tmp_
     for size in (10, 64, 2005):
         prepare_dataset(tmp_path / "one.h5", "mnist5k", train_images=size)
         part, one = read_dataset(tmp_path / "nested.h5", size), read_dataset(tmp_path / "one.h5")
-        assert part.training_images == size
+        assert (part.training_images, part.available_images) == (size, 4000)
         assert np.array_equal(part.images["train"], whole.images["train"][:size])
         assert np.array_equal(part.images["test"], whole.images["test"])
         counts = np.bincount(part.labels["train"])

@@ -1,11 +1,15 @@
+import contextlib
 import multiprocessing
+import os
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from relstab.runs import devices
-from relstab.runs.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device
+from relstab.runs.devices import acquire_gpu, choose_device, choose_precision, largest_batch, occupied_device, repeatable
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -28,6 +32,64 @@ def test_precision_follows_the_hardware_and_the_config(monkeypatch):
         assert choose_precision("auto", cuda) == dtype
     with pytest.raises(ValueError, match=r"expected precision to be .* got 'half'"):
         choose_precision("half", cpu)
+
+
+FLAGS: dict[str, Callable[[], None]] = {
+    "as torch sets them": lambda: None,
+    "everything ieee": lambda: setattr(torch.backends, "fp32_precision", "ieee"),
+    "everything tf32": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "GPUs tf32": lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+    "convolutions ieee": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "products tf32": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "older, products medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "older, products True": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "older, convolutions False": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "fastest convolutions": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+}
+
+
+def flags():
+    """All that torch lets one read; "refused" where the older and the newer flags disagree."""
+    backends = torch.backends
+    cudnn, mkldnn, matmul = backends.cudnn, backends.mkldnn, backends.cuda.matmul
+    owners = [cudnn.conv, cudnn.rnn, matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul, backends, cudnn, mkldnn]
+    found = [owner.fp32_precision for owner in owners] + [cudnn.deterministic, cudnn.benchmark]
+    for older in (lambda: cudnn.allow_tf32, lambda: matmul.allow_tf32, torch.get_float32_matmul_precision):
+        try:
+            found.append(older())
+        except RuntimeError:
+            found.append("refused")
+    return found
+
+
+def flags_before_inside_and_after(state, uses, sender):
+    """Of a process of its own, since some states cannot be left again."""
+    FLAGS[state]()
+    seen = [flags()]
+    if uses:
+        with repeatable(torch.device("cuda")):
+            seen.append(flags())
+    seen.append(flags())
+    torch.backends.fp32_precision = "ieee"  # and what follows it
+    sender.send([*seen, flags()])
+
+
+@pytest.mark.parametrize("state", FLAGS)
+def test_float32_is_exact_inside_and_all_flags_are_as_before_after(state):
+    context = multiprocessing.get_context("fork")
+    seen = {}
+    for uses in (True, False):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=flags_before_inside_and_after, args=(state, uses, sender))
+        process.start()
+        assert receiver.poll(30)
+        seen[uses] = receiver.recv()
+        process.join()
+    before, inside, after, later = seen[True]
+    assert inside[:9] == ["ieee"] * 9
+    assert inside[9:11] == [True, False]
+    assert after == before
+    assert [before, later] == [seen[False][0], seen[False][-1]]
 
 
 def hold(folder, names, slots, taken):
@@ -71,11 +133,23 @@ def test_processes_spread_over_devices_before_they_share_one_and_then_wait(tmp_p
         pass
 
 
-def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(monkeypatch, tmp_path):
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """A machine with two H100, and no say of SLURM or of the user on them."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"uuid": f"GPU-{index}"}))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"GPU-{index}"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"card {index}")
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(devices, "_INTERVAL", 0.01)
+    for name in ("CUDA_VISIBLE_DEVICES", *(name for name in os.environ if name.startswith("SLURM_"))):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(monkeypatch):
     with occupied_device("auto") as first, occupied_device("cuda") as second:
         assert {first, second} == {torch.device("cuda", 0), torch.device("cuda", 1)}
         with occupied_device("cuda:1", jobs_per_gpu=2) as named:
@@ -84,8 +158,136 @@ def test_jobs_take_different_gpus_and_a_named_one_is_taken_as_it_is(monkeypatch,
             with occupied_device("auto", jobs_per_gpu=2) as third:
                 assert third == torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_driver", lambda: None)
     with occupied_device("auto") as place:
         assert place == torch.device("cpu")
+
+
+def is_free(name="auto"):
+    """Whether another process of this environment would get the GPU at once."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(devices.time, "sleep", lambda _: (_ for _ in ()).throw(BlockingIOError))
+        with contextlib.suppress(BlockingIOError), occupied_device(name):
+            return True
+    return False
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_parts_of_a_card_are_locked_by_themselves(monkeypatch):
+    """As old and new drivers name them; CUDA gives a job one part, and may give it the card's own UUID."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for one, other in (("MIG-1a2b", "MIG-3c4d"), ("MIG-GPU-1a2b/1/0", "MIG-GPU-1a2b/2/0")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", one)
+        with occupied_device("auto"):
+            assert not is_free()
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", other)
+            assert is_free()
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_allocations_of_slurm_that_share_a_card_do_not_wait_for_each_other(monkeypatch):
+    """As with gres: shard. Jobs in one allocation share its GPUs among themselves."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with occupied_device("auto"):
+        monkeypatch.setenv("SLURM_JOB_ID", "18")
+        assert not is_free()  # SLURM knows nothing of this card
+    monkeypatch.setenv("SLURM_SHARDS_ON_NODE", "1")
+    with occupied_device("auto"):
+        assert not is_free()
+        monkeypatch.setenv("SLURM_JOB_ID", "19")
+        assert is_free()
+
+
+@pytest.mark.parametrize(
+    ("capability", "codes", "mend"),
+    [
+        ((8, 6), ["sm_80", "sm_90"], None),  # of the same generation
+        ((12, 1), ["sm_80", "compute_120"], None),  # compiled when it is first used
+        ((9, 0), ["sm_80", "sm_90a"], None),
+        ((7, 0), ["sm_75", "sm_80", "compute_120"], "whl/cu126"),
+        ((7, 4), ["sm_75"], "whl/cu126"),
+        ((9, 0), ["sm_80"], "--upgrade"),
+        ((10, 3), ["sm_90", "sm_100a"], "--upgrade"),
+    ],
+)
+@pytest.mark.usefixtures("two_gpus")
+def test_a_card_without_code_in_torch_is_an_error(monkeypatch, capability, codes, mend):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: codes)
+    if mend is None:
+        assert choose_device("cuda") == torch.device("cuda")
+        return
+    for name in ("auto", "cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=r"card . has compute capability") as refused, occupied_device(name):
+            pass
+        assert ".".join(map(str, capability)) in str(refused.value)
+        assert mend in str(refused.value)
+        assert str(refused.value).endswith("or compute on the CPU (config.yaml: device: cpu)")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_job_takes_none_of_the_cards_without_code(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((9, 0), (3, 5))[index])
+    for _ in range(5):
+        with occupied_device("auto", jobs_per_gpu=2) as device:
+            assert device == torch.device("cuda", 0)
+
+
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (root@host)  Thu\nGCC version: 12\n"
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "environment", "expected"),
+    [
+        ("13.0", "535.183.01", {"CUDA_VISIBLE_DEVICES": "0"}, "whose driver is too old for CUDA 13.0, which needs 580"),
+        ("13.0", "535.183.01", {"SLURM_JOB_GPUS": "3"}, "this job (SLURM_JOB_GPUS=3) has a GPU"),
+        ("13.0", "535.183.01", {}, "this machine has a GPU, whose driver is too old"),
+        ("12.6", "470.57.02", {}, "which needs 525 (driver 470.57.02, torch 2.13.0): "),
+        ("13.0", None, {"CUDA_VISIBLE_DEVICES": "MIG-1a2b"}, "torch with CUDA 13.0 finds none (driver unknown"),
+        ("13.0", "580.65.06", {}, "see whether nvidia-smi lists it"),
+        (
+            None,
+            "580.65.06",
+            {},
+            "is built without CUDA (driver 580.65.06, torch 2.13.0): pip install --force-reinstall torch",
+        ),
+        (None, "570.86.15", {}, "whl/cu126"),
+        ("13.0", "535.183.01", {"CUDA_VISIBLE_DEVICES": ""}, None),
+        ("13.0", "535.183.01", {"CUDA_VISIBLE_DEVICES": "-1"}, None),
+        ("13.0", "535.183.01", {"CUDA_VISIBLE_DEVICES": "NoDevFiles", "SLURM_JOB_ID": "17"}, None),
+        ("13.0", None, {}, None),
+    ],
+)
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_that_torch_cannot_use_stops_a_job(monkeypatch, cuda, driver, environment, expected):
+    """Unless it is hidden, or the config says cpu."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    monkeypatch.setattr(devices, "_driver", lambda: driver)
+    monkeypatch.setattr(devices.Path, "glob", lambda *_: iter([devices.Path("/dev/nvidia0")]))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with occupied_device("cpu") as device:
+        assert device == torch.device("cpu")
+    if expected is None:
+        with occupied_device("auto") as device:
+            assert device == torch.device("cpu")
+        return
+    for name in ("auto", "cuda"):
+        with pytest.raises(ValueError, match="has a GPU") as refused, occupied_device(name):
+            pass
+        assert expected in str(refused.value)
+        assert "config.yaml: device" in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "version"), [(OPEN, "570.86.15"), (CLOSED, "535.183.01"), ("something else\n", None)])
+def test_the_version_of_the_driver_is_read(monkeypatch, text, version):
+    monkeypatch.setattr(devices.Path, "read_text", lambda _: text)
+    assert devices._driver() == version
 
 
 def test_the_largest_batch_is_found_by_halving():

@@ -12,11 +12,13 @@ from relstab.files.dataset import read_dataset, read_noisy_test
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state, load_network, save_network
 from relstab.files.probes import read_probes, write_probes
 from relstab.files.sensitivity import read_sensitivity
+from relstab.files.spectrum import read_spectra
 from relstab.sensitivity_table import COLUMNS
 from relstab.stages.datasets import prepare_dataset, write_noisy_test
 from relstab.stages.networks import train_and_save
 from relstab.stages.probes import perturb_test_images
 from relstab.stages.sensitivity import measure_network, measure_over_training, measure_shuffled, measure_sweep
+from relstab.stages.spectra import analyse_filters
 from relstab.stages.tables import network_table, sensitivity_table, sweep_table
 
 PAIRS = [(1.0, 3), (2.0, 3), (0.5, 5)]
@@ -26,11 +28,11 @@ NUMBERS = [column for column in COLUMNS if column not in ("layer", "kind")]
 
 @pytest.fixture(params=["vgg11_bn", "lenet"])
 def files(request, tmp_path):
-    """A network whose trained weights are other random ones, and probes."""
+    """A network whose trained weights, last and best, are other random ones, and probes."""
     torch.manual_seed(0)
     states = {}
     calibration = torch.randn(20, 1, 16, 16)
-    for state in ("init", "last"):
+    for state in ("init", "last", "best"):
         model = relstab.build_model(request.param, (1, 16, 16), 10, 0.1)
         relstab.estimate_batch_statistics(model, calibration)
         states[state] = copy_state(model)
@@ -63,6 +65,22 @@ def test_states_differ_by_the_statistics_of_batch_norm(files, tmp_path):
     with h5py.File(tmp_path / "t.h5") as epochs, h5py.File(tmp_path / "s.h5") as states:
         for epoch, state in (("0", "init"), ("1", "trained")):
             np.testing.assert_array_equal(epochs[epoch]["R"][:], states[state]["R"][:])
+
+
+def test_best_weights_are_those_that_are_measured_where_the_config_says_so(files, tmp_path):
+    """The reference measures the network of best test error; last and best weights have other D, G, R and filters."""
+    network, probes = files
+    measured = {}
+    for weights in ("last", "best"):
+        measure_network(tmp_path / f"{weights}.h5", network, probes, weights, device="cpu")
+        measure_shuffled(tmp_path / f"{weights}_shuffled.h5", network, probes, 1, weights=weights, device="cpu")
+        analyse_filters(tmp_path / f"{weights}_spectra.h5", network, weights)
+        rows = read_sensitivity(tmp_path / f"{weights}.h5").query("state == 'trained'")
+        assert_same_numbers(rows, relstab.measure_sensitivity(load_network(network, weights), read_probes(probes)))
+        shuffled = read_sensitivity(tmp_path / f"{weights}_shuffled.h5").query("state == 'trained'")
+        spectra = read_spectra(tmp_path / f"{weights}_spectra.h5").query("state == 'trained'")
+        measured[weights] = [rows["R"].iloc[-1], shuffled["R"].iloc[-1], spectra["gamma"].iloc[0]]
+    assert (np.abs(np.log(np.divide(*measured.values()))) > 1e-3).all()
 
 
 def test_shuffles_have_stale_and_recalibrated_statistics(files, tmp_path):

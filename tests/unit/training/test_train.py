@@ -6,16 +6,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from pretended_cuda import pretended_cuda
 
 import relstab
+from relstab.architectures import ARCHITECTURES
 from relstab.config import Training
 from relstab.files.dataset import normalisation, normalise, read_dataset
 from relstab.files.network import HISTORY
+from relstab.runs.devices import choose_precision
 from relstab.stages.datasets import prepare_dataset
+from relstab.training import run as run_module
 from relstab.training.augmentation import crop_and_flip
 from relstab.training.learning_rate import learning_rate
 from relstab.training.run import TrainingRun, classification_error, snapshot_epochs
-from relstab.training.train import _initialise, _optimizer
+from relstab.training.train import _initialise, _optimizer, _precision
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +374,24 @@ def test_epochs_counted_in_steps_are_those_of_passes_where_the_steps_are_the_sam
         assert torch.equal(counted[name], value), name
 
 
+def test_networks_of_all_sizes_have_the_steps_of_all_images(digits, test_images, monkeypatch):
+    """As in the reference, where P images are passed over as often as all images, times all images over P."""
+    drawn, batch = [], TrainingRun.batch
+    monkeypatch.setattr(TrainingRun, "batch", lambda run, chosen: drawn.append(len(chosen)) or batch(run, chosen))
+    recipe = QUICK.model_copy(update={"batch_size": 48, "epochs": 1})
+    for size, batches in ((20, [20] * 9), (100, [48, 48, 4] * 3)):
+        few = dataclasses.replace(
+            digits,
+            images=digits.images | {"train": digits.images["train"][:size]},
+            labels=digits.labels | {"train": digits.labels["train"][:size]},
+            training_images=size,
+            available_images=400,
+        )
+        relstab.train_network("lenet", few, test_images, recipe, 0.0, 0, device="cpu")
+        assert drawn == batches
+        drawn.clear()
+
+
 def test_passes_go_on_across_epochs_that_are_counted_in_steps(digits, test_images, monkeypatch):
     """Of 20 images in batches of 8, 3 steps per pass; 3 epochs of 5 steps are 5 passes, and 3 tests."""
     few = dataclasses.replace(
@@ -394,3 +416,52 @@ def test_passes_go_on_across_epochs_that_are_counted_in_steps(digits, test_image
     assert [row["epoch"] for row in network.history] == [1, 2, 3]
     assert network.key.as_dict()["training_images"] == 20
     assert network.key.path == "mnist5k/lenet/noise0_images20/seed0"
+
+
+def test_on_a_gpu_errors_are_in_bfloat16_unless_the_weights_are_kept(monkeypatch):
+    """Epochs 1 and 3 have the lowest error so far, 2 is a snapshot, and 4 is neither. On a CPU all errors are in float32."""
+    low, high = torch.bfloat16, torch.float32
+    epoch, seen = 0, []
+
+    def measured(_model, _images, _labels, _size, _between, dtype):
+        seen.append((epoch, dtype))
+        return {1: 0.5, 2: 0.6, 3: 0.4, 4: 0.4}[epoch]
+
+    monkeypatch.setattr(run_module, "classification_error", measured)
+    run = object.__new__(TrainingRun)
+    run.dtype, run.recipe, run.model, run.test_images, run.test_labels = low, QUICK, None, None, None
+    for device, expected in (
+        ("cuda", [(1, low), (1, high), (2, high), (3, low), (3, high), (4, low)]),
+        ("cpu", [(1, high), (2, high), (3, high), (4, high)]),
+    ):
+        seen.clear()
+        run.device, run.lowest = torch.device(device), 1.0
+        for epoch in (1, 2, 3, 4):
+            run.lowest = min(run.lowest, run.test_error(lambda: None, decisive=epoch == 2))
+        assert seen == expected
+
+
+def test_an_error_is_in_the_precision_it_says_and_waits_once_for_the_device(generator):
+    images, labels = torch.randn(50, 3, 8, 8, generator=generator), torch.arange(50) % 10
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    dtypes = set()
+    model.register_forward_hook(lambda _module, _inputs, output: dtypes.add(output.dtype))
+    expected = float((model(images).argmax(1) != labels).double().mean())
+    for dtype in (torch.float32, torch.bfloat16):
+        dtypes.clear()
+        assert classification_error(model, images, labels, 20, dtype=dtype) == pytest.approx(expected, abs=0.05)
+        assert dtypes == {dtype}
+    with pretended_cuda() as device:
+        assert classification_error(model.cuda(), images.cuda(), labels.cuda(), 20) == expected
+        assert device.waits.total() == 1
+
+
+def test_networks_that_a_gpu_runs_faster_than_it_launches_them_are_in_float32():
+    devices = [torch.device(name) for name in ("cuda", "cpu")]
+    with pretended_cuda():
+        for name, architecture in ARCHITECTURES.items():
+            on_cuda, on_cpu = (_precision(name, "auto", device) for device in devices)
+            assert on_cuda == (torch.float32 if name.startswith(("fc", "lenet")) else torch.bfloat16)
+            assert on_cpu == choose_precision("auto", devices[1])
+            assert _precision(name, "bfloat16", devices[0]) == torch.bfloat16
+            assert architecture.launch_bound == name.startswith(("fc", "lenet"))
