@@ -29,7 +29,7 @@ def figure_note(entry: FigureEntry, config: Config) -> str:
         return f"rings with two lit sites, P = {scale.probes:,} probes, {_counted(seeds, 'seed')}"
     if tables <= {"scale_detection_samples"}:
         return f"{config.data.name}, one of the probes" if "probe" in entry.needs else ""
-    sizes = config.data.train_images
+    sizes = config.data.kept_training_images
     images = f", {_counted({*sizes} if isinstance(sizes, list) else {sizes}, 'training image')}" if sizes else ""
     probes = f", P = {config.probes.images:,} probes" if tables & _MEASURED else ""
     seeds = {len(config.seeds_of(name)) for name in config.architectures}
