@@ -79,7 +79,9 @@ NOT_PLANNED = {
     "htcondor": "its executor is a plugin that is not installed",
     "results/figures/my_figure.png": "the figure is the reader's; its code runs below",
 }
-PLANNED = [words for words in COMMANDS if words[1] == "snakemake" and not set(NOT_PLANNED) & set(words)]
+TYPED = [words for words in COMMANDS if words[1] == "snakemake" and not set(NOT_PLANNED) & set(words)]
+# Each once, whatever the page: with -n or without is one plan.
+PLANNED = list({tuple(sorted({*words[2:]} - {"-n"})): words for words in TYPED}.values())
 
 
 def overlay(page):
