@@ -210,7 +210,7 @@ onstart:
 
 onsuccess:
     discard_snapshots(RESULTS)
-    if any(job.rule.name == "table_claims" for job in workflow.dag.jobs):
+    if not workflow.touch and any(job.rule.name == "table_claims" for job in workflow.dag.jobs):
         from relstab.report import summary_lines
         from relstab.tables.networks import read_tables
 
