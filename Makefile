@@ -10,7 +10,7 @@ $(error The path of this checkout, "$(CURDIR)", has a space in it: move it to on
 endif
 
 
-.PHONY: install figures test test-fast torture check format bench schema clean
+.PHONY: archive install figures test test-fast torture check format bench docs schema clean
 
 install: .venv/.installed
 
@@ -63,6 +63,17 @@ bench: install
 	$(BIN)/python benchmarks/image_folder.py
 	$(BIN)/python benchmarks/overhead.py results
 	$(BIN)/python benchmarks/dag.py
+
+# The documentation, in docs/_build/html: pages, a notebook that runs, the reference of config and library, figures of the smoke run.
+docs: install
+	$(BIN)/snakemake all_figures --cores $(CORES) --configfile configs/smoke.yaml
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --conf-dir docs . docs/_build/html
+
+# A finished run as one zip to publish: RESULTS is its folder, CONFIG the overlay that it was made with, if any.
+RESULTS ?= results
+archive: install
+	$(BIN)/snakemake report --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
+	$(BIN)/python -m relstab.report.archive $(RESULTS) relstab-$(notdir $(RESULTS)).zip
 
 # config.yaml and its JSON schema, for editors, from the models in src/relstab/config.
 schema: install

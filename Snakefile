@@ -11,6 +11,10 @@ min_version("9.11")
 configfile: f"{workflow.basedir}/config.yaml"
 
 
+# With --software-deployment-method apptainer: the image that `docker build --tag relstab .` makes (Dockerfile).
+container: "docker-daemon://relstab:latest"
+
+
 include: "workflow/rules/run.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"

@@ -1,6 +1,7 @@
 """The package as it is shipped: its names, and files that say the same thing twice."""
 
 import importlib
+import importlib.metadata
 import itertools
 import pkgutil
 import re
@@ -14,6 +15,7 @@ import types
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import relstab
 from relstab.figures import FIGURES
@@ -87,6 +89,26 @@ def test_the_source_distribution_is_the_whole_checkout(tmp_path):
     assert set(listed) - packed == set()
 
 
+def test_the_lock_has_every_package_that_others_need():
+    """Of what is installed here; extras that are not, such as models, are looked up in the list itself."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    needed: set[str] = set()
+    waiting = [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["pipeline"]]]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in needed:
+            continue
+        needed.add(name)
+        for line in importlib.metadata.requires(name) or []:
+            other = Requirement(line)
+            if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
+                waiting.append(other)
+    assert len(needed) > 50
+    assert needed - pinned <= {"setuptools"}  # comes with the environment
+
+
 def test_the_readme_names_what_is_there():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
@@ -98,4 +120,5 @@ def test_the_readme_names_what_is_there():
     assert set(re.findall(r"(\w+)/", "".join(re.findall(r"^  (\w.*?)   ", layout, re.MULTILINE)))) == rooms
     for name in re.findall(r"relstab\.(\w+)\(", text):
         assert name in relstab.__all__, name
-    assert set(re.findall(r"`((?:fig\d\d|imagenet|learning|over|relu|training)_\w+|displacements)`", text)) == set(FIGURES)
+    figures = r"`((?:fig\d\d|imagenet|learning|over|relu|training)_\w+|deformations|displacements|initialization)`"
+    assert set(re.findall(figures, text)) == set(FIGURES)

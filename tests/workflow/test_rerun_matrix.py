@@ -245,7 +245,7 @@ ALL_DATA = "prepare_dataset, pair_dataset, train_ensemble, homogeneous_sensitivi
 PROBES = "probes mnist5k"
 TABLES = "table_networks, table_history, table_sensitivity, table_spectrum, table_correlation, table_claims"
 # Every figure of networks that shows architectures in their colours.
-OF_ARCHITECTURES = "fig01, fig03, fig04, fig10, fig11, fig12, fig13, learning_curves"
+OF_ARCHITECTURES = "fig01, fig03, fig04, fig10, fig11, fig12, fig13, initialization, learning_curves"
 PAIR_TRAINING = "train pairs"
 INTERVALS = (
     "table_correlation, table_claims, fig01, fig10, table_scale_detection, fig07, relu_tanh, "
@@ -348,7 +348,7 @@ ROWS = [
     Row({"architectures": ["vgg11_bn", "lenet", "fc2"]}, NOTHING),
     Row({"noise": [0, 10, 0.5]}, "noisy_test test_noise0.5, probes noise0.5, train noise0.5"),
     Row({"noise": [0]}, f"{TABLES}, table_over_training, fig01"),
-    Row({"noise": [10]}, f"shuffled_sensitivity mnist5k noise10, {TABLES}, table_over_training"),
+    Row({"noise": [10]}, f"shuffled_sensitivity mnist5k noise10, {TABLES}, table_over_training, deformations"),
     Row({"noise": [10, 0]}, "fig01"),  # which shows them in this order
     Row({"seeds": 2}, "train mnist5k seed1"),
     Row({"recipes.fc2.seeds": 2}, "train fc2 seed1"),
@@ -440,7 +440,7 @@ ROWS = [
     Row({"correlation.resamples": 300}, INTERVALS),
     Row({"figures.dpi": 90}, "figure"),
     Row({"figures.font_size": 9}, "figure"),
-    Row({"figures.example": 3}, "fig01"),
+    Row({"figures.example": 3}, "fig01, deformations"),
     *rows_of_training(),
 ]  # fmt: skip
 

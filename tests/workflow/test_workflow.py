@@ -53,7 +53,7 @@ def test_all_that_is_promised_is_there(finished):
     claims = pd.read_csv(results / "tables/claims.csv", dtype={"claim": str})
     expected = ["1", "1'", "2", "2'", "3", "4", "5", "5a", "5b", "6", "7a", "7b", "7c", "8", "9", "10", "11", "12", "12a", "12b"]
     assert claims["claim"].drop_duplicates().tolist() == expected
-    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 14
+    assert len(list((results / "figures").glob("*.pdf"))) == len(list((results / "figures").glob("*.png"))) == 16
     layers = pd.read_csv(results / "tables/scale_detection_layers.csv")
     ensembles = layers[layers["state"] != "homogeneous"]
     assert set(ensembles["experiment"] + "/" + ensembles["activation"]) == ENSEMBLES

@@ -10,6 +10,8 @@ from relstab.architectures.user_code import source_digest
 from relstab.config import IMAGENET, RECIPE_VERSION, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.files.hdf5 import file_digest
+from relstab.figures import FIGURES
+from relstab.figures.note import figure_note
 from relstab.scale_detection.design import PAIRS, SimpleDesign
 
 
@@ -140,8 +142,9 @@ def figure_inputs(wildcards):
     """Tables of a figure, and images where it shows some."""
     entry = FIGURES[wildcards.figure]
     inputs = {argument: f"{TABLES}/{table}.csv" for argument, table in entry.tables.items()}
-    if "images" in entry.needs:
+    if {"images", "probe"} & set(entry.needs):
         inputs["probes"] = f"{RESULTS}/probes/{DATASET}/noise{noise_name(min(CONFIG.noise))}.h5"
+    if "images" in entry.needs:
         inputs["noisy"] = [f"{RESULTS}/datasets/{DATASET}/test_noise{noise_name(noise)}.h5" for noise in CONFIG.noise]
     return inputs
 
@@ -152,14 +155,18 @@ def figure_options(wildcards):
     draw = dict(entry.arguments)
     if "interval" in entry.needs:
         draw |= INTERVAL
+    if "deformation" in entry.needs:
+        draw |= {key: getattr(CONFIG.probes, key) for key in ("displacement", "cutoff", "interpolation")}
     if "confidence" in entry.needs:
         draw["confidence"] = CONFIG.correlation.confidence
     return {
         "dpi": CONFIG.figures.dpi,
         "font_size": CONFIG.figures.font_size,
         "caption": entry.caption,
+        "note": figure_note(entry, CONFIG),
         "draw": draw,
-        **({"noise": CONFIG.noise, "example": CONFIG.figures.example} if "images" in entry.needs else {}),
+        **({"noise": CONFIG.noise} if "images" in entry.needs else {}),
+        **({"example": CONFIG.figures.example} if {"images", "probe"} & set(entry.needs) else {}),
         **({"labels": user_labels()} if entry.shows_architectures else {}),
         **({"architectures": beyond_figure_4(entry.arguments["skips"])} if "skips" in entry.arguments else {}),
     }

@@ -1,7 +1,5 @@
 # Figures, drawn from tables alone; figure 1 also shows a probe and noisy test images. What each needs is in relstab.figures.FIGURES.
 
-from relstab.figures import FIGURES
-
 FIGURE_FOLDER = f"{RESULTS}/figures"
 # What a run must have for the figures that not every run draws.
 CONDITIONS = {

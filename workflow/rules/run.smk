@@ -4,7 +4,9 @@
 import copy
 import functools
 import gc
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake.settings.types import ExecMode, RerunTrigger, SharedFSUsage
 
 # A file that is edited after this moment is not the file that this run plans with.
@@ -40,6 +43,7 @@ from relstab.runs.cluster import (
 )
 from relstab.runs.lock import FolderInUseError, RunLock
 from relstab.runs.orphan import belong_to_this_process, discard_scripts
+from relstab.runs.progress import LinePerJob, RunProgress, extend_panel
 from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapshots, left_over_runs, run_snapshot
 
 # The config as the user gave it, before defaults fill it: jobs on a cluster read it.
@@ -54,6 +58,33 @@ belong_to_this_process(workflow.exec_mode == ExecMode.REMOTE)
 
 if changed := changed_user_code(workflow.basedir):
     raise WorkflowError(f"{changed[0]} was changed since this run began: stop the run, and start it again")
+
+
+def show_progress():
+    """A panel of bars in a terminal, elsewhere one line per job; all that Snakemake says with --verbose, in dry runs and in jobs.
+
+    A profile cannot say "in a terminal", so the logger plugin is chosen here. One that the user names (--logger) stays.
+    """
+    settings = workflow.output_settings
+    usual = next((handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"), None)
+    asked = settings.dryrun or settings.verbose or settings.printshellcmds or settings.quiet
+    if workflow.exec_mode != ExecMode.DEFAULT or usual is None or asked:
+        return
+    progress = RunProgress()
+    terminal = sys.stderr.isatty() and os.getenv("TERM") != "dumb" and not os.getenv("CI")
+    if terminal and importlib.util.find_spec("snakemake_logger_plugin_rich"):
+        panel = LoggerPluginRegistry().get_plugin("rich").log_handler(settings, None)
+        panel.addFilter(progress)
+        extend_panel(panel, progress)
+        logger.removeHandler(usual)
+        logger.addHandler(panel)
+    else:
+        usual.addFilter(progress)
+        usual.addFilter(LinePerJob.filter)
+        usual.setFormatter(LinePerJob(progress, usual.formatter))
+
+
+show_progress()
 
 
 def user_code():
@@ -183,6 +214,12 @@ onsuccess:
     discard_scripts()
     for folder in Path(RESULTS).rglob("*.checkpoints"):
         discard_saved(folder)
+    if not workflow.touch and any(job.rule.name == "table_claims" for job in workflow.dag.jobs):
+        from relstab.report import summary_lines
+        from relstab.tables.networks import read_tables
+
+        width = shutil.get_terminal_size((130, 24)).columns
+        print("", *summary_lines(read_tables(table("claims"))[0], RESULTS, width), sep="\n", file=sys.stderr)
 
 
 onerror:

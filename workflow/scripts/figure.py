@@ -16,8 +16,9 @@ with job(snakemake):
     tables = read_tables(*(snakemake.input[argument] for argument in entry.tables))
     shown = [of_sizes(table, entry.every_size) for table in tables]
     arguments = dict(zip(entry.tables, shown, strict=True)) | options["draw"]
-    if "images" in entry.needs:
-        noisy = dict(zip(options["noise"], snakemake.input.noisy, strict=True))
-        arguments |= read_images(snakemake.input.probes, noisy, options["example"])
+    if {"images", "probe"} & set(entry.needs):
+        noisy = dict(zip(options.get("noise", []), snakemake.input.get("noisy", []), strict=True))
+        images = read_images(snakemake.input.probes, noisy, options["example"])
+        arguments |= images if noisy else {"probe": images["probe"]}
     with style(options["font_size"]):
-        save_figure(entry.draw(**arguments), snakemake.output, options["dpi"])
+        save_figure(entry.draw(**arguments), snakemake.output, options["dpi"], options["note"])

@@ -42,7 +42,7 @@ def _keys(section: type[Section], indent: str) -> Iterator[str]:
             yield ""
         if inner is None:
             yield from _comment(field.description, indent)
-            yield f"{indent}{name}: {_value(field.default)}"
+            yield f"{indent}{name}: {as_yaml(field.default)}"
         elif field.default_factory:
             yield from _comment(getdoc(inner), indent)
             yield f"{indent}{name}:"
@@ -57,7 +57,7 @@ def _entries(name: str, entries: Mapping[str, Mapping[str, Any]], inner: type[Se
     if not entries:
         for key, field in inner.model_fields.items():
             yield from _comment(f"{key}: {field.description}", indent, "  ")
-        yield f"{indent}{name}: {_value(entries)}"
+        yield f"{indent}{name}: {as_yaml(entries)}"
         return
     yield f"{indent}{name}:"
     for number, (entry, values) in enumerate(entries.items()):
@@ -65,7 +65,7 @@ def _entries(name: str, entries: Mapping[str, Mapping[str, Any]], inner: type[Se
         for key, value in values.items():
             if number == 0 and inner is not Recipe:
                 yield from _comment(inner.model_fields[key].description, f"{indent}    ")
-            yield f"{indent}    {key}: {_value(value)}"
+            yield f"{indent}    {key}: {as_yaml(value)}"
 
 
 def _comment(text: str | None, indent: str, bullet: str = "") -> Iterator[str]:
@@ -74,9 +74,10 @@ def _comment(text: str | None, indent: str, bullet: str = "") -> Iterator[str]:
         yield f"{indent}# {bullet}{line}"
 
 
-def _value(value: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """A default as ``config.yaml`` shows it."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(as_yaml, value))}]"
     return value if isinstance(value, str) and re.fullmatch(r"\w+", value) else json.dumps(value)
 
 

@@ -26,8 +26,8 @@ class FigureEntry:
         tables: name of each table (without ``.csv``) by the argument that takes it.
         when: what a run must have for this figure: a key of ``CONDITIONS`` in ``workflow/rules/figures.smk``; "": nothing.
         arguments: further arguments that are the same in every run.
-        needs: arguments that the run gives: "images" (a probe, and a test image per noise level), "interval" (confidence,
-            resamples, seed), "confidence".
+        needs: arguments that the run gives: "images" (a probe, and a test image per noise level), "probe" (the probe alone),
+            "deformation" (displacement, cutoff, interpolation), "interval" (confidence, resamples, seed), "confidence".
         every_size: whether it shows networks of all sizes of the training set, where that is an axis, or of the largest alone.
     """
 
@@ -91,6 +91,8 @@ FIGURES: dict[str, FigureEntry] = {
     "imagenet_shuffled_layers": FigureEntry(
         "shuffled_layers.draw_pretrained", {"sensitivity": "imagenet_sensitivity"}, "imagenet images"
     ),
+    "initialization": FigureEntry("initialization.draw", _MEASURED),
+    "deformations": FigureEntry("deformations.draw", needs=("probe", "deformation")),
     "learning_curves": FigureEntry("learning_curves.draw", {"history": "history"}),
     "over_training": FigureEntry("over_training.draw", {"networks": "networks", "over_training": "over_training"}, "snapshots"),
     "displacements": FigureEntry("displacements.draw", {"sweep": "sensitivity_sweep"}, "sweep", needs=("confidence",)),

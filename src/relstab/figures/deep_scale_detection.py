@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import WIDTH, draw_errors, legend_of_architectures, log_axis, mark, note_empty, trained_architectures
+from relstab.figures.style import WIDTH, draw_errors, empty_figure, legend_of_architectures, log_axis, mark, trained_architectures
 from relstab.tables.networks import output_sensitivities
 
 __all__ = ["draw"]
@@ -27,11 +27,10 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """
     outputs = output_sensitivities(networks, sensitivity)
     outputs = outputs[outputs["noise"] == networks["noise"].min()]
+    if outputs.empty:
+        return empty_figure("no network learned")
     figure, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.0))
     ax.set(xlabel=r"relative sensitivity $R_f$", ylabel=r"test error $\epsilon$")
-    if outputs.empty:
-        note_empty(ax, "no network learned")
-        return figure
     names = trained_architectures(outputs)
     for state in ("init", "trained"):
         for name in names:

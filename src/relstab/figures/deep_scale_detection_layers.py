@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from relstab.figures.style import INITIAL, WIDTH, draw_layers, label_of, log_axis, note_empty, trained_architectures
+from relstab.figures.style import INITIAL, WIDTH, draw_layers, empty_figure, label_of, log_axis, trained_architectures
 from relstab.paper_layers import paper_layers
 from relstab.tables.networks import KEYS, of_learned
 
@@ -29,17 +29,17 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """
     plain = sensitivity[(sensitivity["noise"] == sensitivity["noise"].min()) & (sensitivity["shuffle"] == "none")]
     chosen = of_learned(plain, networks)
-    names = trained_architectures(chosen) if len(chosen) else []
-    blocks = -(-max(len(names), 1) // _COLUMNS)
-    columns = -(-max(len(names), 1) // blocks)
+    if chosen.empty:
+        return empty_figure("no network learned")
+    names = trained_architectures(chosen)
+    blocks = -(-len(names) // _COLUMNS)
+    columns = -(-len(names) // blocks)
     figure = plt.figure(figsize=(WIDTH, 0.3 + 3.7 * blocks))
     parts: Any = figure.subfigures(blocks, 1, squeeze=False)
     for block, part in enumerate(parts[:, 0]):
         axes: Any = part.subplots(len(_NAMES), columns, sharex="col", sharey="row", squeeze=False)
         for ax, sensitivity_name in zip(axes[:, 0], _NAMES, strict=True):
             ax.set_ylabel(f"${sensitivity_name}_k$")
-            if not names:
-                note_empty(ax, "no network learned")
         here = names[block * columns : (block + 1) * columns]
         for column, name in zip(axes.T, here, strict=False):
             rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state"])
@@ -52,13 +52,11 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
         for column in axes.T[len(here) :]:
             for ax in column:
                 ax.set_visible(False)
-        if here:
-            for ax in axes[:, 0]:
-                log_axis(ax.yaxis)
+        for ax in axes[:, 0]:
+            log_axis(ax.yaxis)
     handles = [
         Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
         Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
     ]
-    if names:
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

@@ -14,6 +14,7 @@ from relstab.figures.style import WIDTH, label_of, log_axis, mark, trained_archi
 __all__ = ["draw"]
 
 _STATES: dict[str, Any] = {"trained": "-", "init": "--"}
+_LABELS = {"trained": "trained", "init": "initialization"}
 _AUTHORS: dict[str, Any] = {"color": "0.6", "linewidth": 3, "alpha": 0.6, "zorder": 0}
 
 
@@ -54,7 +55,7 @@ def draw(sweep: pd.DataFrame, confidence: float = 0.95) -> Figure:
         log_axis(axes[0, column].xaxis)
         axes[-1, column].set_xlabel(r"displacement $\delta$ in pixels")
     handles = [Line2D([], [], color=mark(name)["color"], label=label_of(name)) for name in names]
-    handles += [Line2D([], [], color="k", linestyle=style, label=state) for state, style in _STATES.items()]
+    handles += [Line2D([], [], color="k", linestyle=style, label=_LABELS[state]) for state, style in _STATES.items()]
     handles += [Line2D([], [], color="k", linestyle=":", label="input"), Line2D([], [], **_AUTHORS, label="authors")]
     figure.legend(handles=handles, loc="outside upper center", ncols=6)
     return figure

@@ -13,11 +13,12 @@ from matplotlib.lines import Line2D
 from relstab.figures.style import WIDTH, log_axis, note_empty
 from relstab.scale_detection.homogeneous import receptive_fields
 
-__all__ = ["draw"]
+__all__ = ["TASKS", "draw"]
 
 # Marker and colour; the colours differ in lightness too.
 _LOOKS = {"D": ("o", "k"), "G": ("s", "#d1762c")}
-_TASKS = {"distance": "Task 1", "block": "Task 2"}
+TASKS = {"distance": "Task 1", "block": "Task 2"}
+"""Names of the tasks by their rule."""
 _HOMOGENEOUS = ("homogeneous_stride1", "homogeneous_strided")
 _FILTERED = {"noise": "rectified", "activation": "relu"}
 _OPEN = "0.5"
@@ -81,7 +82,7 @@ def _number(value: float) -> str:
 
 def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
     """Exponent, interval, and what was predicted."""
-    if row is None or not np.isfinite(row["exponent"]):
+    if row is None:
         return f"${name}_k$: no exponent fitted"
     interval = f" [{_number(row['low'])}, {_number(row['high'])}]" if np.isfinite(row["low"]) else ""
     predicted = f"{row['predicted']:.3g}".replace("-", "\N{MINUS SIGN}")
@@ -90,7 +91,8 @@ def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
 
 
 def _row(exponents: pd.DataFrame, name: str) -> "pd.Series[Any] | None":
-    rows = exponents[exponents["sensitivity"] == name]
+    """What was fitted; None where nothing was."""
+    rows = exponents[(exponents["sensitivity"] == name) & exponents["exponent"].notna()]
     return None if rows.empty else rows.iloc[0]
 
 
@@ -103,7 +105,8 @@ def _note_error(ax: Axes, rows: pd.DataFrame) -> None:
     why = "cannot be learned" if least > 0.1 else "not learned" if error > 0.1 else "learned in part"
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.14)
-    ax.text(0.03, 0.97, f"{why}: error {error:.2f}, at least {least:.2f}", transform=ax.transAxes, va="top", fontsize="small")
+    bound = f" (over all pairs no such network is below {least:.2f})" if least else ""
+    ax.text(0.03, 0.97, f"{why}: test error {error:.2f}{bound}", transform=ax.transAxes, va="top", fontsize="small")
 
 
 def _draw_panel(ax: Axes, rows: pd.DataFrame, exponents: pd.DataFrame, title: str, states: list[str]) -> None:
@@ -154,17 +157,17 @@ def draw(layers: pd.DataFrame, exponents: pd.DataFrame) -> Figure:
     """
     inner = layers[(layers["k"] >= 1) & (layers["k"] <= layers["depth"])]
     figure, axes = plt.subplots(3, 2, figsize=(WIDTH, 7.4))
-    for line, rule in zip(axes, _TASKS, strict=False):
+    for line, rule in zip(axes, TASKS, strict=False):
         for ax, strided in zip(line, (False, True), strict=True):
             rows = _experiment(inner, rule, strided)
             if rows.empty:
-                ax.set_title(f"{_TASKS[rule]}, stride {'$s = F$' if strided else '1'}", fontsize="small", pad=4)
+                ax.set_title(f"{TASKS[rule]}, stride {'$s = F$' if strided else '1'}", fontsize="small", pad=4)
                 note_empty(ax, "no such experiment")
                 continue
             first = rows.iloc[0]
             states = [state for state in ("trained", "decayed") if (rows["state"] == state).any()]
             title = (
-                f"{_TASKS[rule]}, stride {first['stride']:g}: $F = {first['filter_size']:g}$, "
+                f"{TASKS[rule]}, stride {first['stride']:g}: $F = {first['filter_size']:g}$, "
                 rf"$L = {first['size']:g}$, $\xi = {first['scale']:g}$"
                 f"{'' if 'decayed' in states else '; as trained'}"
             )

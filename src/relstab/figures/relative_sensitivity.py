@@ -17,6 +17,7 @@ from relstab.figures.style import (
     mark,
     noise_labels,
     note_empty,
+    show_image,
     trained_architectures,
 )
 from relstab.files.network import noise_level
@@ -31,23 +32,12 @@ SENSITIVITY_MARKS = {"D": ("s", "0.45", "--"), "G": ("^", "0.7", ":"), "R": ("o"
 """Marker, grey and line of D, G and R, as functions of the noise level."""
 
 
-def _show(ax: Axes, image: Image, limits: tuple[float, float] | None = None) -> None:
-    """Draw a normalised image [C, n, n], grey or colour; values outside ``limits`` are clipped."""
-    low, high = limits or (float(image.min()), float(image.max()))
-    scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1).transpose(1, 2, 0)
-    if scaled.shape[2] == 3:
-        ax.imshow(scaled, interpolation="nearest")
-    else:
-        ax.imshow(scaled[..., 0], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
-    ax.set(xticks=[], yticks=[])
-
-
 def _draw_versions(axes: list[Axes], sample: dict[str, Image]) -> None:
     clean = sample["images"]
     limits = float(clean.min()), float(clean.max())
     titles = {"images": r"$x$", "deformed": r"$\tau(x)$", "noisy": r"$x + \eta$"}
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        _show(ax, sample[name], limits)
+        show_image(ax, sample[name], limits)
         ax.set_title(title, pad=3)
 
 
@@ -62,7 +52,7 @@ def _draw_error(ax: Axes, outputs: pd.DataFrame) -> None:
     log_axis(ax.xaxis)
     log_axis(ax.yaxis)
     if len(outputs) >= 3:
-        ax.set_title(rf"$\rho = {log_correlation(outputs['error'], outputs['R']):.2f}$", pad=3)
+        ax.set_title(rf"$\rho(\log\epsilon, \log R_f) = {log_correlation(outputs['error'], outputs['R']):.2f}$", pad=3)
     ax.set(xlabel=r"relative sensitivity $R_f$", ylabel=r"test error $\epsilon$")
     figure = ax.get_figure()
     assert figure is not None
@@ -85,18 +75,20 @@ def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -
             linestyle=line,
             elinewidth=0.8,
             capsize=2,
-            label=rf"${name}_f$",
+            label=rf"$X = {name}_f$",
         )
     ax.axhline(0, color="k", linewidth=0.5)
     ax.set(
         xlabel=r"noise $\sigma$ of the data set",
-        ylabel=r"$\rho(\epsilon, X)$",
+        ylabel=r"$\rho(\log\epsilon, \log X)$",
         ylim=(-1.08, 1.08),
         xlim=(-0.5, len(noise) - 0.5),
         xticks=range(len(noise)),
         xticklabels=noise_labels(noise),
     )
-    ax.legend(title="$X$", loc="best")
+    figure = ax.get_figure()
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def draw(
@@ -108,8 +100,8 @@ def draw(
 ) -> Figure:
     """Test error and relative sensitivity. Left: an image x, its deformed version tau(x), and x + eta with noise of the same
     norm. Centre: test error against R_f of the output of all networks that learned, at the lowest noise level; bars are
-    standard errors over the probes, and of the test error over the test images. Right: correlation of the test error
-    with D_f, G_f and R_f against the noise level sigma of the data set, with bootstrap intervals; above, one image
+    standard errors over the probes, and of the test error over the test images. Right: correlation of the logarithms of test
+    error and of D_f, G_f and R_f against the noise level sigma of the data set, with bootstrap intervals; above, one image
     per noise level.
 
     Args:
@@ -129,6 +121,6 @@ def draw(
     grid = right.add_gridspec(2, len(noise), height_ratios=[1, 3.2])
     for column, level in enumerate(noise):
         ax = right.add_subplot(grid[0, column])
-        _show(ax, noisy[level])
+        show_image(ax, noisy[level])
     _draw_correlation(right.add_subplot(grid[1, :]), correlation.query("state == 'trained' and group == 'all'"), noise)
     return figure

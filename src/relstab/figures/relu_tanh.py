@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from relstab.figures.pooling_scaling import TASKS
 from relstab.figures.style import WIDTH, draw_layers, log_axis, note_empty
 from relstab.tables.noise_ratio import LEARNED, noise_ratio, relu_and_tanh
 
@@ -49,7 +50,7 @@ def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, 
         rows = relu_and_tanh(layers, state)
         here = rows[(rows["experiment"] == ratio["experiment"]) & (rows["test_error"] <= LEARNED)]
         here = here[(here["G"] > 0) & np.isfinite(here["G"])]
-        ax.set_title(_title(ratio, state), fontsize="medium", pad=4)
+        ax.set_title(_title(ratio, state, _experiment(layers, str(ratio["experiment"]))), fontsize="medium", pad=4)
         if here.empty:
             note_empty(ax, "no network learned")
             continue
@@ -71,8 +72,15 @@ def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, 
     return figure
 
 
-def _title(ratio: "pd.Series[float]", state: str) -> str:
-    experiment = f"{ratio['experiment']}{', after weight decay' if state == 'decayed' else ''}"
+def _experiment(layers: pd.DataFrame, name: str) -> str:
+    """What an experiment is, in words; with its name where another is the same but for the size."""
+    first = layers[layers["activation"] == "tanh"].drop_duplicates("experiment").set_index("experiment")
+    words = first["rule"].map(TASKS) + ", stride " + first["stride"].astype(int).astype(str)
+    return str(words[name]) if (words == words[name]).sum() == 1 else f"{words[name]} ({name})"
+
+
+def _title(ratio: "pd.Series[float]", state: str, experiment: str) -> str:
+    experiment += ", after weight decay" if state == "decayed" else ""
     if np.isnan(ratio["ratio"]):
         return experiment
     interval = "" if np.isnan(ratio["low"]) else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"

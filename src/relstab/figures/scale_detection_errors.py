@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from relstab.figures.style import (
     WIDTH,
     draw_errors,
+    empty_figure,
     legend_of_architectures,
     log_axis,
     mark,
-    note_empty,
     rho_title,
     trained_architectures,
 )
@@ -30,21 +30,19 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
     level = networks["noise"].min()
     outputs = output_sensitivities(networks, sensitivity)
     outputs = outputs[(outputs["state"] == "trained") & (outputs["noise"] == level)]
-    names = trained_architectures(outputs) if len(outputs) else []
-    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5), sharey=bool(names))
+    if outputs.empty:
+        return empty_figure("no network learned")
+    names = trained_architectures(outputs)
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5), sharey=True)
     for ax, name in zip(axes, ("D", "G", "R"), strict=True):
         ax.set_xlabel(rf"${name}_f$")
-        if not names:
-            note_empty(ax, "no network learned")
-            continue
         for architecture in names:
             points = outputs[outputs["architecture"] == architecture]
             draw_errors(ax, points, name, **mark(architecture))
         log_axis(ax.xaxis)
         ax.set_title(rho_title(correlation, level, name), pad=3)
     axes[0].set_ylabel(r"test error $\epsilon$")
-    if names:
-        # The axis is shared, and every panel has added its points by now.
-        log_axis(axes[0].yaxis)
-        figure.legend(handles=legend_of_architectures(names), loc="outside lower center", ncols=6, handletextpad=0.1)
+    # The axis is shared, and every panel has added its points by now.
+    log_axis(axes[0].yaxis)
+    figure.legend(handles=legend_of_architectures(names), loc="outside lower center", ncols=6, handletextpad=0.1)
     return figure

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from relstab.architectures import ARCHITECTURES
 from relstab.files.hdf5 import atomic_path
@@ -23,6 +25,7 @@ __all__ = [
     "INITIAL",
     "draw_errors",
     "draw_layers",
+    "empty_figure",
     "label_of",
     "legend_above",
     "legend_of_architectures",
@@ -32,6 +35,7 @@ __all__ = [
     "note_empty",
     "rho_title",
     "save_figure",
+    "show_image",
     "spread_out",
     "style",
     "trained_architectures",
@@ -56,6 +60,9 @@ _TICKS: list[tuple[float, tuple[float, ...]]] = [
     (math.inf, (1,)),
 ]
 
+_ROOM = {"x": 0.3, "y": 0.14}
+"""Inches between two tick labels."""
+
 # As many as there are architectures; (4, 1, 45) is a star with four points, turned by 45 degrees.
 _MARKS: list[Any] = [
     "o",
@@ -79,6 +86,9 @@ _MARKS: list[Any] = [
     "H",
     "8",
 ]
+
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def label_of(architecture: str) -> str:
@@ -137,8 +147,15 @@ def log_axis(axis: Any) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
-    digits = next(digits for limit, digits in _TICKS if decades < limit)
-    axis.set_major_locator(FixedLocator([d * 10.0**e for e in range(-12, 13) for d in digits if low <= d * 10.0**e <= high]))
+    width, height = axis.axes.bbox.size / axis.axes.figure.dpi
+    room = (_ROOM["x"] / width if axis.axis_name == "x" else _ROOM["y"] / height) * decades
+    finest = next(number for number, (limit, _) in enumerate(_TICKS) if decades < limit)
+    ticks: list[float] = []
+    for _, digits in reversed(_TICKS[finest:]):  # the roundest first: a number with no room beside them has no label
+        for tick in (digit * 10.0**power for power in range(-12, 13) for digit in digits):
+            if low <= tick <= high and all(abs(math.log10(tick / other)) >= room for other in ticks):
+                ticks.append(tick)
+    axis.set_major_locator(FixedLocator(sorted(ticks)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=40))
     axis.set_minor_formatter(NullFormatter())
@@ -163,7 +180,14 @@ def rho_title(correlation: pd.DataFrame, noise: float, name: str) -> str:
         return ""
     row = chosen.iloc[0]
     interval = "" if np.isnan(row["low"]) else rf"$\quad [{row['low']:.2f}, {row['high']:.2f}]$"
-    return rf"$\rho = {row['rho']:.2f}${interval}"
+    return rf"$\rho(\log\epsilon, \log {name}_f) = {row['rho']:.2f}${interval}"
+
+
+def empty_figure(what: str) -> Figure:
+    """A small figure that says why there is nothing to draw."""
+    figure, ax = plt.subplots(figsize=(WIDTH / 2, 1.2))
+    note_empty(ax, what)
+    return figure
 
 
 def noise_labels(levels: Sequence[float]) -> list[str]:
@@ -207,14 +231,30 @@ def note_empty(ax: Axes, what: str) -> None:
     ax.set(xticks=[], yticks=[])
 
 
+def show_image(ax: Axes, image: NDArray[np.float32], limits: tuple[float, float] | None = None) -> None:
+    """Draw a normalised image [C, n, n], grey or colour; values outside ``limits`` are clipped."""
+    low, high = limits or (float(image.min()), float(image.max()))
+    scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1).transpose(1, 2, 0)
+    if scaled.shape[2] == 3:
+        ax.imshow(scaled, interpolation="nearest")
+    else:
+        ax.imshow(scaled[..., 0], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=[])
+
+
 def mark(architecture: str) -> dict[str, Any]:
-    """Look of the points of one architecture, the same in all figures: colour, lightness and shape tell them apart."""
-    palette = sns.color_palette("cubehelix", len(ARCHITECTURES) + 1)
+    """Look of the points of one architecture, the same in all figures: colour, lightness and shape tell them apart.
+
+    Lightness grows from black to pale along the palette. Neighbours in the registry, often in one figure, are the golden ratio of
+    it apart.
+    """
     index = list(ARCHITECTURES).index(architecture) if architecture in ARCHITECTURES else len(ARCHITECTURES)
+    places = [(place * _GOLDEN) % 1 for place in range(len(ARCHITECTURES) + 1)]
+    palette = sns.color_palette("cubehelix", len(places))
     return {
         "linestyle": "none",
         "marker": _MARKS[index % len(_MARKS)],
-        "color": palette[index],
+        "color": palette[sorted(places).index(places[index])],
         "markeredgecolor": "k",
         "markeredgewidth": 0.4,
         "elinewidth": 0.6,
@@ -232,11 +272,22 @@ def legend_of_architectures(names: list[str]) -> list[Line2D]:
     return [Line2D([], [], label=label_of(name), **look) for name, look in zip(names, looks, strict=True)]
 
 
-def save_figure(figure: Figure, paths: Iterable[str | Path], dpi: int) -> None:
-    """Write a figure to each path, in the format of its suffix, whole or absent, and close it."""
+def save_figure(figure: Figure, paths: Iterable[str | Path], dpi: int, note: str = "") -> None:
+    """Write a figure to each path, in the format of its suffix, atomically, and close it. A note is a line below it."""
+    width, height = figure.get_size_inches()
+    below = 0.22 if note else 0.0
+    if note:
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # the legend below the panels would follow the edge of the page to the note
+        for legend in figure.legends:
+            corner = legend.get_window_extent().transformed(figure.transFigure.inverted()).p0
+            legend.set_loc("lower left")
+            legend.set_bbox_to_anchor(corner, transform=figure.transFigure)
+            legend.borderaxespad = 0
+        figure.text(1 - 0.05 / width, -0.05 / height, note, ha="right", va="top", fontsize="small", color="0.35")
     for path in paths:
         with atomic_path(path) as temporary:
             # No date: the same drawing gives the same file.
             metadata = {"CreationDate": None} if Path(path).suffix == ".pdf" else {}
-            figure.savefig(temporary, dpi=dpi, metadata=metadata)
+            figure.savefig(temporary, dpi=dpi, metadata=metadata, bbox_inches=Bbox([[0, -below], [width, height]]))
     plt.close(figure)

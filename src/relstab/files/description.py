@@ -9,7 +9,7 @@ import h5py
 
 from relstab.files.hdf5 import open_hdf5, read_kind
 
-__all__ = ["describe_file"]
+__all__ = ["describe_file", "origin_of"]
 
 # What files are, by the kind at their head; a kind that is not here speaks for itself.
 _WORDS = {
@@ -40,6 +40,13 @@ def _values(attributes: Mapping[str, Any], indent: str = "  ") -> Iterator[str]:
     for name, value in attributes.items():
         text = " ".join(str(value).split())
         yield f"{indent}{name}: {text[:97] + '...' if len(text) > 100 else text}"
+
+
+def origin_of(path: str | Path) -> dict[str, str]:
+    """Kind of an HDF5 file and what made it: versions of relstab, torch and Python, commit, device, seed."""
+    with open_hdf5(path) as file:
+        origin = {name: str(file.attrs[name]) for name in _ORIGIN if name in file.attrs}
+    return {"kind": read_kind(path), **origin}
 
 
 def describe_file(path: str | Path) -> Iterator[str]:

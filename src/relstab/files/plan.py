@@ -12,7 +12,7 @@ from typing import Any
 
 from relstab.files.hdf5 import FileError, atomic_path, file_digest, read_plan
 
-__all__ = ["check_input", "differing", "give_time_of_inputs", "plan_of", "record"]
+__all__ = ["check_input", "differing", "give_time_of_inputs", "plan_of", "read_plan_of", "record"]
 
 _RECORDS = ".made"
 
@@ -51,6 +51,14 @@ def _recorded(name: str, results: str | Path) -> dict[str, Any]:
     if isinstance(kept, dict) and isinstance(kept.get("sha256"), str) and isinstance(kept.get("plan"), dict):
         return kept
     raise FileError(f"{_record_of(name, results)} is damaged: delete it and {Path(results) / name}, and run again")
+
+
+def read_plan_of(name: str, results: str | Path) -> dict[str, Any]:
+    """What a file of the results, by its name below their folder, was planned from; {} for one that does not say."""
+    if name.endswith(".h5"):
+        return read_plan(Path(results) / name)
+    plan: dict[str, Any] = _recorded(name, results).get("plan", {})
+    return plan
 
 
 def check_input(path: str | Path, results: str | Path) -> None:

@@ -1,16 +1,22 @@
 import hashlib
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
 from relstab.architectures import ARCHITECTURES
+from relstab.config import Config
 from relstab.figures import (
+    FIGURES,
     authors,
+    deformations,
     displacements,
     error_scatter,
     filter_spectra,
+    initialization,
     layer_sensitivities,
     learning_curves,
     over_training,
@@ -18,6 +24,7 @@ from relstab.figures import (
     shuffled_layers,
     training_sizes,
 )
+from relstab.figures.note import figure_note
 from relstab.figures.style import log_axis, mark, noise_labels, save_figure, spread_out, style, wrapped
 from relstab.files.hdf5 import write_hdf5
 from relstab.files.probes import read_images
@@ -44,6 +51,8 @@ def drawn(name, tables, samples):
     with style(8):
         return {
             "fig01": lambda: relative_sensitivity.draw(networks, sensitivity, correlation, *samples),
+            "deformations": lambda: deformations.draw(samples[0], displacement=2.0, cutoff=2),
+            "initialization": lambda: initialization.draw(networks, sensitivity),
             "fig03": lambda: shuffled_layers.draw(networks, sensitivity),
             "fig04": lambda: filter_spectra.draw(networks, spectrum),
             "fig10": lambda: error_scatter.draw(networks, sensitivity, correlation),
@@ -168,7 +177,7 @@ def test_modes_of_large_filters_have_a_logarithmic_axis(tables):
 def test_figure_10_has_a_panel_for_each_noise_level_and_sensitivity(tables, samples):
     figure = drawn("fig10", tables, samples)
     assert len(figure.axes) == 6
-    assert figure.axes[2].get_title().startswith(r"$\rho = 1.00$")
+    assert figure.axes[2].get_title().startswith(r"$\rho(\log\epsilon, \log R_f) = 1.00$")
     assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in figure.axes)
 
 
@@ -319,6 +328,78 @@ def test_a_run_in_which_nothing_learned_still_has_its_figures(name, tables, samp
     assert (tmp_path / "empty.png").stat().st_size > 1000
 
 
+def test_points_below_the_line_are_networks_whose_sensitivity_fell(tables, samples):
+    figure = drawn("initialization", tables, samples)
+    outputs = tables[1].query("noise == 0 and shuffle == 'none' and layer == 'output'").set_index(["state", "seed"])
+    for ax, name in zip(figure.axes, ("D", "G", "R"), strict=True):
+        (points,) = [line for line in ax.get_lines() if line.get_marker() != "None" and len(line.get_xdata()) == 3]
+        np.testing.assert_allclose(np.sort(np.asarray(points.get_xdata(), float)), np.sort(outputs.loc["init", name]))
+        np.testing.assert_allclose(np.sort(np.asarray(points.get_ydata(), float)), np.sort(outputs.loc["trained", name]))
+
+
+def test_arrows_are_the_displacements_of_a_field_that_does_not_fold(samples):
+    """On 8 pixels the largest displacement is n / (pi c): 1.27 pixels for c = 2, less than the 2 that are asked for."""
+    figure = deformations.draw(samples[0], displacement=2.0, cutoff=2)
+    fields = [ax for ax in figure.axes if "delta" in ax.get_title()]
+    assert [ax.get_title() for ax in fields] == [rf"$c = {c}$, $\delta = {8 / (np.pi * c):.2g}$ pixels" for c in (2, 4, 6)]
+    for ax in fields:
+        (arrows,) = (item for item in ax.collections if hasattr(item, "U"))
+        assert arrows.scale == 1  # to scale
+        columns, rows = arrows.X.reshape(8, 8).astype(int), arrows.Y.reshape(8, 8).astype(int)
+        assert np.abs(arrows.U).max() > 0.1
+        border = (columns == 0) | (rows == 0) | (columns == 7) | (rows == 7)
+        np.testing.assert_allclose(arrows.U.reshape(8, 8)[border], 0, atol=1e-6)  # sines vanish at the border
+    figure = deformations.draw(samples[0], displacement=0.5, cutoff=2)
+    assert next(ax.get_title() for ax in figure.axes if "delta" in ax.get_title()) == r"$c = 2$, $\delta = 0.5$ pixels"
+
+
+def test_labels_of_a_short_axis_do_not_run_together():
+    with style(8):
+        figure, axes = plt.subplots(1, 3, figsize=(7, 2))
+        for ax, ends in zip(axes, ([0.031, 0.043], [1.02, 9.4], [0.5, 1.4]), strict=True):
+            ax.plot(ends, ends)
+            log_axis(ax.xaxis)
+            log_axis(ax.yaxis)
+        figure.canvas.draw()
+        for ax in axes:
+            for axis, side in ((ax.xaxis, 0), (ax.yaxis, 1)):
+                low, high = axis.get_view_interval()
+                labels = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+                boxes = [label.get_window_extent() for label in labels]
+                assert len(boxes) >= 2
+                for one, other in itertools.pairwise(boxes):
+                    assert one.max[side] < other.min[side]
+    plt.close(figure)
+
+
+def test_a_note_is_below_the_figure_and_the_legend(tmp_path):
+    figure, ax = plt.subplots(layout="constrained")
+    ax.plot([1, 2], color="k")
+    figure.legend(handles=[Line2D([], [], color="r", label="line")], loc="outside lower center")
+    save_figure(figure, [tmp_path / "a.png"], 50, "digits, P = 60 probes")
+    plain, ax = plt.subplots(layout="constrained")
+    save_figure(plain, [tmp_path / "b.png"], 50)
+    noted, bare = plt.imread(tmp_path / "a.png"), plt.imread(tmp_path / "b.png")
+    assert noted.shape[0] == bare.shape[0] + 11  # 0.22 inches
+    red = np.flatnonzero((noted[..., 0] - noted[..., 1] > 0.5).any(axis=1))  # the line in the legend
+    assert red.size
+    assert red.max() < bare.shape[0]
+    assert (noted[bare.shape[0] :, :, 0] < 0.8).any()  # the note
+
+
+def test_notes_say_data_set_probes_and_seeds():
+    config = Config(data={"name": "mnist5k", "train_images": 500}, seeds=2, probes={"images": 60}, noise=[0.0])
+    notes = {name: figure_note(entry, config) for name, entry in FIGURES.items()}
+    assert notes["fig10_error_scatter"] == "mnist5k, 500 training images, P = 60 probes, 2 seeds"
+    # Filters and learning curves have no probes.
+    assert notes["fig04_filter_spectra"] == notes["learning_curves"] == "mnist5k, 500 training images, 2 seeds"
+    assert notes["deformations"] == "mnist5k, one of the probes"
+    assert notes["fig02_pooling"] == notes["fig05_scale_detection_samples"] == ""
+    assert notes["fig07_pooling_scaling"].startswith("rings with two lit sites, P = ")
+    assert notes["fig08_deep_scale_detection"].startswith("images with two lit pixels, ")
+    assert notes["fig14_filter_spectra_imagenet"] == "imagenet"
+
+
 def test_a_sample_that_is_not_there_names_the_key(tmp_path):
     with write_hdf5(tmp_path / "probes.h5", {}) as file:
         for name in ("images", "deformed", "noisy"):
@@ -350,3 +431,6 @@ def test_architectures_can_be_told_apart_in_grey():
     assert len({look["marker"] for look in looks}) == len(looks)
     lightness = sorted(float(np.dot(look["color"], [0.299, 0.587, 0.114])) for look in looks)
     assert min(pd.Series(lightness).diff().dropna()) > 0.02
+    # Neighbours in the registry are far from each other.
+    in_order = np.array([np.dot(look["color"], [0.299, 0.587, 0.114]) for look in looks])
+    assert np.abs(np.diff(in_order)).min() > 0.2

@@ -263,14 +263,14 @@ def test_figure_5_takes_any_of_its_tasks(task, tables, tmp_path):
 def test_figure_6_shows_the_error_against_each_sensitivity(tables):
     figure = drawn("fig06", tables)
     assert [ax.get_xlabel() for ax in figure.axes] == ["$D_f$", "$G_f$", "$R_f$"]
-    assert figure.axes[2].get_title().startswith(r"$\rho = 1.00$")
+    assert figure.axes[2].get_title().startswith(r"$\rho(\log\epsilon, \log R_f) = 1.00$")
     right = figure.axes[2]
     marks = [line for line in right.get_lines() if len(line.get_xdata()) == 3]
     assert len({line.get_marker() for line in marks}) == 3
     for line in marks:
         np.testing.assert_allclose(numbers(line.get_ydata()), 0.2 * np.sqrt(numbers(line.get_xdata())))
     no_intervals = {**tables, "correlation": tables["correlation"].assign(low=np.nan, high=np.nan)}
-    assert drawn("fig06", no_intervals).axes[2].get_title() == r"$\rho = 1.00$"
+    assert drawn("fig06", no_intervals).axes[2].get_title() == r"$\rho(\log\epsilon, \log R_f) = 1.00$"
     assert drawn("fig06", {**tables, "correlation": tables["correlation"].iloc[:0]}).axes[2].get_title() == ""
 
 
@@ -374,14 +374,16 @@ def test_error_bars_are_the_spread_over_seeds(tables):
 
 def test_networks_that_cannot_learn_are_said_to(tables):
     panels = drawn("fig07", tables).axes
-    assert [text.get_text() for text in panels[2].texts] == ["cannot be learned: error 0.23, at least 0.21"]
+    assert [text.get_text() for text in panels[2].texts] == [
+        "cannot be learned: test error 0.23 (over all pairs no such network is below 0.21)"
+    ]
     assert panels[2].get_title().split("\n")[0].endswith("as trained")
     # There is no state after weight decay: what was trained is filled.
     assert len(points(panels[2], "o")) == DESIGNS[1][1]
     assert len(points(panels[2], "o", filled=False)) == 0
     assert not panels[0].texts
     worse = {**tables, "layers": tables["layers"].assign(test_error=0.4, least_error=0.0)}
-    assert "not learned: error 0.40, at least 0.00" in texts(drawn("fig07", worse))
+    assert "not learned: test error 0.40" in texts(drawn("fig07", worse))
 
 
 def test_zeros_and_nan_are_not_drawn(tables):
@@ -414,12 +416,12 @@ def test_figures_of_simple_networks_survive_what_is_missing(left, tables, tmp_pa
 
 
 def test_without_exponents_figure_7_says_that_none_were_fitted(tables):
-    unknown = tables["exponents"].assign(
-        exponent=np.nan, low=np.nan, high=np.nan, finite_size=np.nan, first_layer=0, last_layer=0
-    )
+    unknown = tables["exponents"].assign(exponent=np.nan, low=np.nan, high=np.nan, finite_size=np.nan)
     for fits in (unknown, tables["exponents"].iloc[:0]):
         figure = drawn("fig07", {**tables, "exponents": fits})
         assert all("$D_k$: no exponent fitted" in ax.get_title() for ax in figure.axes)
+        # What was not fitted is pale.
+        assert all(line.get_alpha() < 1 for ax in figure.axes for line in ax.get_lines() if line.get_marker() in ("o", "s"))
         assert not any(line.get_linestyle() == "--" for ax in figure.axes for line in ax.get_lines())
     few = tables["exponents"].assign(low=np.nan, high=np.nan, finite_size=np.nan)
     title = drawn("fig07", {**tables, "exponents": few}).axes[1].get_title()
@@ -456,9 +458,9 @@ def test_ratios_need_networks_that_learned():
 
 def test_relu_and_tanh_are_drawn_with_the_ratio_of_their_outputs(tables):
     ax, decayed = drawn("relu_tanh", tables).axes
-    assert ax.get_title().startswith("one\n$G_f$, ReLU / tanh: 4.00 [")
+    assert ax.get_title().startswith("Task 1, stride 2\n$G_f$, ReLU / tanh: 4.00 [")
     # The layers of both are the same ones; the deepest that sees no more than 16 sites is the fourth.
-    assert decayed.get_title().startswith("one, after weight decay\n$G_4$, ReLU / tanh: 1.00 [")
+    assert decayed.get_title().startswith("Task 1, stride 2, after weight decay\n$G_4$, ReLU / tanh: 1.00 [")
     lines = {line.get_linestyle(): line for line in ax.get_lines() if len(line.get_xdata())}
     depth = DESIGNS[2][1]
     for line, output in (("-", 1.0), ("--", 0.25)):
@@ -472,7 +474,9 @@ def test_relu_and_tanh_are_drawn_with_the_ratio_of_their_outputs(tables):
 def test_of_an_activation_that_did_not_learn_there_is_no_line(tables):
     layers = tables["layers"].copy()
     layers.loc[layers["activation"] == "tanh", "test_error"] = 0.4
-    for ax, title in zip(drawn("relu_tanh", {"layers": layers}).axes, ("one", "one, after weight decay"), strict=True):
+    for ax, title in zip(
+        drawn("relu_tanh", {"layers": layers}).axes, ("Task 1, stride 2", "Task 1, stride 2, after weight decay"), strict=True
+    ):
         assert [text.get_text() for text in ax.texts] == ["no tanh network learned"]
         assert ax.get_title() == title
     assert texts(drawn("relu_tanh", {"layers": layers.assign(test_error=0.4)})) == ["no network learned"] * 2

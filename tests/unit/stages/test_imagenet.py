@@ -111,9 +111,7 @@ def test_a_file_holds_the_pretrained_network_and_its_initialization(resnet, netw
     for name, value in model.state_dict().items():
         assert torch.equal(saved["last"][name], value)
         assert torch.equal(saved["best"][name], value)
-    fresh = build_torchvision(
-        "resnet18", seed=derive_seed("initialization", 0, "imagenet", "resnet18", 0, 0)
-    )
+    fresh = build_torchvision("resnet18", seed=derive_seed("initialization", 0, "imagenet", "resnet18", 0, 0))
     for name, value in fresh.named_parameters():
         assert torch.equal(saved["init"][name], value)
     # The first statistics are those of the calibration images.

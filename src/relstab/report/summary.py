@@ -1,0 +1,48 @@
+"""What a run found and where its files are, in a few lines for the terminal."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from relstab.report.words import verdict_sentence
+
+__all__ = ["summary_lines"]
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _claim_rows(claims: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Claim, verdict, statistic with its interval, statement: the first row of each claim, which is about the most networks."""
+    rows = []
+    for row in claims.drop_duplicates("claim").to_dict("records"):
+        interval = "" if pd.isna(row["low"]) else f" [{_number(row['low'])}, {_number(row['high'])}]"
+        rows.append((str(row["claim"]), str(row["verdict"]), _number(row["statistic"]) + interval, str(row["statement"])))
+    return rows
+
+
+def summary_lines(claims: pd.DataFrame, results: str | Path, width: int) -> list[str]:
+    """The verdicts of the claims in one table, one line per claim, and where figures, tables and report are.
+
+    Args:
+        claims: the table of this name.
+        results: folder of the run.
+        width: of the lines; statements are cut off at it.
+    """
+    rows = [("claim", "verdict", "statistic", "statement"), *_claim_rows(claims)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = []
+    for row in rows:
+        line = "  ".join([*(text.ljust(size) for text, size in zip(row[:3], widths, strict=True)), row[3]])
+        lines.append(line if len(line) <= width else f"{line[: width - 1]}\N{HORIZONTAL ELLIPSIS}")
+    results = Path(results)
+    figures = len(list((results / "figures").glob("*.png")))
+    report = results / "report.html"
+    return [
+        *lines,
+        verdict_sentence(claims),
+        f"figures  {results / 'figures'} ({figures}, as PDF and PNG)",
+        f"tables   {results / 'tables'} (the claims above: claims.csv)",
+        f"report   {report}" if report.exists() else "report   none yet: `snakemake report` writes it, one HTML page",
+    ]
