@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from relstab.architectures import ARCHITECTURES
 
 from helpers import Reference, run
+from planning import Planners
 
 # Seeded, and with no say on time: a slow machine is no failure.
 settings.register_profile("relstab", derandomize=True, deadline=None)
@@ -47,11 +49,23 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A folder in which the smoke config ran to its end."""
-    folder = tmp_path_factory.mktemp("finished")
-    run(folder, "all", "report", "--cores", "2")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder in which the smoke config ran to its end: once for all processes of the tests, of which none changes it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            new = tmp_path_factory.mktemp("smoke")
+            run(new, "all", "report", "--cores", "2")
+            new.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def planners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planners]:
+    planners = Planners(tmp_path_factory.mktemp("planners"))
+    yield planners
+    planners.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
