@@ -69,8 +69,8 @@ def environment(cluster: Cluster) -> dict[str, str]:
     return {**cluster.environment, "PATH": path}
 
 
-# Snakemake's command line, which asks for the states of jobs each second: the jobs are short here. The plugin would wait longer by 10
-# seconds after each query in which no job has ended.
+# Snakemake's command line, which asks for the states of jobs each second: the jobs are short here. The plugin would wait longer by
+# 10 seconds after each query in which no job has ended.
 SNAKEMAKE = """
 import asyncio
 from snakemake.cli import main
