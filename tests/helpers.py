@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 DATA = Path(__file__).parent / "data"
 
@@ -53,6 +54,18 @@ def run(folder, *arguments, config=SMOKE, check=True):
 
 
 RESULTS = Path("results/smoke")
+FEW = "few.yaml"
+FEW_TARGETS = ("all_tables", *(f"{RESULTS}/figures/{name}.png" for name in ("fig01_relative_sensitivity", "learning_curves")))
+
+
+def few_networks():
+    """The smoke config with one architecture and one experiment of simple CNNs: at least one job of each rule."""
+    config = yaml.safe_load(SMOKE.read_text())
+    config["architectures"] = ["lenet"]
+    simple = config["scale_detection"]["simple"]
+    first = next(name for name, experiment in simple.items() if experiment)
+    config["scale_detection"]["simple"] = dict.fromkeys(simple) | {first: simple[first] | {"activations": ["relu"]}}
+    return yaml.safe_dump(config)
 
 
 ENSEMBLES = {"task1_stride1/relu", "task1_stride1/tanh", "task2_strided/relu"}

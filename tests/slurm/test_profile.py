@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from cluster import ACCOUNT, NODES, Cluster, Job, reason_to_skip, start_cluster, wait_for
-from helpers import ROOT, assert_same_results, run
+from helpers import FEW, FEW_TARGETS, ROOT, assert_same_results, few_networks, run
 
 pytestmark = pytest.mark.skipif(bool(reason_to_skip(accounting=False)), reason=reason_to_skip(accounting=False))
 
@@ -69,8 +69,8 @@ def environment(cluster: Cluster) -> dict[str, str]:
     return {**cluster.environment, "PATH": path}
 
 
-# Snakemake's command line, which asks for the states of jobs each second: the jobs are short here. The plugin would wait longer by
-# 10 seconds after each query in which no job has ended.
+# Snakemake's command line, which asks for the states of jobs each second: the jobs are short here. The plugin would wait 10
+# seconds longer after each query in which no job has ended.
 SNAKEMAKE = """
 import asyncio
 from snakemake.cli import main
@@ -142,50 +142,24 @@ def small_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
         yield cluster
 
 
-FEW = "few.yaml"
-
-
-def few_networks() -> str:
-    """The smoke config with one architecture and one experiment of simple CNNs."""
-    config = yaml.safe_load((ROOT / SMOKE).read_text())
-    config["architectures"] = ["lenet"]
-    simple = config["scale_detection"]["simple"]
-    first = next(name for name, experiment in simple.items() if experiment)
-    config["scale_detection"]["simple"] = dict.fromkeys(simple) | {first: simple[first] | {"activations": ["relu"]}}
-    return yaml.safe_dump(config)
-
-
-TARGETS = ["all_tables", *(f"results/smoke/figures/{name}.png" for name in ("fig01_relative_sensitivity", "learning_curves"))]
-
-
-@pytest.fixture(scope="module")
-def on_one_machine(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The networks of the smoke run, and the tables and figures of few of them."""
-    folder = tmp_path_factory.mktemp("few") / "few"
-    shutil.copytree(finished, folder, symlinks=True)
-    (folder / FEW).write_text(few_networks())
-    run(folder, *TARGETS, "--cores", "2", config=folder / FEW)
-    return folder
-
-
-def test_smoke_config(small_cluster, checkout, on_one_machine):
+def test_smoke_config(small_cluster, checkout, finished_few):
     """After the edits that docs/cluster.md names, on a cluster with small nodes, the results are those of one machine."""
     cluster = small_cluster
     (checkout / FEW).write_text(few_networks())
     edit_profile(checkout, slurm_partition="other", **({"slurm_account": ACCOUNT} if cluster.accounting else {}))
     ask_with_gres(checkout)
     few = ("--jobs", "5", "--slurm-status-command", "sacct" if cluster.accounting else "squeue")
-    status, said = output_of(cluster, checkout, *TARGETS, *few, config=FEW, timeout=900)
+    status, said = output_of(cluster, checkout, *FEW_TARGETS, *few, config=FEW, timeout=900)
     assert status == 0, said[-5000:]
     jobs = wait_for(lambda: ended(cluster), 60, "the end of all jobs")
-    assert "Nothing to be done" in output_of(cluster, checkout, *TARGETS, "--dry-run", config=FEW)[1]
+    assert "Nothing to be done" in output_of(cluster, checkout, *FEW_TARGETS, "--dry-run", config=FEW)[1]
     if cluster.accounting:
         wait_for(
             lambda: set(cluster.run("sacct", "--noheader", "--allocations", "--format=State").split()) == {"COMPLETED"},
             20,
             "all jobs are completed in sacct",
         )
-    assert_same_results(on_one_machine / "results/smoke", checkout / "results/smoke", part=True)
+    assert_same_results(finished_few / "results/smoke", checkout / "results/smoke", part=True)
     assert {job.state for job in jobs} == {"COMPLETED"}
     assert {job.nodes for job in jobs} == set(NODES)
     assert {job.partition for job in jobs} == {"other"}
