@@ -55,7 +55,8 @@ def run(folder, *arguments, config=SMOKE, check=True):
 
 RESULTS = Path("results/smoke")
 FEW = "few.yaml"
-FEW_TARGETS = ("all_tables", *(f"{RESULTS}/figures/{name}.png" for name in ("fig01_relative_sensitivity", "learning_curves")))
+FEW_TABLES = ("all_tables", "claims")
+FEW_TARGETS = (*FEW_TABLES, *(f"{RESULTS}/figures/{name}.png" for name in ("fig01_relative_sensitivity", "learning_curves")))
 
 
 def few_networks():

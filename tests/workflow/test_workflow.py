@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import ENSEMBLES, FEW, RESULTS, SMOKE, assert_same_results, command, contents, run
+from helpers import ENSEMBLES, FEW, FEW_TABLES, RESULTS, SMOKE, assert_same_results, command, contents, run
 
 
 def overlay(path, **changes):
@@ -206,7 +206,7 @@ def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
 def start(folder):
     with (folder / "out.txt").open("a") as out:
         return subprocess.Popen(
-            command(folder, "all_tables", "--cores", "2", config=folder / FEW),
+            command(folder, *FEW_TABLES, "--cores", "2", config=folder / FEW),
             cwd=folder,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -238,7 +238,7 @@ def interrupt(process, how):
 
 
 def assert_no_other_run_can_write(planners, folder):
-    other = run(folder, "all_tables", "--cores", "1", config=folder / FEW, check=False)
+    other = run(folder, *FEW_TABLES, "--cores", "1", config=folder / FEW, check=False)
     assert other.returncode != 0
     assert "another run is writing to results/smoke" in other.stdout + other.stderr
     assert "Traceback" not in other.stdout + other.stderr
@@ -264,6 +264,6 @@ def test_interrupted_runs_complete_with_the_same_numbers(planners, finished_few,
         assert all(h5py.is_hdf5(path) for path in whole_files(tmp_path))
     assert not (tmp_path / RESULTS / "tables/claims.csv").exists(), "nothing was left to complete"
     # On one core, where the undisturbed run had two: neither their number nor the order of jobs matters.
-    run(tmp_path, "all_tables", "--cores", "1", config=tmp_path / FEW)
+    run(tmp_path, *FEW_TABLES, "--cores", "1", config=tmp_path / FEW)
     assert {job.rule for job in planners.plan(tmp_path, tmp_path / FEW) if job.runs} == {"figure"}
     assert_same_results(finished_few / RESULTS, tmp_path / RESULTS, ".h5", ".csv", part=True)
