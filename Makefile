@@ -23,12 +23,16 @@ install: .venv/.installed
 figures: install
 	$(BIN)/snakemake --cores $(CORES) all
 
-# Unit tests run in one process per core, each with one thread: most are too small for two. The slow ones share finished runs and clusters.
+# Unit tests run in one process per core, each with one thread: most are too small for two.
 UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) -m "not slow"
+
+# The slow ones share finished runs and clusters, so that a file stays in one process; in one more than there are cores, because those of
+# the cluster mostly wait for its queue. They come first, as the longest.
+SLOW := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder -m slow
 
 test: install
 	$(UNIT)
-	$(BIN)/python -m pytest -m slow
+	$(SLOW)
 
 # Without the tests that run the workflow, a cluster or long training runs.
 test-fast: install

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 DATA = Path(__file__).parent / "data"
 
@@ -53,29 +54,19 @@ def run(folder, *arguments, config=SMOKE, check=True):
 
 
 RESULTS = Path("results/smoke")
+FEW = "few.yaml"
+FEW_TABLES = ("all_tables", "claims")
+FEW_TARGETS = (*FEW_TABLES, *(f"{RESULTS}/figures/{name}.png" for name in ("fig01_relative_sensitivity", "learning_curves")))
 
 
-def jobs_in(text, results=RESULTS):
-    """What a dry run plans: the file of each job by its rule (of a figure: by its name), without the results folder."""
-    if "Nothing to be done" in text:
-        return {}
-    jobs: dict[str, set[str]] = {}
-    # Jobs of a group stand further in.
-    for indent, rule, block in re.findall(r"^( *)(?:local)?rule (\w+):\n((?:\1    .*\n)+)", text, flags=re.MULTILINE):
-        if rule == "all":
-            continue
-        output = re.search(rf"^{indent}    output: ([^,\n]+)", block, flags=re.MULTILINE)
-        # One rule draws all figures: each is called by its file name, up to its number.
-        name = re.sub(r"(fig\d\d)_.*", r"\1", Path(output[1]).stem) if rule == "figure" else rule
-        jobs.setdefault(name, set()).add(str(Path(output[1]).relative_to(results)))
-    assert jobs, text
-    return jobs
-
-
-def planned(folder, config=SMOKE, cores="2"):
-    """What a run would do."""
-    done = run(folder, "all", "--dry-run", "--cores", cores, config=config)
-    return jobs_in(done.stdout + done.stderr)
+def few_networks():
+    """The smoke config with one architecture and one experiment of simple CNNs: at least one job of each rule."""
+    config = yaml.safe_load(SMOKE.read_text())
+    config["architectures"] = ["lenet"]
+    simple = config["scale_detection"]["simple"]
+    first = next(name for name, experiment in simple.items() if experiment)
+    config["scale_detection"]["simple"] = dict.fromkeys(simple) | {first: simple[first] | {"activations": ["relu"]}}
+    return yaml.safe_dump(config)
 
 
 ENSEMBLES = {"task1_stride1/relu", "task1_stride1/tanh", "task2_strided/relu"}
@@ -94,10 +85,14 @@ def contents(path):
     return found
 
 
-def assert_same_results(first, second):
-    names = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.suffix in (".h5", ".csv", ".pdf", ".png"))
-    others = sorted(str(path.relative_to(second)) for path in second.rglob("*") if path.suffix in (".h5", ".csv", ".pdf", ".png"))
-    assert names == others
+def assert_same_results(first, second, *suffixes, part=False):
+    """Files of all kinds, or of some, are the same in two folders, or in the second and a part of the first."""
+    suffixes = suffixes or (".h5", ".csv", ".pdf", ".png")
+    others, names = (
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in suffixes)
+        for folder in (first, second)
+    )
+    assert names == ([name for name in others if name in names] if part else others)
     assert names
     for name in names:
         if name.endswith(".h5"):

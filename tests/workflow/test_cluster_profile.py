@@ -50,7 +50,7 @@ def with_gpu():
     return {re.match(r"rule (\w+)", block)[1] for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)}
 
 
-def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(tmp_path):
+def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(planners, tmp_path):
     # Jobs of one group have the same partition: filters are analysed in the job that measures the network.
     on_gpu_nodes = with_gpu() | {"spectra"}
     assert set(PROFILE["set-resources"]) == on_gpu_nodes
@@ -59,7 +59,7 @@ def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(tmp_path):
         text = text.replace(f"# {line.replace('0042', 'YOUR_PARTITION')}", line)
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text(text)
-    said = run(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile")).stdout
+    said = planners.snakemake(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile"))
     asked = re.findall(r"^ *rule (\w+):\n(?:.*\n)*?.*slurm_partition=(\w+)", said, flags=re.MULTILINE)
     # The default run has no networks of torchvision, and no sweep.
     not_planned = {"imagenet_network", "sensitivity_sweep"}
@@ -78,18 +78,18 @@ def resources(text):
     return found
 
 
-def test_each_attempt_asks_for_as_much_again(tmp_path):
+def test_each_attempt_asks_for_as_much_again(planners, tmp_path):
     plan = ["all", "--dry-run", "--profile", str(ROOT / "slurm")]
-    first, third = (resources(run(tmp_path, *plan, "--attempt", attempt).stdout) for attempt in ("1", "3"))
+    first, third = (resources(planners.snakemake(tmp_path, *plan, "--attempt", attempt)) for attempt in ("1", "3"))
     assert first["train"] == (4000, 240, 1)
     assert first["spectra"] == (2000, 10, 0)
     del first["all"], third["all"]
     assert third == {rule: (3 * memory, 3 * minutes, gpus) for rule, (memory, minutes, gpus) in first.items()}
 
 
-def test_gpus_are_asked_for_unless_the_device_is_the_cpu(tmp_path):
+def test_gpus_are_asked_for_unless_the_device_is_the_cpu(planners, tmp_path):
     def planned_with_gpu(*arguments):
-        said = resources(run(tmp_path, "all", "--dry-run", "--cores", "2", *arguments).stdout)
+        said = resources(planners.snakemake(tmp_path, "all", "--dry-run", "--cores", "2", *arguments))
         return {rule for rule, (_, _, gpus) in said.items() if gpus}
 
     measuring = {"sensitivity", "shuffled_sensitivity", "sensitivity_over_training"}
@@ -162,12 +162,12 @@ def test_a_job_stops_where_torch_cannot_use_its_gpu(monkeypatch):
             assert device == "cpu"
 
 
-def test_memory_grows_with_the_data(tmp_path):
+def test_memory_grows_with_the_data(planners, tmp_path):
     (tmp_path / "results/smoke/datasets").mkdir(parents=True)
     large = tmp_path / "results/smoke/datasets/mnist5k.h5"
     with large.open("wb") as file:
         file.truncate(10**9)
-    said = run(tmp_path, "results/smoke/datasets/mnist5k/test_noise0.h5", "--dry-run", "--cores", "2").stdout
+    said = planners.snakemake(tmp_path, "results/smoke/datasets/mnist5k/test_noise0.h5", "--dry-run", "--cores", "2")
     memory = resources(said)["noisy_test"][0]
     # 1 GB of uint8 in memory, as float32, with noise and clean
     assert 9000 < memory < 16000

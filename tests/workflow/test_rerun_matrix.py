@@ -5,20 +5,14 @@ torchvision's networks) starts from two folders whose files are empty and marked
 """
 
 import copy
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -27,137 +21,8 @@ from pydantic import BaseModel
 
 from relstab.config import Config, Training
 
-from helpers import ROOT, SMOKE, planned
-
-# ---- Planning ------------------------------------------------------------------------------------------------------------------
-
-WORKERS = 3
-
-# Snakemake's command line, imported once with what it imports while it plans. Each call is a process of its own, forked from this
-# one, as if just started; its last line is the graph of jobs. The project's library is that of the Snakefile's checkout.
-PLANNER = """
-import json, os, sys
-import h5py, jsonschema, nbformat, numpy, pydantic, requests, smart_open, tqdm, yaml
-from snakemake.api import DAGApi
-from snakemake.cli import get_argument_parser, main
-import snakemake.storage
-
-get_argument_parser()  # finds the plugins
-execute_workflow = DAGApi.execute_workflow
-
-def print_graph(self, *arguments, **options):
-    execute_workflow(self, *arguments, **options)
-    dag = self.workflow_api._workflow.dag
-    number = {job: index for index, job in enumerate(dag.jobs)}
-    graph = [
-        (job.rule.name, str(next(iter(job.output), "")), dag.needrun(job), [number[other] for other in dag.dependencies[job]])
-        for job in number
-    ]
-    print(json.dumps(graph))
-
-DAGApi.execute_workflow = print_graph
-
-for line in sys.stdin:
-    folder, arguments, out = json.loads(line)
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            file = os.open(out, os.O_WRONLY | os.O_CREAT)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            os.chdir(folder)
-            sys.argv[1:] = arguments
-            main(arguments)
-        except SystemExit as end:
-            code = end.code
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code if isinstance(code, int) else 1)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a plan.
-
-    Attributes:
-        name: that of its rule, or of a figure its file name, up to its number.
-        file: its first output, without the results folder.
-        rule: its rule.
-        runs: whether the plan runs it.
-        after: jobs whose outputs it reads, by their place in the plan.
-    """
-
-    name: str
-    file: str
-    rule: str
-    runs: bool
-    after: list[int]
-
-    def is_one_of(self, terms: str) -> bool:
-        """Whether it is named: "train lenet noise10, table_claims" are jobs of train with these words in the path and a table."""
-        path = set(self.file.removesuffix(".h5").split("/"))
-        each = [term.split() for term in terms.split(",") if term.strip()]
-        return any(name in ("*", self.name, self.rule) and path.issuperset(words) for name, *words in each)
-
-
-class Planners:
-    """Snakemake's command line without its second of start, several calls at a time."""
-
-    def __init__(self, scratch: Path) -> None:
-        self.scratch = scratch
-        self.processes = [
-            subprocess.Popen([sys.executable, "-c", PLANNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _ in range(WORKERS)
-        ]
-        self.idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
-        for process in self.processes:
-            self.idle.put(process)
-        self.pool = ThreadPoolExecutor(WORKERS)
-
-    def snakemake(self, folder: Path, *arguments: str, source: Path = ROOT) -> str:
-        """What Snakemake says when it is called in ``folder``."""
-        process = self.idle.get()
-        try:
-            with tempfile.NamedTemporaryFile("r", dir=self.scratch, suffix=".txt") as out:
-                called = ["--snakefile", str(source / "Snakefile"), "--directory", str(folder), *arguments]
-                print(json.dumps([str(folder), called, out.name]), file=process.stdin, flush=True)
-                code = process.stdout.readline().strip()
-                text = out.read()
-        finally:
-            self.idle.put(process)
-        if code != "0":
-            raise RuntimeError(f"snakemake {' '.join(called)}: {text}")
-        return text
-
-    def plan(self, folder: Path, config: Path, *arguments: str, source: Path = ROOT) -> list[Job]:
-        """All jobs of a run with this config."""
-        called = ("all", "--dry-run", "--quiet", "all", "--cores", "2", *arguments, "--configfile", str(config))
-        graph = json.loads(self.snakemake(folder, *called, source=source).splitlines()[-1])
-        results = f"{yaml.safe_load(config.read_text())['results']}/"
-        jobs = []
-        for rule, output, runs, after in graph:
-            name = re.sub(r"(fig\d\d)_.*", r"\1", Path(output).stem) if rule == "figure" else rule
-            jobs.append(Job(name, output.removeprefix(results), rule, runs and bool(output), after))
-        return jobs
-
-    def close(self) -> None:
-        self.pool.shutdown(cancel_futures=True)
-        for process in self.processes:
-            process.stdin.close()
-            process.wait(timeout=60)
-            process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def planners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planners]:
-    planners = Planners(tmp_path_factory.mktemp("planners"))
-    yield planners
-    planners.close()
-
+from helpers import RESULTS, ROOT, SMOKE, run
+from planning import Job, Planners, to_run
 
 # ---- Where the rows start from -------------------------------------------------------------------------------------------------
 
@@ -204,14 +69,12 @@ def plant(planners: Planners, folder: Path, raw: Mapping[str, Any]) -> Path:
         (folder / name).touch()
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(raw))
-    arguments = ("all", "--cores", "8", "--configfile", str(config))
-    text = planners.snakemake(folder, *arguments, "--dry-run")
-    for outputs in re.findall(r"^    output: (.+)$", text, flags=re.MULTILINE):
-        for output in outputs.split(", "):
-            path = folder / output
+    for job in planners.plan(folder, config):
+        for output in job.outputs:
+            path = folder / raw["results"] / output
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    planners.snakemake(folder, *arguments, "--touch", "--forceall")
+    planners.snakemake(folder, "all", "--cores", "8", "--touch", "--forceall", config=config)
     return folder
 
 
@@ -463,12 +326,8 @@ def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return new
 
 
-def to_run(jobs: list[Job]) -> set[tuple[str, str]]:
-    return {(job.name, job.file) for job in jobs if job.runs}
-
-
-def downstream(jobs: list[Job], readers: str) -> set[tuple[str, str]]:
-    """The jobs that ``readers`` names, and all that read what these make, directly or not."""
+def downstream(jobs: list[Job], readers: str) -> dict[str, set[str]]:
+    """The files of the jobs that ``readers`` names, and all that read what these make, directly or not."""
     reached = {index for index, job in enumerate(jobs) if job.file and job.is_one_of(readers)}
     missing = [term for term in readers.split(",") if term.strip() and not any(job.is_one_of(term) for job in jobs)]
     assert not missing, f"expected the plan to have jobs of {missing}"
@@ -476,7 +335,7 @@ def downstream(jobs: list[Job], readers: str) -> set[tuple[str, str]]:
     while len(reached) > size:
         size = len(reached)
         reached |= {index for index, job in enumerate(jobs) if job.file and reached.intersection(job.after)}
-    return {(jobs[index].name, jobs[index].file) for index in reached}
+    return to_run([replace(job, runs=index in reached) for index, job in enumerate(jobs)])
 
 
 @pytest.fixture(scope="module")
@@ -565,13 +424,29 @@ def test_every_key_has_a_row_or_a_reason():
 # ---- The short way is the command line -----------------------------------------------------------------------------------------
 
 
+def jobs_in(text: str) -> dict[str, set[str]]:
+    """What a dry run lists: the first output of each job, by its rule (of a figure: by its name)."""
+    if "Nothing to be done" in text:
+        return {}
+    jobs: dict[str, set[str]] = {}
+    for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, flags=re.MULTILINE):
+        if rule == "all":
+            continue
+        output = re.search(r"^    output: ([^,\n]+)", block, flags=re.MULTILINE)
+        name = re.sub(r"(fig\d\d)_.*", r"\1", Path(output[1]).stem) if rule == "figure" else rule
+        jobs.setdefault(name, set()).add(str(Path(output[1]).relative_to(RESULTS)))
+    assert jobs, text
+    return jobs
+
+
 @pytest.mark.parametrize("change", [{}, {"seeds": 2, "device": "cpu"}, {"data.noisy_test": False}], ids=str)
 def test_a_plan_is_that_of_the_command_line(planners, finished, tmp_path, change):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(changed(STARTS["smoke"], change)))
-    planned_here = to_run(planners.plan(finished, config))
-    assert planned_here == {(name, file) for name, files in planned(finished, config).items() for file in files}
-    assert bool(planned_here) == bool(change)
+    done = run(finished, "all", "--dry-run", "--cores", "2", config=config)
+    planned = planners.planned(finished, config)
+    assert planned == jobs_in(done.stdout + done.stderr)
+    assert bool(planned) == bool(change)
 
 
 # ---- The cluster and the surroundings ------------------------------------------------------------------------------------------
@@ -614,7 +489,7 @@ def on_the_cluster(folder: Path) -> dict[str, tuple[str, ...]]:
 def test_where_and_how_jobs_are_queued_runs_nothing_again(planners, finished, tmp_path):
     ways = on_the_cluster(tmp_path) | {"groups": ("--profile", str(ROOT / "slurm"), *GROUPS), "groups here": GROUPS}
     futures = {name: planners.pool.submit(planners.plan, finished, SMOKE, *arguments) for name, arguments in ways.items()}
-    assert {name: to_run(future.result()) for name, future in futures.items()} == {name: set() for name in ways}
+    assert {name: to_run(future.result()) for name, future in futures.items()} == {name: {} for name in ways}
 
 
 def test_a_run_that_continues_on_a_cluster_plans_what_it_would_plan_here(planners, finished, tmp_path):
@@ -642,7 +517,7 @@ def test_touched_files_run_nothing_again(planners, finished, tmp_path):
     later = max(path.stat().st_mtime for path in finished.rglob("*")) + 3600
     for path in source.rglob("*"):
         os.utime(path, (later, later))
-    assert to_run(planners.plan(finished, source / "configs/smoke.yaml", source=source)) == set()
+    assert to_run(planners.plan(finished, source / "configs/smoke.yaml", source=source)) == {}
 
 
 def test_an_edited_script_and_library_run_nothing_again(planners, finished, tmp_path):
@@ -651,7 +526,7 @@ def test_an_edited_script_and_library_run_nothing_again(planners, finished, tmp_
     for name in ("workflow/scripts/train.py", "src/relstab/training/train.py", "envs/relstab.yaml"):
         path = source / name
         path.write_text(path.read_text() + "\n# Another text.\n")
-    assert to_run(planners.plan(finished, SMOKE, source=source)) == set()
+    assert to_run(planners.plan(finished, SMOKE, source=source)) == {}
 
 
 def test_without_logs_and_benchmarks_nothing_runs_again(planners, finished, tmp_path):
@@ -659,4 +534,4 @@ def test_without_logs_and_benchmarks_nothing_runs_again(planners, finished, tmp_
     shutil.copytree(finished, folder, symlinks=True)
     for name in ("logs", "benchmarks"):
         shutil.rmtree(folder / STARTS["smoke"]["results"] / name)
-    assert to_run(planners.plan(folder, SMOKE)) == set()
+    assert planners.planned(folder) == {}

@@ -8,7 +8,7 @@ from snakemake.utils import update_config
 
 from relstab.config import load_config
 
-from helpers import ROOT, run
+from helpers import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml"))
 
@@ -42,9 +42,9 @@ def test_every_config_is_an_overlay_of_the_default(path, monkeypatch):
             assert config.training_of(name).width == own.get("recipes", {}).get(name, {}).get("width", asked), name
 
 
-def test_the_papers_grid_is_planned_and_has_the_jobs_that_its_head_says(tmp_path):
+def test_the_papers_grid_is_planned_and_has_the_jobs_that_its_head_says(planners, tmp_path):
     path = ROOT / "configs" / "paper.yaml"
-    text = run(tmp_path, "all", "--dry-run", "--cores", "2", config=path).stdout
+    text = planners.snakemake(tmp_path, "all", "--dry-run", "--cores", "2", config=path)
     stats = text.partition("Job stats:")[2].split("\n\n")[0]
     planned = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, flags=re.MULTILINE)}
     total = planned.pop("total")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import ENSEMBLES, RESULTS, SMOKE, assert_same_results, command, contents, planned, run
+from helpers import ENSEMBLES, FEW, FEW_TABLES, RESULTS, SMOKE, assert_same_results, command, contents, run
 
 
 def overlay(path, **changes):
@@ -91,8 +91,8 @@ def test_every_file_says_what_made_it(finished):
         assert {"parameters", "relstab_version", "git_commit", "torch_version", "device"} <= set(attributes), path
 
 
-def test_a_second_run_has_nothing_to_do(finished):
-    assert planned(finished) == {}
+def test_a_second_run_has_nothing_to_do(planners, finished):
+    assert planners.planned(finished) == {}
     before = {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
     assert len(before) > 60
     done = run(finished, "all_figures", "--cores", "8")
@@ -100,17 +100,17 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
 
 
-def test_other_cores_rerun_nothing(finished):
-    assert planned(finished, cores="7") == {}
+def test_other_cores_rerun_nothing(planners, finished):
+    assert planners.planned(finished, SMOKE, "--cores", "7") == {}
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
-def test_another_place_reruns_nothing(finished, tmp_path, how):
+def test_another_place_reruns_nothing(planners, finished, tmp_path, how):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy, symlinks=True)  # keeps the times of files
     if how == "moved":
         copy = copy.rename(tmp_path / "moved")
-    assert planned(copy) == {}
+    assert planners.planned(copy) == {}
 
 
 NETWORKS_OF = "networks/mnist5k/{}/noise{}/seed{}.h5"
@@ -123,50 +123,50 @@ NETWORKS_OF = "networks/mnist5k/{}/noise{}/seed{}.h5"
         ("pair_dataset", ("scale_detection__images__train_pairs", "scale_detection__images__test_pairs")),
     ],
 )
-def test_two_numbers_that_change_places_are_a_change(finished, tmp_path, rule, keys):
+def test_two_numbers_that_change_places_are_a_change(planners, finished, tmp_path, rule, keys):
     """Snakemake compares the values of params without their names."""
     folder = tmp_path / "swapped"
     shutil.copytree(finished, folder, symlinks=True)
     others = {"probes__images": 50, "scale_detection__probes": 50}
     first = overlay(tmp_path / "first.yaml", **dict(zip(keys, (200, 300), strict=True)), **others)
     run(folder, "all", "--cores", "2", "--until", rule, config=first)
-    assert rule not in planned(folder, config=first)
+    assert rule not in planners.planned(folder, config=first)
     second = overlay(tmp_path / "second.yaml", **dict(zip(keys, (300, 200), strict=True)), **others)
-    assert rule in planned(folder, config=second)
+    assert rule in planners.planned(folder, config=second)
 
 
-def test_without_snapshots_nothing_is_measured_or_drawn_over_training(finished, tmp_path):
+def test_without_snapshots_nothing_is_measured_or_drawn_over_training(planners, finished, tmp_path):
     changed = {"epochs": 6, "snapshots": 0}
-    jobs = planned(finished, overlay(tmp_path / "c.yaml", recipes__lenet=changed))
+    jobs = planners.planned(finished, overlay(tmp_path / "c.yaml", recipes__lenet=changed))
     assert jobs["train"] == {NETWORKS_OF.format("lenet", n, 0) for n in (0, 10)}
     assert not OVER_TRAINING & set(jobs)
 
 
-def test_without_scale_detection_none_of_it_is_made(tmp_path):
-    jobs = planned(tmp_path, overlay(tmp_path / "c.yaml", scale_detection__enabled=False))
+def test_without_scale_detection_none_of_it_is_made(planners, tmp_path):
+    jobs = planners.planned(tmp_path, overlay(tmp_path / "c.yaml", scale_detection__enabled=False))
     made = {path for paths in jobs.values() for path in paths}
     assert not [path for path in made if "pairs" in path or "scale_detection" in path]
     assert not {"train_ensemble", "homogeneous_sensitivity", "table_scale_detection_layers"} & set(jobs)
     assert len(jobs["train"]) == 6
 
 
-def test_more_architectures_than_figure_4_shows_get_two_more_figures(finished, tmp_path):
+def test_more_architectures_than_figure_4_shows_get_two_more_figures(planners, finished, tmp_path):
     more = ["fc2", "lenet", "vgg11_bn", "vgg11", "vgg13", "vgg16", "alexnet"]
-    assert not {"fig12", "fig13"} & set(planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
-    assert "fig12" in (jobs := planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
+    assert not {"fig12", "fig13"} & set(planners.planned(finished, overlay(tmp_path / "c.yaml", architectures=more)))
+    assert "fig12" in (jobs := planners.planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "vgg19"])))
     assert "fig13" not in jobs
-    assert {"fig12", "fig13"} <= set(planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
+    assert {"fig12", "fig13"} <= set(planners.planned(finished, overlay(tmp_path / "c.yaml", architectures=[*more, "resnet18"])))
 
 
-def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
+def test_a_network_of_torchvision_trains_nothing(planners, finished, tmp_path):
     spectra = {"imagenet_network", "spectra", "table_imagenet_spectrum", "fig14"}
-    jobs = planned(finished, overlay(tmp_path / "c.yaml", imagenet__networks=["resnet18"]))
+    jobs = planners.planned(finished, overlay(tmp_path / "c.yaml", imagenet__networks=["resnet18"]))
     assert jobs["imagenet_network"] == {"networks/imagenet/resnet18/noise0/seed0.h5"}
     assert jobs["spectra"] == {"spectra/imagenet/resnet18/noise0/seed0.h5"}
     assert set(jobs) == spectra
     changes = {"imagenet__networks": ["resnet18"], "imagenet__images": "some"}
     measured = {"imagenet_images", "imagenet_probes", "sensitivity", "shuffled_sensitivity", "table_imagenet_sensitivity"}
-    jobs = planned(finished, overlay(tmp_path / "c.yaml", **changes))
+    jobs = planners.planned(finished, overlay(tmp_path / "c.yaml", **changes))
     assert set(jobs) == spectra | measured | {"imagenet_shuffled_layers"}
 
 
@@ -182,10 +182,10 @@ def test_a_network_of_torchvision_trains_nothing(finished, tmp_path):
         ({"seeds": "two"}, "expected a whole number, got 'two' (config.yaml with wrong.yaml: seeds)"),
     ],
 )
-def test_a_wrong_config_stops_before_any_job_with_one_sentence(tmp_path, change, sentence):
-    done = run(tmp_path, "all", "--cores", "1", config=overlay(tmp_path / "wrong.yaml", **change), check=False)
-    assert done.returncode != 0
-    text = done.stdout + done.stderr
+def test_a_wrong_config_stops_before_any_job_with_one_sentence(planners, tmp_path, change, sentence):
+    with pytest.raises(RuntimeError) as error:
+        planners.snakemake(tmp_path, "all", "--cores", "1", config=overlay(tmp_path / "wrong.yaml", **change))
+    text = str(error.value)
     assert "config.yaml with wrong.yaml: " in text
     assert sentence in text
     assert "Traceback" not in text
@@ -203,10 +203,10 @@ def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
     assert "Traceback" in log.read_text()
 
 
-def start(folder, *arguments):
+def start(folder):
     with (folder / "out.txt").open("a") as out:
         return subprocess.Popen(
-            command(folder, "all", "--cores", "2", *arguments),
+            command(folder, *FEW_TABLES, "--cores", "2", config=folder / FEW),
             cwd=folder,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -237,40 +237,33 @@ def interrupt(process, how):
         process.kill()
 
 
-def test_two_runs_cannot_write_to_one_folder(finished, tmp_path):
-    first = start(tmp_path)
-    wait_for_files(first, tmp_path, 1)
-    assert first.poll() is None
-    second = run(tmp_path, "all", "--cores", "1", check=False)
-    looking = run(tmp_path, "all", "--dry-run")
-    assert first.poll() is None, "the first run ended before the second was tried"
-    assert second.returncode != 0
-    assert "another run is writing to results/smoke" in second.stdout + second.stderr
-    assert "Traceback" not in second.stdout + second.stderr
-    assert "train" in looking.stdout + looking.stderr  # looking is allowed
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    run(tmp_path, f"{RESULTS}/networks/mnist5k/fc2/noise0/seed0.h5", "--cores", "1")
-    file = "networks/mnist5k/fc2/noise0/seed0.h5"
-    np.testing.assert_equal(contents(tmp_path / RESULTS / file), contents(finished / RESULTS / file))
+def assert_no_other_run_can_write(planners, folder):
+    other = run(folder, *FEW_TABLES, "--cores", "1", config=folder / FEW, check=False)
+    assert other.returncode != 0
+    assert "another run is writing to results/smoke" in other.stdout + other.stderr
+    assert "Traceback" not in other.stdout + other.stderr
+    assert "table_claims" in planners.planned(folder, folder / FEW)  # looking is allowed
 
 
-def test_interrupted_runs_complete_with_the_same_numbers(finished, tmp_path):
+def test_interrupted_runs_complete_with_the_same_numbers(planners, finished_few, tmp_path):
     """Interrupted in four ways at moments spread over the run, by how many of its files are there; then run to the end."""
-    everything = len(whole_files(finished))
+    shutil.copy(finished_few / FEW, tmp_path)
+    everything = sum(file.endswith(".h5") for job in planners.plan(tmp_path, tmp_path / FEW) for file in job.outputs)
     ways = ["Ctrl-C", "kill -9 of all", "kill", "kill -9 of Snakemake"]
     for number, way in enumerate(ways):
         done = len(whole_files(tmp_path))
         process = start(tmp_path)
         # At least one more than the last time, so that every run gets somewhere; jobs are in mid-work then.
         wait_for_files(process, tmp_path, max(done + 1, (number + 1) * everything // (len(ways) + 2)))
+        if number == 0:
+            assert_no_other_run_can_write(planners, tmp_path)
         assert process.poll() is None, f"the run ended before it was interrupted: {way}"
         interrupt(process, way)
         assert process.wait(timeout=120) != 0, way
         assert len(whole_files(tmp_path)) > 0
         assert all(h5py.is_hdf5(path) for path in whole_files(tmp_path))
-    assert not (tmp_path / RESULTS / "figures/fig10_error_scatter.png").exists(), "nothing was left to complete"
+    assert not (tmp_path / RESULTS / "tables/claims.csv").exists(), "nothing was left to complete"
     # On one core, where the undisturbed run had two: neither their number nor the order of jobs matters.
-    run(tmp_path, "all", "--cores", "1")
-    assert planned(tmp_path) == {}
-    assert_same_results(finished / RESULTS, tmp_path / RESULTS)
+    run(tmp_path, *FEW_TABLES, "--cores", "1", config=tmp_path / FEW)
+    assert {job.rule for job in planners.plan(tmp_path, tmp_path / FEW) if job.runs} == {"figure"}
+    assert_same_results(finished_few / RESULTS, tmp_path / RESULTS, ".h5", ".csv", part=True)
