@@ -10,7 +10,7 @@ _MEASURED = {"sensitivity", "over_training", "sensitivity_sweep"}
 
 
 def _counted(numbers: set[int], noun: str) -> str:
-    """ "2 seeds", "2 to 4 seeds"; "" where the run has none."""
+    """Numbers in words: 2 seeds, 2 to 4 seeds; nothing where the run has none."""
     if not numbers:
         return ""
     low, high = min(numbers), max(numbers)
