@@ -10,6 +10,9 @@ _MEASURED = {"sensitivity", "over_training", "sensitivity_sweep"}
 
 
 def _counted(numbers: set[int], noun: str) -> str:
+    """Numbers in words: 2 seeds, 2 to 4 seeds; nothing where the run has none."""
+    if not numbers:
+        return ""
     low, high = min(numbers), max(numbers)
     return f"{low:,} {noun}{'' if high == 1 else 's'}" if low == high else f"{low:,} to {high:,} {noun}s"
 
@@ -17,20 +20,20 @@ def _counted(numbers: set[int], noun: str) -> str:
 def figure_note(entry: FigureEntry, config: Config) -> str:
     """The line below a figure of a run; "" for figures that show no measurement."""
     tables, scale = set(entry.tables.values()), config.scale_detection
-    if any(name.startswith("imagenet") for name in tables):
-        probes = f", P = {config.imagenet.probes:,} probes" if "imagenet_sensitivity" in tables else ""
-        return f"{IMAGENET}{probes}"
-    if "scale_detection_networks" in tables:
-        seeds = {len(scale.images.seeds_of(name)) for name in scale.architectures}
-        images = _counted({scale.images.train_pairs}, "training image")
-        return f"images with two lit pixels, {images}, P = {scale.probes:,} probes, {_counted(seeds, 'seed')}"
-    if "scale_detection_layers" in tables:
-        seeds = {experiment.seeds for experiment in scale.experiments.values()}
-        return f"rings with two lit sites, P = {scale.probes:,} probes, {_counted(seeds, 'seed')}"
     if tables <= {"scale_detection_samples"}:
-        return f"{config.data.name}, one of the probes" if "probe" in entry.needs else ""
-    sizes = config.data.kept_training_images
-    images = f", {_counted({*sizes} if isinstance(sizes, list) else {sizes}, 'training image')}" if sizes else ""
-    probes = f", P = {config.probes.images:,} probes" if tables & _MEASURED else ""
-    seeds = {len(config.seeds_of(name)) for name in config.architectures}
-    return f"{config.data.name}{images}{probes}, {_counted(seeds, 'seed')}"
+        parts = [config.data.name, "one of the probes"] if "probe" in entry.needs else []
+    elif any(name.startswith("imagenet") for name in tables):
+        parts = [IMAGENET, f"P = {config.imagenet.probes:,} probes" if "imagenet_sensitivity" in tables else ""]
+    elif "scale_detection_networks" in tables:
+        images, seeds = {scale.images.train_pairs}, {len(scale.images.seeds_of(name)) for name in scale.architectures}
+        parts = ["images with two lit pixels", _counted(images, "training image")]
+        parts += [f"P = {scale.probes:,} probes", _counted(seeds, "seed")]
+    elif "scale_detection_layers" in tables:
+        seeds = {experiment.seeds for experiment in scale.experiments.values()}
+        parts = ["rings with two lit sites", f"P = {scale.probes:,} probes", _counted(seeds, "seed")]
+    else:
+        kept, seeds = config.data.kept_training_images, {len(config.seeds_of(name)) for name in config.architectures}
+        sizes = {*kept} if isinstance(kept, list) else {kept} if kept else set()
+        probes = f"P = {config.probes.images:,} probes" if tables & _MEASURED else ""
+        parts = [config.data.name, _counted(sizes, "training image"), probes, _counted(seeds, "seed")]
+    return ", ".join(filter(None, parts))

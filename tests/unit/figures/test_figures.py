@@ -391,6 +391,10 @@ def test_notes_say_data_set_probes_and_seeds():
     config = Config(data={"name": "mnist5k", "train_images": 500}, seeds=2, probes={"images": 60}, noise=[0.0])
     notes = {name: figure_note(entry, config) for name, entry in FIGURES.items()}
     assert notes["fig10_error_scatter"] == "mnist5k, 500 training images, P = 60 probes, 2 seeds"
+    # A figure of an earlier config may have nothing left in this one.
+    bare = Config(scale_detection={"enabled": False}, data={"name": "cifar10"}, seeds=1)
+    assert figure_note(FIGURES["fig08_deep_scale_detection"], bare).endswith("probes")
+    assert figure_note(FIGURES["learning_curves"], bare) == "cifar10, 1 seed"
     # Filters and learning curves have no probes.
     assert notes["fig04_filter_spectra"] == notes["learning_curves"] == "mnist5k, 500 training images, 2 seeds"
     assert notes["deformations"] == "mnist5k, one of the probes"
