@@ -55,7 +55,7 @@ def test_large_images_have_noise_of_the_same_norm_too(generator):
 def test_probes_survive_the_disk_and_do_not_depend_on_the_noise_level(tmp_path):
     paths = {}
     for sigma in (0, 3):
-        with write_hdf5(tmp_path / f"test{sigma}.h5", {"name": "some"}) as file:
+        with write_hdf5(tmp_path / f"test{sigma}.h5", {"name": "some", "sigma": sigma}) as file:
             file["images"] = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(sigma)).numpy()
             file["labels"] = torch.zeros(6, dtype=torch.int64).numpy()
         paths[sigma] = tmp_path / f"probes{sigma}.h5"
@@ -69,7 +69,7 @@ def test_probes_survive_the_disk_and_do_not_depend_on_the_noise_level(tmp_path):
 
 
 def test_more_probes_than_images_name_the_key(tmp_path):
-    with write_hdf5(tmp_path / "test.h5", {"name": "some"}) as file:
+    with write_hdf5(tmp_path / "test.h5", {"name": "some", "sigma": 0.0}) as file:
         file["images"] = torch.rand(6, 1, 16, 16).numpy()
         file["labels"] = torch.zeros(6, dtype=torch.int64).numpy()
     with pytest.raises(ValueError, match=r"expected at most 6 probes, .* got 7 \(config.yaml: probes.images\)"):
@@ -80,7 +80,7 @@ def test_more_probes_than_images_name_the_key(tmp_path):
 def test_probes_are_random_test_images(tmp_path):
     """The same of every noise level; the file says which, and figure 1 shows one and the same image at all levels."""
     for level in (0, 1):
-        with write_hdf5(tmp_path / f"test{level}.h5", {"name": "some"}) as file:
+        with write_hdf5(tmp_path / f"test{level}.h5", {"name": "some", "sigma": level}) as file:
             file["images"] = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(level)).numpy()
             file["labels"] = torch.zeros(40, dtype=torch.int64).numpy()
         perturb_test_images(tmp_path / f"probes{level}.h5", tmp_path / f"test{level}.h5", 6, 0.7, 3, "bilinear", seed=2)

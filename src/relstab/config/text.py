@@ -85,7 +85,7 @@ def _wrong(node: yaml.Node, above: tuple[yaml.Node, ...], seen_nodes: set[int]) 
     if id(node) in seen_nodes:
         return
     seen_nodes.add(id(node))
-    if node.tag not in yaml.SafeLoader.yaml_constructors:
+    if node.tag not in yaml.SafeLoader.yaml_constructors and node.tag != "tag:yaml.org,2002:merge":  # that of the key "<<"
         yield line, f"expected numbers, text, lists and sections, got the tag {node.tag}"
     elif isinstance(node, yaml.ScalarNode):
         if node.tag in _NUMBERS and (_OCTAL.fullmatch(node.value) or _SEXAGESIMAL.fullmatch(node.value)):

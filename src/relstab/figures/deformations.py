@@ -2,14 +2,11 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from relstab.diffeomorphism import displacement_field, temperature, temperature_range, typical_displacement
 from relstab.figures.style import WIDTH, show_image
-from relstab.interpolation import warp
 
 __all__ = ["draw"]
 
@@ -29,6 +26,11 @@ def draw(
         probe: "images", an image [C, n, n].
         displacement, cutoff, interpolation: of the run's probes.
     """
+    import torch  # here, because the other figures are drawn without it
+
+    from relstab.diffeomorphism import displacement_field, temperature, temperature_range, typical_displacement
+    from relstab.interpolation import warp
+
     image = torch.from_numpy(np.asarray(probe["images"]))[None]
     size = image.shape[-1]
     cutoffs = [cutoff, 2 * cutoff, 3 * cutoff]
