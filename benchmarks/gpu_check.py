@@ -45,8 +45,8 @@ from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.training import train as training
 from relstab.training.checkpoint import Checkpoint
-from relstab.training.run import TrainingRun
 from relstab.training.together import train_networks
+from relstab.training.training_run import TrainingRun
 
 import loops
 from grid import config_of, deep_networks

@@ -25,7 +25,7 @@ import relstab
 from relstab.architectures.torchvision import torchvision
 from relstab.config import Training
 from relstab.files.dataset import normalisation, normalise_with
-from relstab.training import run as training_run
+from relstab.training import training_run
 from relstab.training.augmentation import crop_and_flip
 
 from timing import seconds_a_step, seconds_a_training_step, synthetic

@@ -15,7 +15,7 @@ import relstab
 from relstab.config import Training
 from relstab.files.dataset import Dataset
 from relstab.training import train as training
-from relstab.training.run import TrainingRun
+from relstab.training.training_run import TrainingRun
 
 
 def done_at(device: str) -> float:

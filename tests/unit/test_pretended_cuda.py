@@ -21,7 +21,7 @@ from relstab.scale_detection.ensemble_steps import EnsembleSteps
 from relstab.scale_detection.ensemble_training import train_ensemble
 from relstab.scale_detection.measurement import measure_ensemble
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
-from relstab.training.run import TrainingRun
+from relstab.training.training_run import TrainingRun
 
 
 def noise_images(count=24):

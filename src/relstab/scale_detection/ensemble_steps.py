@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from relstab.scale_detection.ensemble import Ensemble
-from relstab.training.graph import capture, graphs_are_possible
+from relstab.training.cuda_graph import capture, graphs_are_possible
 
 __all__ = ["EnsembleSteps"]
 

@@ -15,8 +15,8 @@ import torch
 from relstab.files.network import TrainedNetwork
 from relstab.runs.devices import choose_device, repeatable
 from relstab.training.checkpointer import Checkpointer, listening
-from relstab.training.run import TrainingRun
 from relstab.training.train import prepare, steps, train_network
+from relstab.training.training_run import TrainingRun
 
 __all__ = ["train_networks"]
 

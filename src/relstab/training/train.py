@@ -26,7 +26,7 @@ from relstab.runs.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest
 from relstab.training.checkpointer import Checkpointer
-from relstab.training.run import TrainingRun
+from relstab.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from relstab.config import Training

@@ -24,7 +24,7 @@ from relstab.files.dataset import normalise, read_dataset
 from relstab.stages.datasets import prepare_dataset
 from relstab.stages.networks import train_and_save
 from relstab.training.checkpoint import Checkpoint, Checkpoints
-from relstab.training.run import TrainingRun
+from relstab.training.training_run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,11 +15,11 @@ from relstab.files.dataset import normalisation, normalise, read_dataset
 from relstab.files.network import HISTORY
 from relstab.runs.devices import choose_precision
 from relstab.stages.datasets import prepare_dataset
-from relstab.training import run as run_module
+from relstab.training import training_run as run_module
 from relstab.training.augmentation import crop_and_flip
 from relstab.training.learning_rate import learning_rate
-from relstab.training.run import TrainingRun, classification_error, snapshot_epochs
 from relstab.training.train import _initialise, _optimizer, _precision
+from relstab.training.training_run import TrainingRun, classification_error, snapshot_epochs
 
 
 @pytest.fixture(scope="module")

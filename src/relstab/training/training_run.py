@@ -16,7 +16,7 @@ from relstab.noise import add_noise
 from relstab.runs.devices import is_out_of_memory, largest_batch
 from relstab.training.augmentation import crop_and_flip
 from relstab.training.checkpoint import Checkpoint
-from relstab.training.graph import GraphedStep, graphs_are_possible
+from relstab.training.cuda_graph import GraphedStep, graphs_are_possible
 from relstab.training.learning_rate import learning_rate
 
 __all__ = ["Epoch", "TrainingRun", "classification_error", "snapshot_epochs"]

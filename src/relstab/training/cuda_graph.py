@@ -28,7 +28,7 @@ _TOLERANCE = 0.01
 
 
 class Updates(Protocol):
-    """What a graph needs of a training run, :class:`relstab.training.run.TrainingRun`."""
+    """What a graph needs of a training run, :class:`relstab.training.training_run.TrainingRun`."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer

@@ -14,12 +14,12 @@ import relstab
 from relstab.architectures import ARCHITECTURES
 from relstab.config import Training
 from relstab.files.dataset import Dataset
-from relstab.training import graph as graph_module
-from relstab.training import run as run_module
+from relstab.training import cuda_graph as graph_module
 from relstab.training import together
 from relstab.training import train as train_module
-from relstab.training.run import TrainingRun
+from relstab.training import training_run as run_module
 from relstab.training.together import train_networks
+from relstab.training.training_run import TrainingRun
 
 # Orders, crops, flips, noise and dropout are drawn; 28 images in batches of 8 are 3 steps per pass and one of 4 images.
 COMMON = {"epochs": 2, "batch_size": 8, "crop_padding": 2, "flip": True, "learning_rate": 0.01, "width": 0.1, "snapshots": 2}
