@@ -27,7 +27,7 @@ TWO_NETWORKS = {
     "noise": [0, 10],
     "probes": {"images": 60},
     "seeds": 1,
-    "recipes": {"lenet": {"epochs": 300}},
+    "recipes": {"lenet": {"epochs": 600}},
     "checkpoint_minutes": 0.02,
     "scale_detection": {"simple": dict.fromkeys(("task1_stride1", "task1_strided", "task2_stride1", "task2_strided"))},
 }
@@ -151,7 +151,7 @@ def small_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 def test_smoke_config(small_cluster, checkout, finished_few):
     """After the edits that docs/cluster.md names, on a cluster with small nodes, the results are those of one machine."""
     cluster = small_cluster
-    (checkout / FEW).write_text(few_networks())
+    (checkout / FEW).write_text(few_networks() + "device: cpu\n")
     edit_profile(checkout, slurm_partition="other", **({"slurm_account": ACCOUNT} if cluster.accounting else {}))
     ask_with_gres(checkout)
     few = ("--jobs", "5", "--slurm-status-command", "sacct" if cluster.accounting else "squeue")
