@@ -26,7 +26,7 @@ def checked_config():
 
 
 CONFIG = checked_config()
-# Scripts read from here what changes where they run, but not what they make; a key that was left out has its default.
+# Scripts read from here the keys that change where they run, but not the results. A key that the user left out has its default.
 config.update(CONFIG.model_dump())
 own_architectures(config["own_architectures"])
 RESULTS = CONFIG.results
@@ -150,7 +150,7 @@ def figure_inputs(wildcards):
 
 
 def figure_options(wildcards):
-    """What a figure depends on beside its inputs; its caption, labels and architectures are here so that a change draws it again."""
+    """Options of a figure beside its inputs. They include its caption, labels and architectures, so that a change draws it again."""
     entry = FIGURES[wildcards.figure]
     draw = dict(entry.arguments)
     if "interval" in entry.needs:
@@ -208,7 +208,7 @@ INTERVAL = {"confidence": CONFIG.correlation.confidence, "resamples": CONFIG.cor
 
 
 def data_options():
-    """What a data set depends on. Published files are the same data set in any folder; files of the user are not."""
+    """Options of a data set. Published files are the same data set in any folder; files of the user are not."""
     data = CONFIG.data
     options = {key: getattr(data, key) for key in ("test_images", "mean", "std")}
     if data.training_sizes == [None]:
@@ -266,13 +266,13 @@ def convolutional():
 
 
 def beyond_figure_4(skips):
-    """Architectures with or without skip connections for a figure of their own, where figure 4 has no room for all, which is six."""
+    """Architectures with or without skip connections for a separate figure, if there are more than the six that figure 4 has room for."""
     names = convolutional()
     return [name for name in names if ARCHITECTURES[name].skips == skips] if len(names) > 6 else []
 
 
 def largest_size():
-    """The largest size of the training set, whose networks claims and figures about layers and filters show; [None]: it is no axis."""
+    """The largest size of the training set, for claims and figures about layers and filters; [None] if the size is no axis."""
     sizes = CONFIG.data.training_sizes
     return sizes if sizes == [None] else [max(sizes)]
 

@@ -17,7 +17,7 @@ rule prepare_dataset:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        # User code by its text: a file with a new date and the same text is not a change.
+        # User code counts by its text: a file with a new date and the same text is not a change.
         **options(**data_options(), source=source_digest(CONFIG.data.function) if CONFIG.data.function else ""),
     script:
         "../scripts/prepare_dataset.py"
@@ -55,7 +55,7 @@ rule probes:
         f"{BENCHMARKS}/probes/{{dataset}}/noise{{noise}}.tsv"
     wildcard_constraints:
         dataset=DATASET,
-    # Before networks are trained: what is wrong with the probes is known first.
+    # Probes run before training, so that an error in them is found first.
     priority: 1
     conda:
         "../../envs/relstab.yaml"

@@ -1,7 +1,7 @@
-# Figures, drawn from tables alone; figure 1 also shows a probe and noisy test images. What each needs is in relstab.figures.FIGURES.
+# Figures, drawn from tables alone; figure 1 also shows a probe and noisy test images. relstab.figures.FIGURES lists the inputs of each.
 
 FIGURE_FOLDER = f"{RESULTS}/figures"
-# What a run must have for the figures that not every run draws.
+# Conditions of the figures that only some runs draw.
 CONDITIONS = {
     "": True,
     "snapshots": bool(followed()),

@@ -70,7 +70,7 @@ rule imagenet_network:
         runtime=growing(60),
         gpu=lambda wildcards: gpus(wildcards) if HAS_IMAGENET_IMAGES else 0,
     params:
-        # A local file by its digest: one with an older date may replace it.
+        # A local file counts by its digest: a file with an older date may replace it.
         **options(seed=CONFIG.seed, weights=digest_of_weights),
     script:
         "../scripts/imagenet_network.py"

@@ -61,9 +61,9 @@ if changed := changed_user_code(workflow.basedir):
 
 
 def show_progress():
-    """A panel of bars in a terminal, elsewhere one line per job; all that Snakemake says with --verbose, in dry runs and in jobs.
+    """A panel of bars in a terminal, elsewhere one line per job; with --verbose, in dry runs and in jobs, all of Snakemake's output.
 
-    A profile cannot say "in a terminal", so the logger plugin is chosen here. One that the user names (--logger) stays.
+    A profile cannot say "in a terminal", so the logger plugin is chosen here. A plugin that the user names (--logger) stays.
     """
     settings = workflow.output_settings
     usual = next((handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"), None)
@@ -149,7 +149,7 @@ def cancel_left_over():
         discard_snapshots(RESULTS)  # jobs that could not be cancelled are reported once
 
 
-# Results of another config are made again, also where Snakemake's own record is gone: every file says what it was planned to be.
+# Results of another config are made again, also where Snakemake's own record is gone: every file carries its plan.
 @functools.cache
 def planned_options():
     """Options of each rule, or a function of the wildcards."""
@@ -170,7 +170,7 @@ def with_differing_files(init):
         own = dag.workflow
         is_run = own.exec_mode == ExecMode.DEFAULT and RerunTrigger.PARAMS in own.dag_settings.rerun_triggers
         other, unknown = getattr(own, "differing", lambda: ([], []))() if is_run else ([], [])
-        # What was made before files had records is believed where Snakemake has one.
+        # A file without a plan, from an earlier version, counts as current if Snakemake has a record of it.
         others = {*other, *(path for path in unknown if own.persistence._read_record(path) is None)}
         dag.forcefiles.update(others)
         await init(dag, *arguments, **settings)

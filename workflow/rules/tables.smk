@@ -1,7 +1,7 @@
 # Tidy tables: collected from the HDF5 files of all networks, or derived from other tables.
 
 TABLES = f"{RESULTS}/tables"
-# What there is of scale detection.
+# Parts of scale detection that the run has.
 HAS_SIMPLE = bool(CONFIG.scale_detection.experiments)
 HAS_PAIRS = bool(CONFIG.scale_detection.architectures)
 

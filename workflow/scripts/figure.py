@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["MPLBACKEND"] = "Agg"  # whatever a notebook that started the run has set
+os.environ["MPLBACKEND"] = "Agg"  # also if a notebook that started the run has set another
 
 from relstab.figures import FIGURES
 from relstab.figures.style import save_figure, style

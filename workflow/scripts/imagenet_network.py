@@ -7,7 +7,7 @@ from relstab.stages.imagenet import read_calibration_images, write_pretrained
 from job import device, job
 
 images = snakemake.input.get("images")
-# Without images nothing goes through the network, so that no GPU is needed.
+# Without images, nothing passes through the network, so no GPU is needed.
 with job(snakemake), device(snakemake) if images else contextlib.nullcontext("cpu") as chosen:
     write_pretrained(
         snakemake.output.network,

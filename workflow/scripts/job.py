@@ -1,4 +1,4 @@
-"""What every script does around its work: output goes to the log, errors also to the terminal, the duration is logged."""
+"""The frame of every script: output goes to the log, errors also to the terminal, the duration is logged."""
 
 import contextlib
 import sys
@@ -18,11 +18,11 @@ from relstab.runs.orphan import ends_with_run
 
 @contextlib.contextmanager
 def _as_planned(snakemake: Any) -> Iterator[None]:
-    """Check what the inputs are; outputs say what the run planned to make them from, and end with the run."""
+    """Check the inputs, write the plan into the outputs, and end the job if its run ends."""
     results = snakemake.config["results"]
     for file in snakemake.input:
         check_input(file, results)
-        discard_saved(file)  # it is read, so that the job that made it has succeeded
+        discard_saved(file)  # the job that made it has succeeded, since its file is read
     options = snakemake.params.get("options", {})
     plans = {file: plan_of(snakemake.rule, snakemake.wildcards, options, file, results) for file in snakemake.output}
     with ends_with_run(), planned_as(plans[snakemake.output[0]]):
@@ -37,9 +37,9 @@ def _as_planned(snakemake: Any) -> Iterator[None]:
 def device(snakemake: Any) -> Iterator[str]:
     """Name of the device for a job that runs a network; of several GPUs one with a free slot, held until the block ends.
 
-    A job that asked for no GPU (resource gpu, or SLURM's gres) runs on the CPU, whatever its node has; one that asked for a GPU
-    which torch cannot use stops, unless the config says cpu. The number of threads is
-    that of the config, whatever the number of cores, because the order of sums on a CPU depends on it.
+    A job that asked for no GPU (resource gpu, or SLURM's gres) runs on the CPU, whatever its node has. A job that asked for a GPU
+    stops if torch cannot use it, unless the config says cpu. The number of threads is that of the config, whatever the number of
+    cores, because the order of sums on a CPU depends on it.
     """
     import torch
 
@@ -53,7 +53,7 @@ def device(snakemake: Any) -> Iterator[str]:
 
 
 def _sentence(error: Exception, inputs: Iterable[str]) -> str:
-    """What an error says; a column that is missing says no more than its name."""
+    """The message of an error. For a missing column, Python's message is only its name, so the tables are named, too."""
     if isinstance(error, KeyError):
         files = ", ".join([file for file in inputs if str(file).endswith(".csv")][:3])
         return f"expected {error} in the tables of this run, got tables without it ({files}): delete them and run again"
@@ -62,7 +62,7 @@ def _sentence(error: Exception, inputs: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def _warnings_on(report: Callable[[str], None]) -> Iterator[None]:
-    """Report each warning of the library and of user code once, beside its line in the log; those of others stay there."""
+    """Report each warning of the library and of user code once, and log it; those of other packages are only logged."""
     reported = set()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:

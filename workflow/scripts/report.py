@@ -28,7 +28,7 @@ with job(snakemake), tempfile.TemporaryDirectory() as folder:
     config.write_text(json.dumps(snakemake.config))
     snakefile = Path(snakemake.scriptdir).resolve().parents[1] / "Snakefile"
     with atomic_path(snakemake.output.workflow) as temporary:
-        # The run that makes the report holds the lock; reading what it made needs none.
+        # The run that makes the report holds the lock; reading its results needs no lock.
         flags = ["--snakefile", snakefile, "--configfile", config, "--nolock", "--report", temporary]
         command = [sys.executable, "-m", "snakemake", "all", *map(str, flags)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
