@@ -1,7 +1,7 @@
 """Measure how neural networks lose spatial information.
 
-The public names are those of ``__init__.pyi``. They are loaded when they are first used, so that what needs no torch (checking a
-config, drawing a figure) starts at once.
+The public names are listed in ``__init__.pyi``. Each is loaded at its first use, so that tasks without torch (checking a
+config, drawing a figure) start at once.
 """
 
 import lazy_loader

@@ -118,7 +118,7 @@ class FunctionalActivations(TorchFunctionMode):
 
 @dataclass
 class _Node:
-    """What is known of a tensor: what it was computed from, and whether a weighted layer ran since the last activation."""
+    """A tensor of the trace: the nodes that it was computed from, and whether a weighted layer ran since the last activation."""
 
     parents: list["_Node"]
     of_images: bool = False
@@ -139,7 +139,7 @@ class _Activation:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in what a module or a function takes or returns: a tensor, or tuples, lists, dicts and dataclasses of them."""
+    """Tensors among arguments or return values: a tensor, or tuples, lists, dicts and dataclasses of them."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
@@ -153,7 +153,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _ancestors(node: _Node) -> Iterator[_Node]:
-    """The node and all that it was computed from."""
+    """The node and all nodes that it was computed from."""
     waiting, seen = [node], {id(node)}
     while waiting:
         yield (node := waiting.pop())
@@ -211,7 +211,7 @@ class _Trace(FunctionalActivations):
             pending=weighted or any(parent.pending for parent in parents),
         )
         first = results[0]
-        # Of an expanded tensor, what it was expanded from.
+        # An expanded tensor has the size of the tensor that it was expanded from.
         node.size = math.prod(n for n, stride in zip(first.shape, first.stride(), strict=True) if stride)
         if function in _PRODUCTS and len(parents) > 1:
             for parent in parents:
@@ -259,14 +259,14 @@ class _Trace(FunctionalActivations):
 
     @staticmethod
     def _mark_gates(factor: _Node, operands: list[_Node]) -> None:
-        """Mark the activations that a factor is computed with and the other operands are not."""
+        """Mark the activations from which a factor is computed, but none of the other operands."""
         others = {id(node) for operand in operands if operand is not factor for node in _ancestors(operand)}
         for node in _ancestors(factor):
             if id(node) not in others and node.layer is not None:
                 node.layer.gate = True
 
     def layers(self) -> list[tuple[str, int]]:
-        """Activations that are layers of the paper: no gates, and none of what is a gate in another block of the same class."""
+        """Activations that are layers of the paper: no gate, and none that is a gate in another block of the same class."""
         gates = {activation.block for activation in self.activations if activation.gate}
         return [(layer.name, layer.call) for layer in self.activations if layer.block not in gates]
 
@@ -303,7 +303,7 @@ def find_layers(model: nn.Module, images: Tensor, which: Literal["paper", "block
             ``feature_info``, or else the outermost modules whose class is repeated.
 
     Returns:
-        For each layer its name, as in the table of :func:`relstab.measure_sensitivity`, and which of its calls it is, from 1.
+        For each layer its name, as in the table of :func:`relstab.measure_sensitivity`, and the number of its call, from 1.
 
     Raises:
         ValueError: the network has none; the message says why.

@@ -16,7 +16,7 @@ __all__ = ["LEAST_GROUPS", "Bootstrap", "Interval", "weighted_correlation"]
 Array = NDArray[np.float64]
 
 LEAST_GROUPS = 4
-"""Fewer groups than this are too few to resample: there is no interval."""
+"""Least number of groups to resample: with fewer there is no interval."""
 
 # Two distinct points always have correlation 1 or -1: resamples of fewer than three distinct groups say nothing.
 _DISTINCT = 3
@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 def _centred(values: ArrayLike, weights: Array) -> Array:
     """Values minus their weighted mean, along the last axis; 0 where the weight is 0."""
     values = np.broadcast_to(np.asarray(values, float), weights.shape)
-    # Values that are all the same have no variance. That their mean may differ from them by rounding must not give them one.
+    # Equal values have no variance. Rounding may make their mean differ from them, which must not give them a variance.
     first = np.take_along_axis(values, (weights > 0).argmax(-1)[..., None], -1)
     values = np.where(weights > 0, values - first, 0.0)
     return np.asarray(values - (weights * values).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True))
@@ -50,8 +50,8 @@ class Bootstrap:
     """A sample of networks, and its resamples.
 
     Args:
-        groups: architecture of each network, [networks]. Of a single architecture, networks are drawn as if each was its own
-            group: the interval is then about that architecture.
+        groups: architecture of each network, [networks]. With a single architecture, each network is a group of its own, and the
+            interval is about that architecture.
         resamples: number of resamples.
         seed: of the resampling.
 
@@ -121,9 +121,9 @@ class Bootstrap:
         return np.where(self._distinct >= _DISTINCT, statistic(self.counts), np.nan)
 
     def interval(self, statistic: Array, confidence: float = 0.95) -> Interval:
-        """Percentile interval: the middle share ``confidence`` of a statistic over resamples; those that are NaN are left out.
+        """Percentile interval: the middle share ``confidence`` of a statistic over the resamples where it is not NaN.
 
-        With fewer than 4 groups, and where the statistic is NaN in all resamples, there is none.
+        With fewer than 4 groups, and where the statistic is NaN in all resamples, there is no interval.
         """
         if not 0 < confidence < 1:
             raise ValueError(f"expected confidence to be between 0 and 1, got {confidence}")

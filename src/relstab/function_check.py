@@ -1,4 +1,4 @@
-"""Whether a network is a function of one image: D, G and R are not defined for what draws random numbers or sees other images."""
+"""Whether a network is a function of one image: D, G and R require that no random number and no other image enters."""
 
 from typing import Literal
 
@@ -29,10 +29,10 @@ def _alike(first: list[Tensor], second: list[Tensor], rtol: float, atol: float) 
 
 
 def departure(model: nn.Module, images: Tensor) -> Literal["random", "company"] | None:
-    """How a network in evaluation mode is no function of one image; None where it is one.
+    """Why a network in evaluation mode is not a function of one image; None where it is one.
 
-    "random" draws random numbers: its R is about 1, whatever it does. "company" gives an image another output among other images:
-    its D and G depend on the size of the batch.
+    A "random" network draws random numbers: its R is about 1, whatever the network is. A "company" network gives an image another
+    output among other images: its D and G depend on the size of the batch.
 
     Args:
         model: any module.

@@ -4,9 +4,9 @@ The denominator, the mean of |f(x1) - f(x2)|^2 over all P^2 pairs of images, is 
 
     M = sum over images of |f(x) - m|^2 = Q - |S|^2 / P,   S = sum (f - o),   Q = sum |f - o|^2,
 
-with m the mean of f and o any origin. The origin is 0 unless the mean is large beside the spread, where rounding would take the
-digits of M: then it is the mean of the first batch. A layer keeps S, an estimate of m, and o where it is not 0: 12 or 16 bytes
-per feature.
+with m the mean of f and o any origin. The origin is 0, unless the mean is so large beside the spread that rounding would take the
+digits of M. Then the origin is the mean of the first batch. A layer keeps S, an estimate of m, and o where it is not 0: 12 or 16
+bytes per feature.
 """
 
 import math

@@ -46,7 +46,7 @@ TOLERANCE = 1e-4
 """Largest relative error of the norm of a perturbation."""
 # Doublings of the strength from its start, and steps of the search between the last two.
 _DOUBLINGS, _STEPS = 14, 60
-# Norm over the image's at which a perturbation counts as infinitesimal, in float64.
+# Norm of a perturbation, relative to that of the image, which counts as infinitesimal in float64.
 _SMALL = 1e-6
 
 
@@ -139,7 +139,7 @@ def _blur(_images: Tensor, _generator: torch.Generator | None) -> Perturbation:
         for axis in (-2, -1):
             size = images.shape[axis]
             place = torch.arange(size, dtype=images.dtype, device=images.device)
-            # Of strength 0 each pixel has all its own weight.
+            # At strength 0 each pixel has weight 1 on itself and 0 on all others.
             width = strength.clamp(min=1e-3)[:, None, None]
             weight = torch.softmax(-((place[:, None] - place) ** 2) / (2 * width**2), -1)[:, None]
             images = weight @ images if axis == -2 else images @ weight.transpose(-1, -2)
@@ -253,7 +253,7 @@ def perturb(
 
     Args:
         images: [N, C, n, n], floating point.
-        kind: one of these; what the strength is stands in brackets. Outside of an image its nearest pixel is read.
+        kind: one of these, with the meaning of the strength in brackets. Outside of an image its nearest pixel is read.
 
             - "deformation": a diffeomorphism of the ensemble of :func:`relstab.deform` (typical displacement in pixels);
               option ``cutoff=3``.
@@ -304,7 +304,7 @@ def perturb(
 
 @dataclass
 class _Sums:
-    """What S of each perturbation of one layer is made of, in float64; distances are counted from the first batch's mean."""
+    """Sums behind S of each perturbation of one layer, in float64; distances are counted from the first batch's mean."""
 
     layer: str
     kind: str
@@ -363,7 +363,7 @@ def _squares(rows: Tensor) -> Tensor:
 
 
 class _Pass:
-    """Records the layers of one batch after another, whatever is reduced from a layer's output."""
+    """Records the layers batch by batch; ``reduce`` gives f(x) and the numerators from a layer's output."""
 
     def __init__(self, model: nn.Module, layers: Any, reduce: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
         self.sums: dict[tuple[str, str, int], _Sums] = {}
@@ -502,7 +502,7 @@ def measure_perturbations(
 
 
 class _Stacked(Sequence[Tensor]):
-    """Batches of all versions, stacked when they are asked for; of about the same size, so that none has a single image."""
+    """Batches of all versions, stacked on demand, and of about the same size, so that none has a single image."""
 
     def __init__(self, versions: Sequence[Tensor], batch_size: int) -> None:
         if batch_size < 1:
@@ -527,7 +527,7 @@ def lie_derivatives(
     generator: torch.Generator | None = None,
     batch_size: int = 32,
 ) -> "pd.DataFrame":
-    """What S / norm^2 of :func:`measure_perturbations` becomes at infinitesimal norm: E|df(x) v|^2 / E|f(x1) - f(x2)|^2.
+    """Limit of S / norm^2 of :func:`measure_perturbations` at infinitesimal norm: E|df(x) v|^2 / E|f(x1) - f(x2)|^2.
 
     v is the direction, of norm 1, in which a kind moves the image x at first. Interpolation has a kink at strength 0, where
     this is the derivative to the right. The derivative df is taken by forward differentiation; v is a difference in float64.

@@ -451,7 +451,7 @@ def accumulate_sums(
                     model(first.images[:2].to(device, dtype))
                 except _NotByImageError:
                     raise
-                except Exception:  # a model may take one size of batch alone; what else is wrong, the measurement says
+                except Exception:  # a model may take one batch size alone; the measurement reports any other error
                     pass
         if norms is not None:
             stack.enter_context(norms.applied())

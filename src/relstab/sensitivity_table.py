@@ -19,7 +19,7 @@ COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "
 
 @dataclass(frozen=True)
 class LayerSums:
-    """What D, G and R of one layer and their standard errors are made of.
+    """Sums behind D, G and R of one layer and their standard errors.
 
     Attributes:
         layer: name in ``model.named_modules()``, or "input" or "output".

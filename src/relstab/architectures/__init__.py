@@ -46,8 +46,8 @@ class Architecture:
         recipe: what it needs to learn, where that differs from the paper's recipe: keys of :class:`relstab.config.Training`.
         arguments: of the builder, besides the shape, the classes, the width, the activation and the pooling.
         convolutional: whether it has convolutions, to shuffle and analyse.
-        activation: its own, as in its paper.
-        pooling: its own: "max", or "none" where its convolutions have strides instead (or it has none).
+        activation: its default, from its paper.
+        pooling: its default: "max", or "none" where its convolutions have strides instead (or it has none).
         skips: whether it has skip connections.
         builder: of a user's architecture, ``path/to/file.py:function`` in place of the module.
         launch_bound: whether a GPU takes longer to launch the kernels of its step than to run them.
@@ -65,12 +65,12 @@ class Architecture:
     launch_bound: bool = False
 
 
-# Weights of variance 2 / fan-in keep the signal of deep networks without batch norm alive; a rate that rises slowly keeps them
-# from losing their ReLUs at the start.
+# Weights of variance 2 / fan-in keep the signal of deep networks without batch norm alive; a learning rate that rises slowly
+# keeps them from losing their ReLUs at the start.
 _WITHOUT_BATCH_NORM = {"learning_rate": 0.02, "initialization": "he", "warmup_epochs": 2}
-# At the rate of the paper, these stay near chance for many epochs without it.
+# At the paper's learning rate, these networks stay near chance for many epochs without a warm-up.
 _DEEP_VGG_WITH_BATCH_NORM = {"warmup_epochs": 2}
-# The reference's. A step of Adam changes a weight by about the learning rate, and weights are of order one here.
+# The reference's values. A step of Adam changes a weight by about the learning rate, and weights are of order one here.
 _FULLY_CONNECTED = {"optimizer": "adam", "learning_rate": 0.1, "weight_decay": 0.0, "schedule": "constant"}
 _WIDE = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
 
@@ -206,7 +206,7 @@ def build_model(
     Args:
         name: as in ``config.yaml``.
         image_shape: channels, rows and columns of the images it takes.
-        classes: number of outputs; 1 for two classes that the sign of it tells apart.
+        classes: number of outputs; 1 for two classes, which the sign of the output tells apart.
         width: multiplier of the number of channels or hidden units of every layer.
         activation: "relu", "tanh", "gelu" or "abs" everywhere; None for the architecture's own.
         pooling: "max", "average", or "none" for strides instead; None for the architecture's own.

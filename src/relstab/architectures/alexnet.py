@@ -16,7 +16,7 @@ def build(image_shape: tuple[int, int, int], classes: int, width: float, activat
     """
     maps = [scaled(channels, width) for channels in (64, 192, 384, 256, 256)]
     units = scaled(HIDDEN_UNITS, width)
-    # The stride of 2 is the architecture's own, beside the pooling: without pooling it is 4, as AlexNet has it at 224 pixels.
+    # The architecture has this stride of 2 in addition to the pooling. Without pooling it is 4, as in AlexNet at 224 pixels.
     first = nn.Conv2d(image_shape[0], maps[0], 3, 4 if pooling == "none" else 2, padding=1)
     features = nn.Sequential(
         *([first, activation()] if pooling == "none" else pooled([first, activation()], pooling)),

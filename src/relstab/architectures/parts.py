@@ -53,7 +53,7 @@ def pooled(layers: list[nn.Module], pooling: str) -> list[nn.Module]:
 
 
 def replace_activations(model: nn.Module, activation: MakeActivation) -> None:
-    """Put ``activation`` where ReLUs and SiLUs are, in place; the gates of squeeze and excitation keep their sigmoid."""
+    """Replace ReLUs and SiLUs by ``activation``, in place; the gates of squeeze and excitation keep their sigmoid."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU | nn.SiLU):

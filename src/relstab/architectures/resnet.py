@@ -19,7 +19,7 @@ def build(
 ) -> nn.Module:
     """Four stages of ``blocks`` blocks on 64, 128, 256, 512 times ``width`` channels; all but the first halve the image.
 
-    ``block`` is "BasicBlock" or "Bottleneck", which gives out four times the channels of its stage.
+    ``block`` is "BasicBlock" or "Bottleneck", which returns four times the channels of its stage.
     """
     make_block = getattr(torchvision.models.resnet, block)
     channels = scaled(64, width)

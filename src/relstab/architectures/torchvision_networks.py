@@ -60,7 +60,7 @@ def _contents(content: Any) -> str:
 
 
 def _check_sums(path: Path) -> None:
-    """Check the sums of a file of torch.save, which torch.load does not, and the digest in the name of a published file."""
+    """Check the checksums in a file of torch.save, which torch.load ignores, and the digest in the name of a published file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as parts:
             if damaged := parts.testzip():

@@ -24,7 +24,7 @@ def file_of(reference: str) -> str:
 
 
 def source_digest(reference: str) -> str:
-    """SHA-256 of the file of a reference: another text is other code."""
+    """SHA-256 of the file of a reference: it changes with every edit of the file."""
     return hashlib.sha256(_existing(file_of(reference)).read_bytes()).hexdigest()
 
 
@@ -36,7 +36,7 @@ def _existing(file: str) -> Path:
 
 
 def check_reference(reference: str) -> None:
-    """Raise an error where a reference leads nowhere, as far as can be told without running the file."""
+    """Raise an error if a reference leads to no function, as far as this shows without running the file."""
     path, name = _existing(file_of(reference)), reference.rpartition(":")[2]
     try:
         body = ast.parse(path.read_bytes()).body
@@ -48,7 +48,7 @@ def check_reference(reference: str) -> None:
             names.append(statement.name)
         elif isinstance(statement, ast.Import | ast.ImportFrom):
             names += [alias.asname or alias.name for alias in statement.names]
-        elif not isinstance(statement, ast.Expr):  # assignments, loops and so on: whatever they give a name to
+        elif not isinstance(statement, ast.Expr):  # assignments, loops and so on: all names that they bind
             names += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
             names += [node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     if name not in names and "*" not in names:
@@ -66,7 +66,7 @@ def load_function(reference: str) -> Callable[..., Any]:
     """
     path = _existing(file_of(reference)).resolve()
     name = reference.rpartition(":")[2]
-    # A name of its own: no other module is replaced, and what looks for its own module, as a dataclass does, finds it.
+    # A unique name, so that no other module is replaced, and code that looks up its own module, as a dataclass does, finds it.
     module_name = f"relstab_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     specification = importlib.util.spec_from_file_location(module_name, path)
     assert specification is not None

@@ -107,7 +107,7 @@ def _data() -> Finding:
 
 
 def findings(results: Path) -> Iterator[Finding]:
-    """What there is and what is not, in the order in which one would mend it.
+    """What is installed and what is missing, in the order in which to mend it.
 
     Args:
         results: folder that a run writes to.

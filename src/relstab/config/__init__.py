@@ -29,7 +29,7 @@ __all__ = [
 
 
 def load_config(raw: Mapping[str, Any], source: str = "config.yaml") -> Config:
-    """Checked configuration from what YAML gave.
+    """Checked configuration from parsed YAML.
 
     Args:
         raw: nested dicts, lists and values.

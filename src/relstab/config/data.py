@@ -86,7 +86,7 @@ class Data(Section):
 
     @property
     def kept_training_images(self) -> int | list[int] | None:
-        """``train_images``, with what auto stands for."""
+        """``train_images``, with auto replaced by its meaning."""
         if self.train_images == "auto":
             return [*DIGITS] if self.name == "mnist5k" and self.function is None else None
         return self.train_images

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from relstab.config.section import AtLeastTwo, Distinct, OneOrMore, Section, key
 
-# Below, float32 rounds away what differs between an image and its deformed version.
+# Below this, float32 rounds away the difference between an image and its deformed version.
 Displacement = Annotated[float, Field(ge=1e-3, le=1e6)]
 
 

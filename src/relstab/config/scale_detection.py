@@ -96,7 +96,7 @@ class SimpleExperiment(Section):
         return recipe
 
     def check(self) -> None:
-        """Raise the error of the task, the network or its training that cannot be."""
+        """Raise an error if the task, the network or its training is impossible."""
         task = ScaleTask(**self.task())
         SimpleDesign(**arguments_of(SimpleDesign, self)).sizes(task.size)
         EnsembleRecipe(**arguments_of(EnsembleRecipe, self))
@@ -133,7 +133,7 @@ class PairImages(TrainedNetworks):
         return {**arguments_of(ScaleTask, self), "dimension": 2}
 
     def check(self) -> None:
-        """Raise the error of the task or its split that cannot be, or of a training run that cannot be measured."""
+        """Raise an error if the task or its split is impossible, or if a training run could not be measured."""
         check_split(ScaleTask(**self.task()).counts, self.train_pairs, self.test_pairs)
         for name in self.architectures:
             if snapshots := self.training_of(name).snapshots:

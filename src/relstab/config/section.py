@@ -19,7 +19,7 @@ def _expanded(path: str) -> str:
     return os.path.normpath(os.path.expanduser(path))
 
 
-# Bounds above are far beyond what can be computed: they catch slips, with which planning alone would never end.
+# The upper bounds are far beyond anything that can be computed. They catch slips, with which planning alone would never end.
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 NoiseLevel = Annotated[NotNegative, AfterValidator(noise_level)]
@@ -45,7 +45,7 @@ def key(default: Any, description: str, **options: Any) -> Any:
 
 
 class WrongKeysError(ValueError):
-    """Keys that cannot be with others: one sentence by key, seen from the section that raises."""
+    """Keys that conflict with others: one sentence per key, named from the section that raises the error."""
 
     def __init__(self, sentences: dict[str, str]) -> None:
         super().__init__("; ".join(sentences.values()))

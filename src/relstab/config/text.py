@@ -1,4 +1,4 @@
-"""The text of a config, checked before YAML's readings of it: keys given twice, and numbers that it reads as others."""
+"""The text of a config, checked before YAML reads it: for keys given twice, and for numbers that YAML reads as others."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 
 
 def check_text(path: str | Path) -> None:
-    """Refuse a file of YAML or JSON that says one thing and would be read as another.
+    """Refuse a file of YAML or JSON whose text says one thing and would be read as another.
 
     Raises:
         ConfigError: one sentence with the file and the line.
@@ -77,7 +77,7 @@ def _distinct(path: str | Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, A
 
 
 def _wrong(node: yaml.Node, above: tuple[yaml.Node, ...], seen_nodes: set[int]) -> Iterator[tuple[int, str]]:
-    """Line and sentence of what is wrong in a node and below it, once where aliases repeat it: they can do so 10^9 times."""
+    """Line and sentence of each error in a node and below it, once per node, since aliases can repeat it 10^9 times."""
     line = node.start_mark.line + 1
     if any(node is other for other in above):
         yield line, "expected an anchor of other values, got one that holds itself"

@@ -12,7 +12,7 @@ from relstab.config.section import AtLeastTwo, Count, NotNegative, Positive, Sec
 Loss = Literal["cross_entropy", "hinge"]
 
 RECIPE_VERSION = 2
-"""Changes when the same recipe trains another network, so that networks of before are trained again.
+"""Changes when the same recipe trains another network, so that older networks are trained again.
 
 2: after ``schedule_fraction`` the cosine rises again; where the size of the training set is an axis, an epoch without
 ``steps_per_epoch`` is one pass over all images of the data set.
@@ -117,7 +117,7 @@ class TrainedNetworks(Section):
     """A section with the keys ``seeds``, ``training`` and ``recipes``."""
 
     def training_of(self: Any, architecture: str) -> Training:
-        """How one architecture is trained: ``training``, with what it needs to learn, with what ``recipes`` changes."""
+        """How one architecture is trained: ``training``, overridden by the architecture's recipe and then by ``recipes``."""
         changed = self.recipes.get(architecture, Recipe()).model_dump(exclude_none=True, exclude={"seeds"})
         needed = dict(ARCHITECTURES[architecture].recipe) if architecture in ARCHITECTURES else {}
         training: Training = self.training

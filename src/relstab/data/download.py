@@ -62,7 +62,7 @@ def download(
         check_digest(path, algorithm, digest)
         return path
     failures: dict[str, str] = {}
-    wrong: set[str] = set()  # URLs of other files, which are not downloaded again
+    wrong: set[str] = set()  # URLs that sent another file; they are not tried again
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
@@ -92,7 +92,7 @@ def download(
 def _fetch(url: str, target: Path, title: str, timeout: float) -> None:
     # A terminal is redrawn; in a log file every update stays.
     interval = 0.5 if sys.stderr.isatty() else 30.0
-    # Pooch replaces the total by the server's, but asks for the truth of the bar first, which needs one.
+    # Pooch replaces the total by the server's. But first it tests the truth of the bar, which needs a total.
     with tqdm(
         desc=title, total=1, unit="B", unit_scale=True, unit_divisor=1024, mininterval=interval, maxinterval=2 * interval
     ) as bar:

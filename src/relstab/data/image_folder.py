@@ -358,8 +358,8 @@ def decode_images(
     # Small enough that every process gets several batches, however large the files are.
     step = max(1, min(512, _BATCH_BYTES // (shape.channels * shape.size**2), math.ceil(len(files) / (8 * workers))))
     batches = [files[start : start + step] for start in range(0, len(files), step)]
-    # Processes of joblib, unlike those of multiprocessing and torch, are neither forks, which can hang beside threads, nor do
-    # they run the calling script again. Each watches its parent from its start: an idle one must not outlive it either.
+    # Processes of joblib, unlike those of multiprocessing and torch, are no forks, which can hang beside threads, and do not run
+    # the calling script again. Each watches its parent from its start, so that not even an idle one outlives it.
     parallel: Any = Parallel(
         n_jobs=workers,
         return_as="generator",

@@ -1,4 +1,4 @@
-"""D, G and R by layer of tables that are at hand, in a notebook or a script. It needs matplotlib alone: ``relstab[plot]``."""
+"""D, G and R by layer, drawn from tables in a notebook or a script. This needs matplotlib alone: ``relstab[plot]``."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

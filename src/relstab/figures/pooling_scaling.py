@@ -57,7 +57,7 @@ def _draw_points(ax: Axes, points: pd.DataFrame, name: str, is_open: bool, alpha
 
 
 def _draw_theory(ax: Axes, rows: pd.DataFrame, name: str) -> None:
-    """Closed form against the receptive fields of homogeneous filters, which are those that it is for."""
+    """Closed form against the receptive fields of homogeneous filters, for which it holds."""
     first = rows.iloc[0]
     fields = receptive_fields(int(first["filter_size"]), int(first["stride"]), int(first["depth"]))
     theory = rows.groupby("k")[f"theory_{name}"].first()
@@ -66,7 +66,7 @@ def _draw_theory(ax: Axes, rows: pd.DataFrame, name: str) -> None:
 
 
 def _draw_guide(ax: Axes, points: pd.DataFrame, name: str, row: "pd.Series[Any]") -> None:
-    """Predicted power law through the first of the layers that were fitted, over these."""
+    """Predicted power law over the fitted layers, through the first of them."""
     fitted = points[(points.index >= row["first_layer"]) & (points.index <= row["last_layer"])]
     if len(fitted) < 2 or not np.isfinite(row["predicted"]):
         return
@@ -81,7 +81,7 @@ def _number(value: float) -> str:
 
 
 def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
-    """Exponent, interval, and what was predicted."""
+    """Fitted exponent, its interval, and the predicted exponent."""
     if row is None:
         return f"${name}_k$: no exponent fitted"
     interval = f" [{_number(row['low'])}, {_number(row['high'])}]" if np.isfinite(row["low"]) else ""
@@ -91,7 +91,7 @@ def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
 
 
 def _row(exponents: pd.DataFrame, name: str) -> "pd.Series[Any] | None":
-    """What was fitted; None where nothing was."""
+    """Row of the fitted exponent; None if none was fitted."""
     rows = exponents[(exponents["sensitivity"] == name) & exponents["exponent"].notna()]
     return None if rows.empty else rows.iloc[0]
 

@@ -64,7 +64,7 @@ def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -
     for shift, (name, (shape, grey, line)) in enumerate(SENSITIVITY_MARKS.items()):
         rows = correlation[correlation["sensitivity"] == name].sort_values("noise")
         at = rows["noise"].map(place) + 0.08 * (shift - 1)
-        # A percentile interval can lie to one side of the correlation of all networks: no bar on the other side then.
+        # A percentile interval can lie to one side of the correlation of all networks. Then there is no bar on the other side.
         interval = np.clip([rows["rho"] - rows["low"], rows["high"] - rows["rho"]], 0, None)
         ax.errorbar(
             at,

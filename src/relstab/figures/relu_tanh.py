@@ -73,7 +73,7 @@ def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, 
 
 
 def _experiment(layers: pd.DataFrame, name: str) -> str:
-    """What an experiment is, in words; with its name where another is the same but for the size."""
+    """An experiment in words; with its name if another experiment differs from it in size alone."""
     first = layers[layers["activation"] == "tanh"].drop_duplicates("experiment").set_index("experiment")
     words = first["rule"].map(TASKS) + ", stride " + first["stride"].astype(int).astype(str)
     return str(words[name]) if (words == words[name]).sum() == 1 else f"{words[name]} ({name})"

@@ -103,21 +103,21 @@ def trained_architectures(table: pd.DataFrame) -> list[str]:
 
 
 def spread_out(names: Sequence[str], most: int = COLUMNS) -> list[str]:
-    """All of at most ``most`` names; of more, that many in equal steps, the first and the last among them."""
+    """All names, if they are at most ``most``; otherwise ``most`` of them in equal steps, with the first and the last."""
     if len(names) <= most:
         return list(names)
     return [names[round(place * (len(names) - 1) / (most - 1))] for place in range(most)]
 
 
 def wrapped(panels: int, columns: int = COLUMNS) -> tuple[int, int]:
-    """Rows and columns for this many panels: as few rows as there must be, filled as evenly as can be."""
+    """Rows and columns for this many panels: as few rows as possible, filled as evenly as possible."""
     rows = max(1, math.ceil(panels / columns))
     return rows, max(1, math.ceil(panels / rows))
 
 
 @contextmanager
 def style(font_size: float) -> Iterator[None]:
-    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF; the user's own do not count."""
+    """Settings of all figures: a plain frame, small legends, fonts that stay text in the PDF; the user's settings are ignored."""
     settings: dict[Any, Any] = {
         "font.size": font_size,
         "axes.titlesize": font_size,
@@ -165,7 +165,7 @@ def draw_errors(ax: Axes, rows: pd.DataFrame, name: str, **look: Any) -> None:
     """Draw test errors against one sensitivity of the output, from :func:`relstab.tables.networks.output_sensitivities`.
 
     Bars are one standard error: of the sensitivity over the probes, and of the test error sqrt(eps (1 - eps) / test images), that
-    of its binomial distribution. On the logarithmic axis the lower bar ends at a tenth of the error at the lowest.
+    of its binomial distribution. On the logarithmic axis the lower bar ends no lower than a tenth of the error.
     """
     error = rows["error"]
     spread = np.sqrt(error * (1 - error) / rows["test_images"])

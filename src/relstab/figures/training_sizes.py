@@ -12,7 +12,7 @@ from relstab.tables.networks import output_sensitivities
 __all__ = ["draw"]
 
 _DATASETS = {"cifar10": "CIFAR-10", "mnist": "MNIST"}
-# Of which data set the authors' curve is shown; both for any other.
+# The data set of the authors whose curve is shown; both curves for any other data set.
 _SAME = {"cifar10": "cifar10", "mnist": "mnist", "mnist5k": "mnist"}
 _LABELS = {"error": r"test error $\epsilon$", "R": "relative sensitivity $R_f$"}
 

@@ -1,4 +1,4 @@
-"""Folders of checkpoints beside the files of networks: they go when the network is saved, and its job has succeeded.
+"""Folders of checkpoints beside the files of networks: removed once the network is saved and its job has succeeded.
 
 A job that has saved its network can still fail, for instance when Snakemake deletes the file for its date. Its checkpoints are
 then all that is left of the training. So the job only marks them. A job that reads the network removes them: Snakemake starts it
@@ -22,7 +22,7 @@ def checkpoints_of(path: str | Path) -> Path:
 def mark_saved(folder: Path | None) -> None:
     """Mark the checkpoints of one recipe, if there are any: their network is saved."""
     if folder is not None and folder.exists():
-        with contextlib.suppress(OSError):  # without the mark they stay, which costs room alone
+        with contextlib.suppress(OSError):  # without the mark they stay, which only costs disk space
             (folder / _MARK).touch()
 
 

@@ -59,7 +59,7 @@ class Dataset:
         labels: per part, int64, [N].
         mean, std: of the training pixels, scaled to [0, 1], per channel, [C].
         training_images: P, the size of the training set where it is an axis of the run; None where it is not.
-        available_images: training images of the data set, of which the P are the first; None where P is no axis.
+        available_images: training images of the data set, of which the first P are used; None where P is no axis.
     """
 
     name: str

@@ -5,8 +5,8 @@ A file is an HDF5 file behind a user block, which every HDF5 library skips. The 
     relstab 1 SIZE HEAD BODY
     {"kind": ..., "attributes": {...}, "plan": {...}}
 
-SIZE is that of the block, a power of two; HEAD is the SHA-256 of its lines after the first; BODY is the SHA-256 of all that
-follows the block. Both are checked before HDF5 sees the file, and the attributes are read from the block alone.
+SIZE is the size of the block, a power of two; HEAD is the SHA-256 of its lines after the first; BODY is the SHA-256 of all bytes
+after the block. Both are checked before HDF5 sees the file, and the attributes are read from the block alone.
 """
 
 import contextlib
@@ -128,7 +128,7 @@ def git_commit() -> str:
 def code_version() -> str:
     """Version, and digest of the code that makes numbers: tables, figures and pages are made from these.
 
-    A commit that leaves this code as it was is the same version, and another edit of uncommitted code is another one.
+    A commit that leaves this code unchanged is the same version, and each edit of uncommitted code is another version.
     """
     package = Path(__file__).parents[1]
     made_later = {package / room for room in ("cli", "figures", "report", "tables")}
@@ -174,9 +174,9 @@ def planned_as(plan: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _Disk(io.FileIO):
-    """The file below HDF5, behind its user block. HDF5 crashes where it cannot write, also where Python raises; this never does.
+    """The file below HDF5, behind its user block. HDF5 crashes if a write raises an error; writes here never raise one.
 
-    A write that fails is remembered, and all after it are dropped; the file is given up once HDF5 has closed it.
+    A write that fails is remembered, and all writes after it are dropped; the file is given up once HDF5 has closed it.
     """
 
     def __init__(self, path: Path, block: int) -> None:
@@ -218,7 +218,7 @@ class _Disk(io.FileIO):
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: what numpy and HDF5 have as text and lists."""
+    """Value for JSON: arrays and scalars of numpy become lists, numbers and text."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"expected attributes of numbers, text and lists, got {type(value).__name__}")
@@ -235,7 +235,7 @@ def write_hdf5(path: str | Path, attributes: Mapping[str, Any], kind: str = "", 
         only_in_run: as in :func:`atomic_path`.
 
     Raises:
-        OSError: it cannot be written, for want of space for instance; a file that was there is as it was.
+        OSError: it cannot be written, for instance for lack of space; an older file stays as it was.
     """
     head = json.dumps({"kind": kind, "attributes": attributes, "plan": _plan}, default=_plain).encode()
     block = 512
@@ -275,7 +275,7 @@ def _bad(path: str | Path, what: str) -> FileError:
 
 
 def _open(path: str | Path) -> io.BufferedReader:
-    """A regular file, opened. A pipe is not: opening one would wait for its other end."""
+    """Open a regular file. A pipe is refused: opening one would wait for its other end."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -287,7 +287,7 @@ def _open(path: str | Path) -> io.BufferedReader:
 
 
 def _read_head(path: str | Path, raw: io.BufferedReader) -> tuple[dict[str, Any], int, str]:
-    """What the user block says, checked; its size; and the digest of what follows."""
+    """Content of the user block, checked; its size; and the digest of the bytes after it."""
     first = raw.readline(256)
     match = _FIRST_LINE.fullmatch(first)
     if match is None:
@@ -306,7 +306,7 @@ def _read_head(path: str | Path, raw: io.BufferedReader) -> tuple[dict[str, Any]
 
 
 def _head(path: str | Path) -> dict[str, Any]:
-    """What the user block of a file says; the digest of what follows is not checked."""
+    """Content of the user block of a file; the digest of the bytes after it is not checked."""
     with _open(path) as raw:
         return _read_head(path, raw)[0]
 
@@ -321,7 +321,7 @@ _checked: dict[str, tuple[Any, ...]] = {}
 
 
 def _checked_head(path: str | Path) -> dict[str, Any]:
-    """What the user block of a file says, once all bytes of the file are those that were written."""
+    """Content of the user block of a file, after a check that all bytes of the file are as they were written."""
     with _open(path) as raw:
         status = os.fstat(raw.fileno())
         head, block, expected = _read_head(path, raw)
@@ -336,7 +336,7 @@ def _checked_head(path: str | Path) -> dict[str, Any]:
 
 
 def _check_links(path: str | Path, file: h5py.File) -> None:
-    """Refuse what lies outside of the file."""
+    """Refuse links to data outside of the file."""
 
     def outside(name: bytes, info: Any) -> str | None:
         if info.type not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
@@ -396,7 +396,7 @@ def read_kind(path: str | Path) -> str:
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
-    """What a run planned to make a file from, see :func:`planned_as`; empty for a file that no run made."""
+    """Plan of a file, see :func:`planned_as`; empty for a file that no run made."""
     plan: dict[str, Any] = _head(path)["plan"]
     return plan
 

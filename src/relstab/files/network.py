@@ -41,7 +41,7 @@ IMAGENET = "imagenet"
 
 
 def noise_level(noise: float | str) -> float:
-    """The canonical number of a noise level: what its 12 digits in file names are read as, so that levels can be compared."""
+    """The canonical number of a noise level, that of its 12 digits in file names, so that levels can be compared."""
     return float(f"{float(noise):.12g}") + 0.0  # -0 is 0
 
 
@@ -156,7 +156,7 @@ def _write_states(file: "h5py.File", states: Mapping[str, State]) -> None:
 
 
 def check_finite(states: Mapping[str, Mapping[str, "Tensor"]], name: str, key: str) -> None:
-    """The last step can be the one that diverges: the loss was that of the weights before it.
+    """Refuse weights that are not finite: the last step may have diverged, and its loss is that of the weights before it.
 
     Args:
         states: parameters by state and name.

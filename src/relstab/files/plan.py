@@ -1,7 +1,8 @@
-"""What a run planned to make each file from, kept with the results: Snakemake's own record may be lost, or the folder renamed.
+"""Plans of files, kept with the results, because Snakemake's own record may be lost, or the folder renamed.
 
-A plan is the rule, its wildcards and options, and the name of the file below the folder of results. HDF5 files carry theirs.
-Those of tables, figures and the report are in ``.made/`` of the results, each with the digest of its file.
+A plan says what a run makes a file from: the rule, its wildcards and options, and the name of the file below the folder of
+results. HDF5 files carry their plans. The plans of tables, figures and the report are in ``.made/`` of the results,
+each with the digest of its file.
 """
 
 import json
@@ -23,7 +24,7 @@ def _below(path: str | Path, results: str | Path) -> str | None:
 
 
 def plan_of(rule: str, wildcards: Mapping[str, str], options: Any, file: str | Path, results: str | Path) -> dict[str, Any]:
-    """Plan of a file, as JSON has it."""
+    """Plan of a file, in the types of JSON."""
     plan = {"rule": rule, "wildcards": dict(wildcards), "options": options, "file": _below(file, results)}
     normal: dict[str, Any] = json.loads(json.dumps(plan, default=str))
     return normal
@@ -54,7 +55,7 @@ def _recorded(name: str, results: str | Path) -> dict[str, Any]:
 
 
 def read_plan_of(name: str, results: str | Path) -> dict[str, Any]:
-    """What a file of the results, by its name below their folder, was planned from; {} for one that does not say."""
+    """Plan of a file, by its name below the folder of results; {} for a file without a plan."""
     if name.endswith(".h5"):
         return read_plan(Path(results) / name)
     plan: dict[str, Any] = _recorded(name, results).get("plan", {})
@@ -62,10 +63,10 @@ def read_plan_of(name: str, results: str | Path) -> dict[str, Any]:
 
 
 def check_input(path: str | Path, results: str | Path) -> None:
-    """See that a file of the results is what its name says, and that a table is as it was written.
+    """Check that a file of the results is the one that its name says, and that a table is as it was written.
 
     Raises:
-        FileError: it is not; the message has both identities.
+        FileError: it is another one, or was changed; the message has both identities.
     """
     name = _below(path, results)
     if name is None:
@@ -85,7 +86,7 @@ def check_input(path: str | Path, results: str | Path) -> None:
 
 
 def give_time_of_inputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """Give outputs at least the time of their inputs: Snakemake deletes what is older, also where a clock was ahead."""
+    """Make outputs at least as recent as their inputs: Snakemake deletes older outputs, also where a clock was ahead."""
     latest = max((os.stat(file).st_mtime_ns for file in inputs if os.path.isfile(file)), default=0)
     for file in outputs:
         if os.path.isfile(file) and os.stat(file).st_mtime_ns < latest:
@@ -93,7 +94,7 @@ def give_time_of_inputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:
 
 
 def _plans(results: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Names and plans of all files of the results that have a plan; None for a file that has a damaged one, or none."""
+    """Names and plans of the files of the results; the plan is None if it is damaged, or if an HDF5 file has none."""
     for folder, folders, files in os.walk(results):
         folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".checkpoints")]
         for file in files:
@@ -108,7 +109,7 @@ def _plans(results: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 
 def differing(results: str | Path, options_of: Callable[[str, Mapping[str, str]], Any]) -> tuple[list[str], list[str]]:
-    """Files of the results that another config made, and those that do not say what made them.
+    """Files of the results that another config made, and files without a plan.
 
     Args:
         results: folder.

@@ -90,7 +90,7 @@ def write_sensitivity(
 
     Args:
         path: of the HDF5 file.
-        network, probes: files that the measurement is made from.
+        network, probes: files from which the measurement is made.
         parameters: of the measurement.
         device: on which it is made.
         kind: of the file ``probes``; a sweep makes its probes itself, from noisy test images.

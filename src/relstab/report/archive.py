@@ -44,7 +44,7 @@ _MEDIA = {
 
 
 def _files(results: Path) -> Iterator[str]:
-    """Names of the files to archive. What is hidden is not of the run, but for the records in .made."""
+    """Names of the files to archive. Hidden files are left out, except the records in .made."""
     for folder, folders, files in os.walk(results):
         at_top = Path(folder) == results
         folders[:] = sorted(
@@ -65,10 +65,10 @@ def _digest(path: Path) -> str:
 
 
 def provenance(results: str | Path) -> dict[str, Any]:
-    """How a run came about: its config, and of each file its digest, the rule, wildcards and options, and the code that made it.
+    """Provenance of a run: its config, and for each file its digest, rule, wildcards and options, and the code that made it.
 
     Raises:
-        ValueError: the run has no report, which is the last that it makes.
+        ValueError: the run has no report, its last output.
     """
     results = Path(results)
     report = read_plan_of(_REPORT, results) if (results / _REPORT).is_file() else {}
@@ -83,7 +83,7 @@ def provenance(results: str | Path) -> dict[str, Any]:
         plan = read_plan_of(name, results) if not name.startswith(".made/") else {}
         if plan:
             entry |= {"rule": plan["rule"], "wildcards": plan["wildcards"]}
-            # The report's options are the whole config, which stands above.
+            # The report's options are the whole config, which is given above.
             entry |= {} if name.startswith("report") else {"options": plan["options"]}
         if name.endswith(".h5"):
             entry["made_with"] = origin_of(path)

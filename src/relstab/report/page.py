@@ -26,11 +26,11 @@ _TABLES = {
     "scale_detection": "Exponents of D_k and G_k against the effective receptive field A_k: fitted, predicted, closed form.",
     "scale_detection_networks": "Deep networks on the scale-detection task on images.",
 }
-"""Tables that the page shows, with what they are; the others are files beside it."""
+"""Tables that the page shows, with a description of each; the others are files beside it."""
 
 
 def _cell(value: Any) -> dict[str, Any]:
-    """A cell as it is shown, and by what it is sorted."""
+    """Text of a cell, and the key by which it is sorted."""
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "sort": str(int(value))}
     if isinstance(value, float):
@@ -104,7 +104,7 @@ def render_report(
 
     Args:
         tables: by name; "claims", "networks", "sensitivity" and "correlation" must be among them.
-        figures: PNG files, named as in :data:`relstab.figures.FIGURES`, in which order the page shows them.
+        figures: PNG files, named as in :data:`relstab.figures.FIGURES`, in whose order the page shows them.
         config: of the run, with all its keys.
         benchmarks: folder of the files in which Snakemake wrote times and memory of the jobs.
         versions: of the programs, by name.

@@ -84,9 +84,10 @@ def _float32_precisions() -> list[Any]:
 def repeatable(device: torch.device) -> Iterator[None]:
     """Inside, float32 is not rounded to TF32 or bfloat16, and convolutions on a GPU sum in the same order each time.
 
-    Afterwards each of torch's flags is what it was, and follows the one that it followed. The older flags (``allow_tf32``,
-    ``set_float32_matmul_precision``) stay as they are, since torch computes by the newer ones, ``fp32_precision``, which they
-    set; inside, torch may refuse to read an older one because it differs. With torch's defaults there is no effect on a CPU.
+    Afterwards each of torch's flags has its former value, and follows the flag that it followed before. The older flags
+    (``allow_tf32``, ``set_float32_matmul_precision``) stay as they are: they only set the newer ones, ``fp32_precision``, by
+    which torch computes. Inside, torch may refuse to read an older flag because it differs from the newer one. With torch's
+    defaults there is no effect on a CPU.
     """
     if device.type not in ("cpu", "cuda"):
         yield
@@ -145,8 +146,8 @@ def acquire_gpu(folder: Path, names: Sequence[str], slots: int) -> Iterator[int]
 def _gpu_names(indices: Sequence[int]) -> list[str]:
     """Names of GPUs for their locks.
 
-    Of a part of a card (MIG) the name is the part's own, not the card's. Where SLURM gave a job its GPUs, or shares of them, jobs
-    of other allocations need not wait: the names hold for this allocation alone.
+    A part of a card (MIG) has its own name, not that of the card. Where SLURM gave a job its GPUs, or shares of them, jobs of
+    other allocations need not wait: the names hold for this allocation alone.
     """
     parts = [part for part in os.getenv("CUDA_VISIBLE_DEVICES", "").split(",") if part.startswith("MIG-")]
     names = [parts[index] if index < len(parts) else str(torch.cuda.get_device_properties(index).uuid) for index in indices]
@@ -159,7 +160,7 @@ def _gpu_names(indices: Sequence[int]) -> list[str]:
 def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     """Device of one job, by its name in the config; "auto" and "cuda" choose a GPU with a free slot and hold the slot.
 
-    Jobs that run at the same time on one machine use different GPUs while there are any. At most ``jobs_per_gpu`` jobs share a
+    Jobs that run at the same time on one machine use different GPUs while one is free. At most ``jobs_per_gpu`` jobs share a
     GPU, also if the config names it. A job without a free slot waits.
 
     Args:
@@ -167,7 +168,7 @@ def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
         jobs_per_gpu: jobs that share a GPU.
 
     Raises:
-        ValueError: there is a GPU that torch cannot use, which the CPU is not taken for: hours would become days.
+        ValueError: there is a GPU that torch cannot use. The CPU does not replace it: hours would become days.
     """
     if name == "auto" and (cause := unusable_gpu()) is not None:
         raise ValueError(f"{cause}, or compute on the CPU (config.yaml: device: cpu)")
@@ -191,7 +192,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextlib.contextmanager
 def fits(what: str, device: torch.device, mend: str) -> Iterator[None]:
-    """Inside, a GPU that is too small for ``what`` is an error of one sentence, which ends with what mends it.
+    """Inside, a GPU that is too small for ``what`` raises an error of one sentence, which ends with the remedy ``mend``.
 
     Raises:
         MemoryError: the GPU was out of memory.

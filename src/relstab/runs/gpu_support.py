@@ -26,7 +26,7 @@ def _driver() -> str | None:
 
 
 def _gpu_there(driver: str | None) -> str | None:
-    """Whose GPU is there, whether or not torch can use it: the job's or the machine's; None where there is none."""
+    """Who has a GPU, this job or this machine, whether or not torch can use it; None where there is none."""
     visible = os.getenv("CUDA_VISIBLE_DEVICES")
     if visible is not None and not re.match(r"\d|GPU-|MIG-", visible):
         return None  # hidden: "", "-1", "NoDevFiles"

@@ -35,8 +35,8 @@ class _Job:
 class RunProgress(logging.Filter):
     """Counts the jobs of a run and estimates how long the rest takes, from the log records that pass through this filter.
 
-    The estimate is (seconds of the jobs left) / (jobs that ran at a time so far). A job takes as long as the finished ones of its
-    rule on average; of a rule of which none has finished nothing is known, and the estimate is a lower bound.
+    The estimate is (seconds of the jobs left) / (jobs that ran at a time so far). A job is taken to last as long as the finished
+    jobs of its rule on average. While a rule has no finished job, its jobs are left out, and the estimate is a lower bound.
     """
 
     def __init__(self, clock: Any = time.monotonic) -> None:
@@ -104,7 +104,7 @@ class LinePerJob(logging.Formatter):
 
     @staticmethod
     def filter(record: logging.LogRecord) -> bool:
-        """Leave out what says nothing new to a person."""
+        """Leave out records that say nothing new to a person."""
         return _event(record) not in _HIDDEN and record.getMessage() != "Select jobs to execute..."
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""Seeds that follow from what a job is, so that results depend neither on the order of jobs nor on the machine."""
+"""Seeds that follow from the identity of a job, so that results depend neither on the order of jobs nor on the machine."""
 
 import hashlib
 import json

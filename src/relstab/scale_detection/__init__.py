@@ -1,1 +1,1 @@
-"""Scale-detection tasks: where what spatial pooling does to sensitivities can be computed (paper, sections 3 and 4)."""
+"""Scale-detection tasks, for which the effect of spatial pooling on sensitivities can be computed (paper, sections 3 and 4)."""

@@ -56,7 +56,7 @@ class SimpleDesign:
         """Sites before each layer, and after the last, [K + 1], for a ring of ``size``.
 
         Raises:
-            ValueError: a layer has less than half the sites of its filter, more than which the padding round the ring cannot add.
+            ValueError: a layer has less than half the sites of its filter; the padding round the ring cannot add the rest.
         """
         found = [size]
         for layer in range(1, self.depth + 1):
@@ -80,7 +80,7 @@ class SimpleDesign:
 
     @property
     def rate_factor(self) -> float:
-        """Factor of the learning rate: H in the mean-field scaling, where features then move as much at any width, or 1."""
+        """Factor of the learning rate: H in the mean-field scaling, so that features move as much at any width; otherwise 1."""
         return float(self.channels) if self.scaling == "mean_field" else 1.0
 
     def parameters(self) -> Iterator[tuple[str, tuple[int, ...]]]:

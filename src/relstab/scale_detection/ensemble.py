@@ -1,8 +1,8 @@
-"""Many simple CNNs of one design as one batched computation: parameters [M, ...] of M members, a matrix product a layer for all.
+"""Many simple CNNs of one design as one batched computation: parameters [M, ...] of M members, one product per layer for all.
 
 A layer of all members is one batched product of windows, [M, images * sites, window * channels], with weights, [M, window *
-channels, H]. Members share nothing: each has its own images, its own rate and its own loss, and gets the numbers that it would
-get alone.
+channels, H]. Members share nothing: each has its own images, learning rate and loss, and gets the numbers that it would get
+alone.
 """
 
 import math
@@ -26,7 +26,7 @@ def initial_parameters(design: SimpleDesign, identities: Sequence[Sequence[str |
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}
 
 
-# phi(z), in place where its gradient can be had from the result.
+# phi(z), in place where its gradient follows from the result.
 _Forward = Callable[[Tensor], Tensor]
 _FORWARD: dict[str, _Forward] = {
     "relu": torch.relu_,
@@ -67,7 +67,7 @@ class Ensemble:
         self._windows: list[Tensor | None] = []
         for read in windows(size, design):
             in_order = torch.equal(read.flatten(), torch.arange(read.numel()))
-            # Windows that follow each other without overlap are there as they lie.
+            # Windows that follow each other without overlap already lie in memory in this order.
             self._windows.append(None if in_order else read.to(device))
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Ensemble:
         Args:
             images: [M, B, sites].
             labels: +1 or -1, [M, B].
-            rate: of each member, [M], with the factor of the scaling in it.
+            rate: learning rate of each member, [M], times the factor of the scaling.
             early_exit: whether a step ends after the forward pass if no image has a loss, so that nothing changes. To know that,
                 it waits for the device; without it, zeros are subtracted.
 
@@ -160,7 +160,7 @@ class Ensemble:
         has_loss = hinge > 0
         if early_exit and not bool(has_loss.any()):
             return loss
-        # Of rate times the loss by the output: rates multiply all that follows.
+        # Gradient of rate times loss by the output: the rates multiply all gradients that follow.
         output = (-labels).masked_fill_(~has_loss, 0) * (rate / batch)[:, None]
         beta = self.parameters["beta"]
         channel = (output[..., None] * beta[:, None]) * (design.readout / sites)

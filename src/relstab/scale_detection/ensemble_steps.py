@@ -74,7 +74,7 @@ class EnsembleSteps:
             self._replay()
 
     def _captured(self) -> Callable[[], None]:
-        """The step at the position as a graph, or as it is where it cannot be one."""
+        """The step at the position as a graph, or the eager step where it cannot be a graph."""
         try:
             return capture(self._step_at_position, [], self.images.device)
         except RuntimeError as error:

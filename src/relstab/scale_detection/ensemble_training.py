@@ -66,7 +66,7 @@ _ENTRIES = 2**26
 
 
 def ensemble_error(ensemble: Ensemble, task: ScaleTask, pairs: Pairs) -> Tensor:
-    """Share of pairs, [M], whose output has not the sign of their label; 0 is wrong."""
+    """Share of pairs, [M], whose output does not have the sign of their label; 0 is wrong."""
     device = ensemble.parameters["beta"].device
     batch_size = max(1, min(512, _ENTRIES // (len(ensemble) * ensemble.widest)))
     wrong = torch.zeros(len(ensemble), device=device)
@@ -232,7 +232,7 @@ class _EnsembleRun:
 
 @contextlib.contextmanager
 def _no_subnormals() -> Iterator[None]:
-    """Numbers too small to be normal are 0 inside: decayed weights are such numbers, on which a CPU is many times slower."""
+    """Inside, subnormal numbers are 0: decayed weights become subnormal, and a CPU is many times slower on such numbers."""
     before = float(torch.full((1,), 1e-40) * 1) == 0  # torch does not tell how it is set
     torch.set_flush_denormal(True)
     try:
@@ -255,8 +255,8 @@ def train_ensemble(
 ) -> TrainedEnsemble:
     """Train one simple CNN for each seed, all at once.
 
-    A member is the one that training it alone gives, bit for bit on one CPU thread, and otherwise up to rounding: its
-    initialization and its orders follow from ``identity`` and its seed.
+    Each member equals the one that training it alone gives, bit for bit on one CPU thread, and otherwise up to rounding: its
+    initialization and its orders of the pairs follow from ``identity`` and its seed.
 
     Args:
         task: its images are those of ``train``.

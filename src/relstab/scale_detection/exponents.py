@@ -16,7 +16,7 @@ from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorr
 
 __all__ = ["Exponents", "FittedExponent", "fit_exponent", "predicted_exponents"]
 
-# The layer at which exponents for strides are taken: what is left of other eigenvalues has died out by then.
+# The layer at which exponents for strides are taken: the contributions of other eigenvalues have died out by then.
 _DEEP = 60
 
 
@@ -41,7 +41,7 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     Stride 1: D_k ~ A_k^-2 with A_k ~ sqrt(k), diffusion. Stride s = F: D_k ~ A_k^-1 with A_k = s^k, since a move matters when it
     crosses one of the borders between windows, which are A_k apart. In between, windows overlap, and the exponent is that at
     which the autocorrelation of the composite filter falls beside its maximum. It is 2 for F = 4, s = 2, whose composite filter
-    has no jumps, and 0 where F is no multiple of s: then some sites are in more windows than their neighbours, in every layer
+    has no jumps. It is 0 where F is no multiple of s: some sites are then in more windows than their neighbours, in every layer
     again, and pooling does not make the layers less sensitive to a move from one to the other.
 
     Args:

@@ -4,9 +4,9 @@ Layer k of such a network, with ReLU and no biases, sees an image through the co
 
     h_k = (F ones) * (h_{k-1} with s - 1 zeros between its entries).
 
-Let c_k(d) = sum over y of h_k(y) h_k(y + d) be its autocorrelation. On a ring of L sites (a multiple of s^k, longer than h_k),
-with one lit site of height a anywhere, the deformation that moves it by one, and noise whose entries are independent with mean m
-and variance v, nothing below ReLU being negative, the sensitivities of layer k are exactly
+Let c_k(d) = sum over y of h_k(y) h_k(y + d) be its autocorrelation. The ring has L sites (a multiple of s^k, more than h_k has),
+and an image has one lit site of height a anywhere. The deformation moves it by one site. The entries of the noise are independent
+with mean m and variance v. If nothing is negative before a ReLU, the sensitivities of layer k are exactly
 
     A_k = F^(2k) / c_k(0)                                       effective receptive field, in sites of the input,
     D_k = (1 - c_k(1) / c_k(0)) / (1 - A_k / L),
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-# The closed forms do without torch: tables and figures ask for them.
+# The closed forms need no torch, because tables and figures use them.
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -156,8 +156,8 @@ def homogeneous_theory(
 def _overlap(task: ScaleTask, filter_size: int, stride: int, layer: int, field: float) -> float:
     """q_k: how much the responses of layer k to the two sites of a pair overlap, over balanced classes.
 
-    It is the mean of c_k(d) / c_k(0) over the distances d of the pairs of each label; for blocks and s = F, where it matters
-    where pairs are, the share that is within one window.
+    It is the mean of c_k(d) / c_k(0) over the distances d of the pairs of each label. For blocks and s = F the positions of the
+    pairs matter as well: there it is the share of pairs within one window.
     """
     if task.rule == "block" and stride > 1:
         together = (task.size / field) * field * (field - 1) / 2
@@ -187,16 +187,16 @@ def _overlap(task: ScaleTask, filter_size: int, stride: int, layer: int, field: 
 def pair_theory(task: ScaleTask, filter_size: int, stride: int, depth: int) -> HomogeneousTheory:
     """A_k, D_k and G_k of homogeneous filters on the pairs and perturbations of a scale-detection task on a ring.
 
-    With q_k the overlap of the responses to the two sites of a pair, over balanced classes, E|f(x1) - f(x2)|^2 is that of single
-    sites times (1 + q_k - 2 A_k / L) instead of 1 - A_k / L, both numerators double, and so does the denominator. Of the moves by
-    one site, a share b is not made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks; with s = F these are borders
-    between windows of layer k as well. Noise is rectified, of variance 4 a^2 (1 - b) / L before. So
+    Let q_k be the overlap of the responses to the two sites of a pair, over balanced classes. Then E|f(x1) - f(x2)|^2 is that of
+    single sites times (1 + q_k - 2 A_k / L) instead of 1 - A_k / L; both numerators double, and so does the denominator. A share
+    b of the moves by one site is not made: 1 / L at the ends of the ring, 1 / xi at the borders of blocks; with s = F these are
+    borders between windows of layer k as well. Before it is rectified, the noise has variance 4 a^2 (1 - b) / L. So
 
         D_k = (1 - b) (1 - c_k(1) / c_k(0)) / (1 + q_k - 2 A_k / L),       s = 1,
         D_k = (1 / A_k - b) / (1 + q_k - 2 A_k / L),                       s = F, which vanishes at A_k = xi in Task 2,
         G_k = (1 - b) (A_k / (2 pi) + 1/2 - 1 / (2 pi)) / (1 + q_k - 2 A_k / L).
 
-    What is left out: that two sites can meet, and that the moves of near ones are not independent at the borders.
+    Two effects are left out: two sites can meet, and the moves of near ones are not independent at the borders.
 
     Args:
         task: in one dimension.

@@ -159,7 +159,7 @@ def measure_ensemble(
 
     task, design, place = trained.task, trained.design, choose_device(str(device))
     layers = [f"layers.{layer}" for layer in range(design.depth)]
-    # Perturbed separately for each member: few moves matter to deep layers, and the spread over members must know it.
+    # Perturbed separately for each member: few moves matter to deep layers, and the spread over members must include this.
     probes = {
         seed: {
             noise: make_pair_probes(task, pairs.sites[:count], noise, make_generator("pair probes", *identity, seed))

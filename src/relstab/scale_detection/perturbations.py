@@ -43,7 +43,7 @@ def move_sites(task: ScaleTask, sites: Tensor, generator: torch.Generator | None
 def make_pair_probes(
     task: ScaleTask, sites: Tensor, noise: Noise = "gaussian", generator: torch.Generator | None = None
 ) -> Probes:
-    """Images of pairs, the same with each lit site moved by one, and with noise.
+    """Images of pairs, the same images with each lit site moved by one, and the same images with noise.
 
     The noise is Gaussian. On the ring its entries are independent, of the variance that makes E|eta|^2 = E|tau x - x|^2 over the
     images; on an image |eta| = |tau x - x| image by image (paper, Eq. 1). "rectified" sets its negative entries to 0, as the

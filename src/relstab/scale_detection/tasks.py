@@ -2,7 +2,7 @@
 
 In one dimension the sites are a ring of L, in two an n x n image. Task 1 (rule "distance"): y = +1 where the two are nearer than
 the scale xi, -1 where they are farther. Task 2 (rule "block"): y = +1 where both are in the same block of xi sites (on an
-image, of xi x xi: the quadrants, for xi = n/2), -1 otherwise. A task is enumerated completely; what is kept of an image is its
+image, of xi x xi: the quadrants, for xi = n/2), -1 otherwise. A task is enumerated completely; each image is stored as its
 two sites.
 """
 
@@ -202,7 +202,7 @@ class ScaleTask:
 
 
 def check_split(counts: tuple[int, int], train: int, test: int | None = None) -> None:
-    """Say in one sentence why pairs cannot be split in this way.
+    """Raise an error of one sentence if pairs cannot be split in this way.
 
     Args:
         counts: pairs of label +1 and -1, as in :attr:`ScaleTask.counts`.

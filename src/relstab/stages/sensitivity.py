@@ -133,7 +133,7 @@ def measure_shuffled(
 
     A trained network with batch norm is measured twice: with "stale" statistics, those of the network before the shuffle, as in
     the reference, and with "recalibrated" ones, of the clean probes x in the shuffled network. At initialization each version has
-    its own statistics, of the shuffled network, so that the two are the same measurement; so they are without batch norm.
+    its own statistics, of the shuffled network. There, and without batch norm, the two are the same measurement.
 
     A shuffle follows from the run's seed, the network and the number of the shuffle alone, so that more shuffles leave the first
     ones as they are.

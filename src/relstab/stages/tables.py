@@ -67,7 +67,7 @@ def _collected(paths: Paths, read: Callable[[str | Path], pd.DataFrame], *column
 
 
 def _check_made_alike(files: Sequence[str | Path]) -> None:
-    """Refuse rows that cannot be compared: files of one rule and architecture have the same parameters, and all probes."""
+    """Refuse rows that cannot be compared: files of one rule and architecture have the same parameters, as have all probes."""
     first: dict[tuple[Any, ...], tuple[str | Path, Any]] = {}
     for file in files:
         attributes = read_attributes(file)
@@ -187,7 +187,7 @@ def sample_table(tasks: Mapping[str, Mapping[str, Any]], seed: int) -> pd.DataFr
 
 
 def make_table(function: str, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> pd.DataFrame:
-    """A table of a run; where two versions of the code made what it is made from, a warning and the column ``code`` say so.
+    """A table of a run; if two versions of the code made its inputs, a warning and the column ``code`` say so.
 
     Args:
         function: of this module.

@@ -118,7 +118,7 @@ class _Sample:
 
 
 def _deciding(rows: Iterable[_Row], holds: tuple[float, float] = (0.0, math.inf)) -> list[_Row]:
-    """The row that decides a claim about all of them: of the worst verdict the one that is deepest in it."""
+    """The row that decides a claim about all of ``rows``: of those with the worst verdict, the one with the least margin."""
 
     def rank(row: _Row) -> tuple[int, float]:
         margin = min(row.statistic - holds[0], holds[1] - row.statistic)

@@ -112,7 +112,7 @@ def keys_of(table: pd.DataFrame) -> list[str]:
 
 
 def once(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The table, whose rows must differ in these columns: a network that is there twice counts twice in every mean."""
+    """The table, after a check that rows differ in these columns: a network in two rows would count twice in every mean."""
     twice = table.duplicated(list(keys))
     if twice.any():
         row = table[twice].iloc[0]
@@ -122,7 +122,7 @@ def once(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def check_same_networks(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> None:
-    """Refuse tables of different networks: those in one of them alone would be left out without a word."""
+    """Refuse tables of different networks: those in one table alone would be left out without notice."""
     keys = keys_of(networks)
     here, there = (set(table[keys].itertuples(index=False, name=None)) for table in (networks, sensitivity))
     for lone, has, lacks in ((here - there, "networks", "sensitivity"), (there - here, "sensitivity", "networks")):

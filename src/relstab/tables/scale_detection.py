@@ -67,11 +67,11 @@ def layer_table(measured: Iterable[pd.DataFrame], homogeneous: pd.DataFrame) -> 
 def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
     """Layers that pool, for the exponents of D and of G.
 
-    They are the first layers, up to the last that sees no more than the scale and by which D_k falls at least half as much, in
-    its logarithm, as the closed form of homogeneous filters does. With overlapping windows the first layer is left out, whose
-    filter is one block of F sites and not yet the smooth one whose exponent is predicted. In Task 2, moves over the borders of
-    blocks are not made: half of those that would count for a layer of A_k = xi / 2, and all for A_k = xi. These layers count for
-    G only.
+    They are the first layers, up to the last that sees no more than the scale and by which ln D_k has fallen at least half as
+    much as in the closed form of homogeneous filters. With overlapping windows the first layer is left out: its filter is one
+    block of F sites, not yet the smooth filter whose exponent is predicted. In Task 2, lit sites do not move over the borders of
+    blocks. This leaves out half of the moves that matter to a layer of A_k = xi / 2, and all that matter to one of A_k = xi.
+    These layers count for G only.
 
     Args:
         rows: of one ensemble, one state, one noise and one representation, 1 <= k <= K, from :func:`layer_table`.
@@ -103,8 +103,8 @@ def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
 def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Exponents of D_k and G_k against A_k over the layers that pool, fitted and predicted.
 
-    The layers are those of :func:`pooling_layers` for the last state of an ensemble, channels averaged, and the same for all its
-    rows.
+    The layers follow from :func:`pooling_layers` for the last state of an ensemble, channels averaged. All rows of the ensemble
+    use the same layers.
 
     Args:
         layers: from :func:`layer_table`.

@@ -15,10 +15,10 @@ _DEFAULT = {_M_MMAP_MAX: 65536, _M_TRIM_THRESHOLD: 128 * 2**10, _M_TOP_PAD: 0}
 
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
-    """Inside, memory that is freed stays with the process, which gets large tensors from it without a word to the kernel.
+    """Inside, freed memory stays with the process, which allocates large tensors from it without a call of the kernel.
 
-    glibc gives blocks of more than 32 MiB back at once, and every step of a training pays for zeroed pages again: a tenth to a
-    fifth of the step of VGG11 or ResNet18 on a CPU. Their memory grows by a tenth. Does nothing without glibc.
+    glibc gives blocks of more than 32 MiB back at once, and every step of a training run pays for zeroed pages again: a tenth to
+    a fifth of the step of VGG11 or ResNet18 on a CPU. Inside, their memory grows by a tenth. Without glibc nothing changes.
     """
     libc = None
     if sys.platform == "linux":

@@ -8,7 +8,7 @@ __all__ = ["crop_and_flip"]
 
 
 def crop_and_flip(images: Tensor, crop_padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Random crops out of zero padding and horizontal flips, one draw an image, as one gather over the batch.
+    """Random crops out of zero padding and horizontal flips, one draw per image, as one gather over the batch.
 
     Args:
         images: [N, C, n, n], of any dtype; zero is padded, so uint8 images are padded black before they are normalised.

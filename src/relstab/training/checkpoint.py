@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole files, of which the last two are kept, that only the same training continues from."""
+"""Checkpoints of a training run: atomic files, the last two of which are kept; only the same run continues from them."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ _KEPT = 2
 
 
 def digest(*tensors: Tensor) -> str:
-    """SHA-256 of what tensors hold, by which a training knows its images again."""
+    """SHA-256 of the content of tensors, by which a training run recognises its images."""
     content = hashlib.sha256()
     for tensor in tensors:
         content.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -29,11 +29,11 @@ def digest(*tensors: Tensor) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training is at one moment.
+    """State of a training run at one moment.
 
     Attributes:
         tensors: by name; slashes in a name make groups.
-        values: all else, as JSON has it.
+        values: everything else, in the types of JSON.
     """
 
     tensors: dict[str, Tensor]
@@ -54,11 +54,11 @@ def _described(key: str, there: Any, here: Any) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder of their own, so that going back to a recipe finds its checkpoints again.
+    """The checkpoints of one training run, in a separate folder, so that they are found again after a return to its recipe.
 
     Args:
         parent: where the folder is; it is made with the first checkpoint.
-        identity: all that the training depends on, as JSON has it; checkpoints of another one are refused.
+        identity: all that the training run depends on, in the types of JSON; checkpoints of another identity are refused.
     """
 
     def __init__(self, parent: str | Path, identity: Mapping[str, Any]) -> None:
@@ -70,10 +70,10 @@ class Checkpoints:
         """Write the checkpoint of one step, and drop those before the last two.
 
         Raises:
-            OSError: it cannot be written, for want of space for instance; the ones before are as they were.
+            OSError: it cannot be written, for instance for lack of space; the older checkpoints stay as they were.
         """
         path = self.folder / f"step{step:010d}.h5"
-        # A job whose run has ended saves one too: it is of its training run, whoever continues it.
+        # A job whose run has ended saves one, too: it belongs to the training run, whichever job continues that.
         with write_hdf5(path, {"identity": json.dumps(self._identity)}, "checkpoint", only_in_run=False) as file:
             file["values"] = json.dumps(checkpoint.values)  # not an attribute, which takes 64 KB at most
             for name, tensor in checkpoint.tensors.items():
@@ -83,10 +83,10 @@ class Checkpoints:
         return path
 
     def load(self) -> Checkpoint | None:
-        """The last checkpoint that is whole and of this training; None where there is none.
+        """The last complete checkpoint of this training run; None where there is none.
 
-        Files that cannot be read are renamed to end in ``.broken``, those of another training in ``.refused``; both is said, and
-        so is what distinguishes other trainings whose checkpoints are here.
+        Files that cannot be read are renamed to end in ``.broken``, those of another training run to end in ``.refused``. Both
+        are reported, and so is the difference to other training runs whose checkpoints are here.
         """
         self._name_others()
         for path in sorted(self.folder.glob("step*.h5"), reverse=True):

@@ -1,4 +1,4 @@
-"""Keeps a training: a checkpoint every few minutes and at SIGTERM or Ctrl-C, from which it goes on when it is started again."""
+"""Saves a training run every few minutes and at SIGTERM or Ctrl-C, so that it continues when it is started again."""
 
 import contextlib
 import signal
@@ -14,25 +14,25 @@ __all__ = ["Checkpointer", "Run", "listening"]
 
 
 class Run(Protocol):
-    """A training that can be kept."""
+    """A training run that can be saved."""
 
     @property
     def step_number(self) -> int:
-        """Steps that are done, which grow from checkpoint to checkpoint."""
+        """Number of steps done; it grows from checkpoint to checkpoint."""
 
     @property
     def where(self) -> str:
         """How far it is, in words."""
 
     def checkpoint(self) -> Checkpoint:
-        """All that the rest of the training depends on."""
+        """All that the rest of the training run depends on."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
 
 
 class Checkpointer:
-    """Saves a training every few minutes, and before it is stopped by a signal."""
+    """Saves a training run every few minutes, and before it is stopped by a signal."""
 
     def __init__(self, run: Run, checkpoints: Checkpoints, seconds: float) -> None:
         self.run, self.checkpoints, self.seconds = run, checkpoints, seconds
@@ -46,14 +46,14 @@ class Checkpointer:
             print(f"continued from the checkpoint in {self.run.where}")
 
     def maybe_save(self) -> None:
-        """Called where a training may be saved: after every step, and between the batches of an evaluation."""
+        """Called where a training run may be saved: after every step, and between the batches of an evaluation."""
         if self.signal is None and time.monotonic() - self.last < self.seconds:
             return
         checkpoint = self.run.checkpoint()
         try:
             path = self.checkpoints.save(self.run.step_number, checkpoint)
         except OSError as error:
-            # The training itself can still end well, and the checkpoint before is as it was.
+            # The training run itself can still succeed, and the checkpoint before is intact.
             then = "training goes on" if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
             print(f"no checkpoint could be written in {self.checkpoints.folder} ({error}): {then}", flush=True)
         else:
@@ -66,13 +66,13 @@ class Checkpointer:
             raise SystemExit(128 + self.signal)
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
-        """:func:`listening` of this training alone."""
+        """:func:`listening` for this training run alone."""
         return listening([self])
 
 
 @contextlib.contextmanager
 def listening(checkpointers: Sequence[Checkpointer]) -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT stop the trainings at their next step; only the main thread can listen."""
+    """Inside, SIGTERM and SIGINT stop the training runs at their next step; only the main thread can listen."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

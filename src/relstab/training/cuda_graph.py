@@ -1,10 +1,10 @@
-"""The step of a training run as one CUDA graph: what took a launch per kernel takes one for the whole step.
+"""The step of a training run as one CUDA graph: one launch for the whole step instead of one per kernel.
 
 A small network on a GPU spends its time on launches: a step of LeNet is 70 kernels of 2 microseconds that take 6 each to launch.
 A graph holds the kernels of one step, from the choice of the images to the new weights, with the addresses of what they read and
 write, and is replayed with one launch. Whatever changes from step to step lies at a fixed address: the numbers of the images,
 the learning rate, the total of the losses. The kernels, their order and the random numbers are those of the step without a graph,
-and so are the weights, bit for bit. The first step of a graph is held against the same step without it.
+and so are the weights, bit for bit. The first step of a graph is compared with the same step without it.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 __all__ = ["GraphedStep", "graphs_are_possible"]
 
-# Steps without a graph before it: the optimizer makes its moments in the first, and CUDA's libraries set themselves up.
+# Steps before the graph: in the first, the optimizer makes its moments, and CUDA's libraries set themselves up.
 _EAGER_STEPS = 3
-# Largest difference between a step of the graph and the same step without it, over the length of the step. In networks of users,
-# kernels that add in any order differ by rounding; a graph that lost or repeats something differs by about 1.
+# Largest difference between a step of the graph and the same step without it, relative to the length of the step. Kernels that
+# add in any order, in networks of users, differ by rounding; a graph that lost or repeats something differs by about 1.
 _TOLERANCE = 0.01
 
 
@@ -108,7 +108,7 @@ class GraphedStep:
                 self._replay = replay
         except RuntimeError as failure:
             cause: BaseException = failure
-            while cause.__context__ is not None:  # the end of the graph fails with a word on itself
+            while cause.__context__ is not None:  # the end of the graph fails with an error about itself
                 cause = cause.__context__
             why = str(cause).partition("\n")[0]
         finally:
@@ -138,7 +138,7 @@ def _squared_distance(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> fl
 
 
 def _host_state(model: nn.Module) -> tuple[Any, ...]:
-    """What a step may not change on the host: a graph would not change it."""
+    """State of the host that a step may not change, since a graph would not change it."""
     numbers = [
         {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str)}
         for module in model.modules()
@@ -147,7 +147,7 @@ def _host_state(model: nn.Module) -> tuple[Any, ...]:
 
 
 def watch(step: Callable[[], None], model: nn.Module) -> str:
-    """Do a step, and find what would be lost in a graph of it: waits of the host, random numbers and counters on it.
+    """Do a step, and find what a graph of it would lose: waits of the host, random numbers and counters on the host.
 
     Networks of relstab have none; the code of users may.
 
@@ -166,7 +166,7 @@ def watch(step: Callable[[], None], model: nn.Module) -> str:
     for warning in caught:
         if "called a synchronizing CUDA operation" in str(warning.message):
             waits.append(f"the host waits for the device in line {warning.lineno} of {warning.filename}")
-        elif "prototype feature" not in str(warning.message):  # torch's word on the mode itself
+        elif "prototype feature" not in str(warning.message):  # torch's warning about the mode itself
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if waits:
         return waits[0]
@@ -202,7 +202,7 @@ def capture(body: Callable[[], None], generators: Iterable[torch.Generator], dev
     stream = torch.cuda.Stream(device) if present == torch.cuda.default_stream(device) else present
     pool = torch.cuda.graph_pool_handle()
     try:
-        # torch leaves the stream of a graph that failed as the present one: the outer block does not.
+        # If the graph fails, torch leaves its stream as the present one; the outer block sets the former stream again.
         with torch.cuda.stream(stream), torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             body()
     except RuntimeError:
@@ -218,7 +218,7 @@ def _index(device: torch.device) -> int:
 
 
 def replace_generators(device: torch.device, own: Tensor, default: Tensor) -> torch.Generator:
-    """After a graph that failed, whose generators count as still in it: new ones, in the states before.
+    """Replace the generators after a graph that failed, in which they still count, by new ones in their former states.
 
     Args:
         device: of the graph.

@@ -24,7 +24,7 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: "Training") -> float:
 
     Args:
         step: from 0.
-        steps_per_epoch: batches an epoch.
+        steps_per_epoch: batches per epoch.
         recipe: schedule, learning rate and number of epochs.
     """
     scheduled = recipe.schedule_fraction * recipe.epochs * steps_per_epoch

@@ -3,7 +3,7 @@
 Cross-entropy, SGD with momentum or Adam, weight decay on parameters with more than one dimension, a cosine schedule. The data set
 lives on the device as uint8 and is augmented, normalised and made noisy there, a batch at a time; images and weights are in
 channels_last, and products and convolutions in bfloat16 where the hardware has it. Checkpoints hold all that the rest of the
-training depends on, so that one that was killed ends, on a CPU, with the weights of one that was not, to the bit.
+training run depends on: on a CPU, a run that was killed and continued ends with the weights of one that was not, bit for bit.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ _CALIBRATION_IMAGES = 1000
 
 _FEWER_IMAGES = "fewer or smaller images (config.yaml: data.train_images, data.test_images, data.imagefolder), or device: cpu"
 
-# Changes when a checkpoint means something else to this code.
+# Changes when the meaning of a checkpoint changes.
 _CHECKPOINT_FORMAT = 2
 
 
 def _initialise(model: nn.Module, initialization: str) -> None:
-    """He's normal initialization where it is asked for; torch's own stands already."""
+    """Initialise as He et al., if requested; torch's own initialization is already in place."""
     if initialization != "he":
         return
     for module in model.modules():
@@ -56,7 +56,7 @@ def _initialise(model: nn.Module, initialization: str) -> None:
 def _precision(architecture: str, name: str, device: torch.device) -> torch.dtype:
     """Dtype of products and convolutions by its name in the recipe.
 
-    "auto" is float32 on a GPU for networks that it runs faster than it launches them: every cast to bfloat16 is one more launch.
+    "auto" is float32 on a GPU for networks whose launches take longer than their kernels: a cast to bfloat16 is one more launch.
     """
     if name == "auto" and device.type == "cuda" and ARCHITECTURES[architecture].launch_bound:
         return torch.float32
@@ -93,19 +93,19 @@ def train_network(
         architecture: name in :data:`relstab.ARCHITECTURES`.
         dataset: prepared data set; its test images are not used here.
         test: noisy test images [N, C, n, n], normalised, and their labels [N].
-        recipe: rate, epochs and so on, see :class:`relstab.config.Training`.
-        sigma: norm of the noise that training images get afresh at every epoch.
+        recipe: learning rate, epochs and so on, see :class:`relstab.config.Training`.
+        sigma: norm of the noise on training images, which is drawn again at every epoch.
         seed: which of the networks of this architecture and noise level.
         config_seed: seed of the whole run.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        checkpoints: folder for checkpoints; None for none. Those of this training are in a folder of their own in it, named after
-            all that it depends on, which the caller removes when the network is saved (its attribute ``checkpoints``). SIGTERM
-            and Ctrl-C then save before they stop the training.
+        checkpoints: folder for checkpoints; None for none. This training run uses a folder in it, named after all that the run
+            depends on. The caller removes that folder (attribute ``checkpoints`` of the network) when the network is saved.
+            SIGTERM and Ctrl-C then save before they stop the training run.
         checkpoint_minutes: between two checkpoints.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
-        MemoryError: the data set does not fit into the memory of the GPU, or a batch; the message says which size does.
+        MemoryError: the data set or a batch does not fit into the memory of the GPU; the message says which size does.
     """
     place = choose_device(str(device))
     with (
@@ -137,7 +137,7 @@ def prepare(
     checkpoints: str | Path | None,
     checkpoint_minutes: float,
 ) -> tuple[TrainingRun, Checkpointer | None]:
-    """A training run before its first step, and what keeps it if there is a folder for checkpoints.
+    """A training run before its first step, and its checkpointer, if there is a folder for checkpoints.
 
     Seeds torch's own generators. The arguments are those of :func:`train_network`, on the device ``place``.
     """
@@ -197,7 +197,7 @@ def prepare(
         "test_images": digest(*test),
         "recipe": recipe.model_dump(),
         **architecture_source(architecture),
-        # Rounding in another order is another network after some epochs.
+        # Rounding in another order gives another network after some epochs.
         "precision": network.precision,
         "threads": torch.get_num_threads() if place.type == "cpu" else place.type,
     }
@@ -215,7 +215,7 @@ def _train(run: TrainingRun, maybe_save: Callable[[], None]) -> None:
 def steps(run: TrainingRun, maybe_save: Callable[[], None]) -> Iterator[None]:
     """The steps of :func:`_train`, one at a time, so that several training runs can take turns."""
     epochs = run.recipe.epochs
-    # A bar on a terminal, a line an epoch in a log.
+    # A bar on a terminal, a line per epoch in a log.
     with tqdm(total=epochs, initial=run.epoch.number - 1, desc=run.title, unit="epoch", disable=None) as progress:
         while True:
             run.model.train()

@@ -1,4 +1,4 @@
-"""One training, step by step: batches, steps, ends of epochs, and its state to and from a checkpoint."""
+"""One training run, step by step: batches, steps, ends of epochs, and its state to and from a checkpoint."""
 
 import math
 from collections.abc import Callable
@@ -78,12 +78,12 @@ class Epoch:
 
 @dataclass
 class TrainingRun:
-    """One training at one moment, with everything that a checkpoint must hold.
+    """One training run at one moment, with everything that a checkpoint must hold.
 
     Attributes:
         network: what is kept of it: states and history so far.
         dataset: prepared data set.
-        sigma: norm of the noise that training images get afresh at every epoch.
+        sigma: norm of the noise on training images, which is drawn again at every epoch.
         device: where it runs.
         dtype: of products and convolutions, float32 or bfloat16.
         model, optimizer: as they are now.
@@ -128,7 +128,7 @@ class TrainingRun:
         self.begin_epoch(1)
 
     def _steps(self, images: int) -> int:
-        """Steps of one pass over ``images``. Batch norm cannot be trained on one image: one that is left over is left out."""
+        """Steps of one pass over ``images``. A single image that is left over is skipped: batch norm cannot be trained on it."""
         size = self.recipe.batch_size
         return max(1, math.ceil(images / size) - (images % size == 1))
 
@@ -238,8 +238,8 @@ class TrainingRun:
     def test_error(self, between: Callable[[], None], decisive: bool) -> float:
         """Test error of the weights as they are.
 
-        On a GPU that trains in bfloat16, errors are of a network in bfloat16, unless they are of weights that are kept: those are
-        always of a network in float32.
+        On a GPU that trains in bfloat16, errors are measured in bfloat16. Errors of weights that are kept are always measured in
+        float32.
 
         Args:
             between: called after every batch.
@@ -299,7 +299,7 @@ class TrainingRun:
         return Checkpoint(tensors, values)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
 
         def under(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}/"
