@@ -172,7 +172,9 @@ def _build_own(name: str, image_shape: tuple[int, int, int], classes: int, asked
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in asked:
         if key not in parameters and not any_keyword:
-            raise ValueError(f"{key} is given for {name}, and its builder {reference} takes none: leave it out for {name}")
+            raise ValueError(
+                f"expected a builder of {name} with an argument {key}, got {reference} without it: leave {key} out for {name}"
+            )
     seed = torch.initial_seed()
     model = builder(image_shape, classes, **asked)
     if torch.initial_seed() != seed:

@@ -11,7 +11,7 @@ def build(image_shape: tuple[int, int, int], classes: int, width: float, activat
     """Two 5x5 convolutions of 6 and 16 channels, each pooled 2x2, and hidden layers of 120 and 84 units."""
     channels, *size = image_shape
     if min(size) < 16:
-        raise ValueError(f"images are {size[0]} x {size[1]} pixels: LeNet wants at least 16 x 16")
+        raise ValueError(f"expected images of at least 16 x 16 pixels for LeNet, got {size[0]} x {size[1]}")
     rows, cols = (-(-(-(-(n - 4) // 2) - 4) // 2) for n in size)  # halves are rounded up
     maps = [scaled(6, width), scaled(16, width)]
     units = [scaled(120, width), scaled(84, width)]

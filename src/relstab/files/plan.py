@@ -82,7 +82,7 @@ def check_input(path: str | Path, results: str | Path) -> None:
     if kept["plan"]["file"] != name:
         raise FileError(f"{path}: expected the record of {name}, got that of {kept['plan']['file']}: delete both and run again")
     if file_digest(path) != kept["sha256"]:
-        raise FileError(f"{path} is not as it was written: delete it and run again, or copy it elsewhere to change it")
+        raise FileError(f"{path} was changed after the run wrote it: delete it and run again, or copy it elsewhere to change it")
 
 
 def give_time_of_inputs(outputs: Sequence[str], inputs: Sequence[str]) -> None:

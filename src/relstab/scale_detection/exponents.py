@@ -90,7 +90,9 @@ def fit_exponent(
     if values.shape[1] < 2:
         raise ValueError(f"expected at least 2 layers for a slope, got {values.shape[1]}")
     if not ((field > 0) & (values > 0)).all():
-        raise ValueError("receptive fields or sensitivities are not all positive: their logarithms are taken")
+        raise ValueError(
+            "expected positive receptive fields and sensitivities, whose logarithms are taken, got values of 0 or less"
+        )
     slopes = _slopes(np.log(field), np.log(values))
     bootstrap = Bootstrap(np.arange(len(slopes)), resamples, seed)
     return FittedExponent(*bootstrap.interval(bootstrap.mean(slopes), confidence), len(slopes))

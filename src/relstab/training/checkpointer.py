@@ -54,11 +54,11 @@ class Checkpointer:
             path = self.checkpoints.save(self.run.step_number, checkpoint)
         except OSError as error:
             # The training run itself can still succeed, and the checkpoint before is intact.
-            then = "training goes on" if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
+            then = "training continues" if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
             print(f"no checkpoint could be written in {self.checkpoints.folder} ({error}): {then}", flush=True)
         else:
             if self.signal is not None:
-                print(f"stopped by {signal.Signals(self.signal).name}: {path} will be continued from", flush=True)
+                print(f"stopped by {signal.Signals(self.signal).name}: run again to continue from {path}", flush=True)
         self.last = time.monotonic()
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt

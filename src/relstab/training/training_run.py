@@ -218,7 +218,7 @@ class TrainingRun:
         fits = largest_batch(attempt, size)
         advice = f"{fits} images do" if fits else "not even two images do"
         raise MemoryError(
-            f"{size} images a step do not fit into the memory of {self.device}, {advice} "
+            f"batches of {size} images do not fit into the memory of {self.device}, {advice} "
             f"(config: recipes.{self.network.key.architecture}.batch_size; where jobs share a GPU, jobs_per_gpu)"
         )
 

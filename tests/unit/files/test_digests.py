@@ -173,7 +173,7 @@ def test_a_table_that_was_edited_is_refused(tmp_path):
     check_input(table, tmp_path)
     for text in ("a,b\n1,2\n", "a,b\n1,2\n3,4\n3,4\n", "a,b\n1,2\n3,5\n"):
         table.write_text(text)
-        with pytest.raises(FileError, match=r"networks.csv is not as it was written: delete it and run again"):
+        with pytest.raises(FileError, match=r"networks.csv was changed after the run wrote it: delete it and run again"):
             check_input(table, tmp_path)
     (tmp_path / ".made/tables/networks.csv.json").write_text("{")
     with pytest.raises(FileError, match=r"networks.csv.json is damaged: delete it"):

@@ -219,7 +219,9 @@ def test_too_little_memory_says_which_batch_fits(digits, test_images, monkeypatc
         return model
 
     monkeypatch.setattr(training, "build_model", small)
-    with pytest.raises(MemoryError, match=r"50 images a step do not fit into the memory of cpu, 12 images do .*lenet.batch_size"):
+    with pytest.raises(
+        MemoryError, match=r"batches of 50 images do not fit into the memory of cpu, 12 images do .*lenet.batch_size"
+    ):
         relstab.train_network("lenet", digits, test_images, QUICK, 0, 0, device="cpu")
 
 
