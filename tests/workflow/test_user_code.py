@@ -113,7 +113,7 @@ def test_options_reach_the_builder_or_are_refused(tmp_path):
     model = build_model("two_layers", (3, 16, 16), 5, width=2)
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
     assert model[0].out_channels == 64
-    with pytest.raises(ValueError, match=r"activation is given for two_layers, and its builder .*two_layers.py:build takes none"):
+    with pytest.raises(ValueError, match=r"with an argument activation, got .*two_layers.py:build without it"):
         build_model("two_layers", (3, 16, 16), 5, activation="tanh")
     file = tmp_path / "net.py"
     file.write_text("import torch\ndef build(shape, classes, **options):\n    return options\n")

@@ -175,7 +175,7 @@ def test_convolutional_says_whether_there_are_filters(name):
             "pooling of resnet18 .* got 'max'",
         ),
         (lambda: relstab.build_model("lenet", (1, 28, 28), 0), "expected classes to be at least 1, got 0"),
-        (lambda: relstab.build_model("lenet", (1, 8, 8), 10), "LeNet wants at least 16 x 16"),
+        (lambda: relstab.build_model("lenet", (1, 8, 8), 10), "expected images of at least 16 x 16 pixels for LeNet"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):

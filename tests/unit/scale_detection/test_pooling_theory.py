@@ -315,9 +315,9 @@ def test_measured_fields_are_those_of_each_member_and_leave_out_what_is_not_seen
             "expected fewer layers: one has 2 sites, and its filters have 3",
         ),
         (lambda: fit_exponent([1.0], [1.0]), "expected at least 2 layers for a slope, got 1"),
-        (lambda: fit_exponent([1.0, 2.0], [0.0, 1.0]), "receptive fields or sensitivities are not all positive"),
-        (lambda: fit_exponent([-1.0, 2.0], [1.0, 1.0]), "receptive fields or sensitivities are not all positive"),
-        (lambda: fit_exponent([1.0, 2.0], [math.nan, 1.0]), "receptive fields or sensitivities are not all positive"),
+        (lambda: fit_exponent([1.0, 2.0], [0.0, 1.0]), "expected positive receptive fields and sensitivities"),
+        (lambda: fit_exponent([-1.0, 2.0], [1.0, 1.0]), "expected positive receptive fields and sensitivities"),
+        (lambda: fit_exponent([1.0, 2.0], [math.nan, 1.0]), "expected positive receptive fields and sensitivities"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):
