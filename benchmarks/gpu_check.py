@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_check.py [--minutes 20] [--device cuda] [--quick] [PART ...]
 
-Parts, of which each has a share of the minutes; one that fails says so in one line, and the next one runs:
+Parts, of which each has a share of the minutes; a part that fails prints one line, and the next one runs:
 
 - card: the card, its driver, and what torch was built for;
 - repeat: a training run gives the same weights twice, from a checkpoint in mid-epoch, and without CUDA graphs;
@@ -121,7 +121,7 @@ def silent() -> Iterator[None]:
 
 
 def each(check: Check, names: list[str], work: Callable[[str], None]) -> None:
-    """``work`` for each architecture while there is time; one that fails says so in one line."""
+    """``work`` for each architecture while there is time; a failure prints one line."""
     longest = 0.0
     for index, name in enumerate(names):
         if check.left < longest:

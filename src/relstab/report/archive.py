@@ -19,7 +19,7 @@ import yaml
 
 import relstab
 from relstab.files.description import origin_of
-from relstab.files.hdf5 import atomic_path
+from relstab.files.hdf5 import atomic_path, file_digest
 from relstab.files.plan import read_plan_of
 
 __all__ = ["provenance", "write_archive"]
@@ -59,11 +59,6 @@ def _files(results: Path) -> Iterator[str]:
                 yield Path(folder, name).relative_to(results).as_posix()
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def provenance(results: str | Path) -> dict[str, Any]:
     """Provenance of a run: its config, and for each file its digest, rule, wildcards and options, and the code that made it.
 
@@ -79,7 +74,7 @@ def provenance(results: str | Path) -> dict[str, Any]:
     files = []
     for name in _files(results):
         path = results / name
-        entry: dict[str, Any] = {"path": f"results/{name}", "bytes": path.stat().st_size, "sha256": _digest(path)}
+        entry: dict[str, Any] = {"path": f"results/{name}", "bytes": path.stat().st_size, "sha256": file_digest(path)}
         plan = read_plan_of(name, results) if not name.startswith(".made/") else {}
         if plan:
             entry |= {"rule": plan["rule"], "wildcards": plan["wildcards"]}

@@ -5,7 +5,7 @@ Each function makes one table; the rules of ``workflow/rules/tables.smk`` name i
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,18 @@ __all__ = [
 Paths = Iterable[str | Path]
 
 
-def _parts(files: Sequence[str | Path], read: Callable[[str | Path], pd.DataFrame]) -> list[pd.DataFrame]:
+Described = list[tuple[str | Path, Mapping[str, Any]]]
+
+
+def _described(paths: Paths) -> Described:
+    """Files with their attributes."""
+    return [(path, read_attributes(path)) for path in paths]
+
+
+def _parts(files: Described, read: Callable[[str | Path], pd.DataFrame]) -> list[pd.DataFrame]:
     """Rows of each file; where two versions of the code made the files, a column says which."""
-    codes = [str(read_attributes(file).get("code", "unknown")) for file in files]
-    parts = [read(file) for file in files]
+    codes = [str(attributes.get("code", "unknown")) for _, attributes in files]
+    parts = [read(file) for file, _ in files]
     return [part.assign(code=code) for part, code in zip(parts, codes, strict=True)] if len(set(codes)) > 1 else parts
 
 
@@ -59,18 +67,17 @@ def _collected(paths: Paths, read: Callable[[str | Path], pd.DataFrame], *column
     Raises:
         ValueError: a network is there twice, or files of one architecture were made with different parameters.
     """
-    files = list(paths)
+    files = _described(paths)
     _check_made_alike(files)
     parts = _parts(files, read)
     table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     return once(table, [*keys_of(table), *columns])
 
 
-def _check_made_alike(files: Sequence[str | Path]) -> None:
+def _check_made_alike(files: Described) -> None:
     """Refuse rows that cannot be compared: files of one rule and architecture have the same parameters, as have all probes."""
     first: dict[tuple[Any, ...], tuple[str | Path, Any]] = {}
-    for file in files:
-        attributes = read_attributes(file)
+    for file, attributes in files:
         for name in ("parameters", "network_parameters", "probes_parameters"):
             value = json.loads(attributes.get(name, "{}"))
             of = () if name == "probes_parameters" else (attributes["architecture"], *value)  # shuffles have other keys
@@ -176,7 +183,7 @@ def layer_table(measured: Paths, homogeneous: str | Path) -> pd.DataFrame:
         measured: files of :func:`relstab.stages.scale_detection.measure_saved_ensemble`.
         homogeneous: file of :func:`relstab.stages.scale_detection.measure_homogeneous`.
     """
-    *ensembles, filters = _parts([*measured, homogeneous], read_rows)
+    *ensembles, filters = _parts(_described([*measured, homogeneous]), read_rows)
     keys = [*scale_detection.KEYS, "state", "learning_rate", "seed", "noise", "representation", "k"]
     return once(scale_detection.layer_table(ensembles, filters), keys)
 

@@ -77,13 +77,12 @@ def train_networks(
             if done:
                 done(trained[-1])
         return trained
-    defaults = {"config_seed": 0, "checkpoints": None, "checkpoint_minutes": 3.0}
     lanes = [_Lane(place) for _ in networks]
     prepared: list[tuple[TrainingRun, Checkpointer | None]] = []
     with repeatable(place):
         for arguments, lane in zip(networks, lanes, strict=True):
             with lane.entered():
-                prepared.append(prepare(**{**defaults, **arguments}, place=place))
+                prepared.append(prepare(place, **arguments))
         keepers = [checkpointer for _, checkpointer in prepared if checkpointer]
         with listening(keepers) if keepers else contextlib.nullcontext():
             _take_turns(prepared, lanes, done)

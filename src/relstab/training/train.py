@@ -114,7 +114,7 @@ def train_network(
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
         run, checkpointer = prepare(
-            architecture, dataset, test, recipe, sigma, seed, config_seed, place, checkpoints, checkpoint_minutes
+            place, architecture, dataset, test, recipe, sigma, seed, config_seed, checkpoints, checkpoint_minutes
         )
         if checkpointer is None:
             _train(run, lambda: None)
@@ -126,16 +126,16 @@ def train_network(
 
 
 def prepare(
+    place: torch.device,
     architecture: str,
     dataset: Dataset,
     test: tuple[Tensor, Tensor],
     recipe: "Training",
     sigma: float,
     seed: int,
-    config_seed: int,
-    place: torch.device,
-    checkpoints: str | Path | None,
-    checkpoint_minutes: float,
+    config_seed: int = 0,
+    checkpoints: str | Path | None = None,
+    checkpoint_minutes: float = 3.0,
 ) -> tuple[TrainingRun, Checkpointer | None]:
     """A training run before its first step, and its checkpointer, if there is a folder for checkpoints.
 
