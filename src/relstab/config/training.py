@@ -64,9 +64,9 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = key(
         "auto",
         "Precision of products and convolutions in training: float32, bfloat16, or auto, which is bfloat16 where the "
-        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX), but float32 for fc* and lenet on a GPU, which it "
-        "runs faster than it launches them. Weights and sensitivities are in float32, and so are errors, except, on a GPU, "
-        "those of epochs whose weights are not kept.",
+        "device computes in it (NVIDIA GPUs from Ampere on, CPUs with AMX or AVX-512 BF16), but float32 for fc* and lenet on a "
+        "GPU, which it runs faster than it launches them. Weights and sensitivities are in float32, and so are errors, except, "
+        "on a GPU, those of epochs whose weights are not kept.",
     )
     compile: bool = key(False, "Whether torch.compile compiles the network first: half a minute per job, for long training runs.")
     snapshots: Annotated[int, Field(ge=0, le=10**4)] = key(

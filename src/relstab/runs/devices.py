@@ -60,7 +60,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             fast = torch.cuda.get_device_capability(device) >= (8, 0)
         else:
-            fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+            capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+            fast = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
         return torch.bfloat16 if fast else torch.float32
     if name not in ("float32", "bfloat16"):
         raise ValueError(

@@ -24,9 +24,9 @@ def test_precision_follows_the_hardware_and_the_config(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
     assert choose_precision("float32", cpu) == torch.float32
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
-    for has in (True, False):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has})
-        assert choose_precision("auto", cpu) == (torch.bfloat16 if has else torch.float32)
+    for amx, avx in ((True, True), (True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx, avx=avx: {"amx_bf16": amx, "avx512_bf16": avx})
+        assert choose_precision("auto", cpu) == (torch.bfloat16 if amx or avx else torch.float32)
     for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
         assert choose_precision("auto", cuda) == dtype
