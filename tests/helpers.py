@@ -60,9 +60,9 @@ FEW_TARGETS = (*FEW_TABLES, *(f"{RESULTS}/figures/{name}.png" for name in ("fig0
 
 
 def few_networks():
-    """The smoke config with one architecture and one experiment of simple CNNs: at least one job of each rule."""
+    """The smoke config with one architecture and one experiment of simple CNNs: a job of each rule at least, event files."""
     config = yaml.safe_load(SMOKE.read_text())
-    config["architectures"] = ["lenet"]
+    config |= {"architectures": ["lenet"], "training_log": "tensorboard"}
     simple = config["scale_detection"]["simple"]
     first = next(name for name, experiment in simple.items() if experiment)
     config["scale_detection"]["simple"] = dict.fromkeys(simple) | {first: simple[first] | {"activations": ["relu"]}}

@@ -172,6 +172,7 @@ ROWS = [
     Row({"jobs_per_gpu": 3}, NOTHING),
     Row({"threads": 2}, NOTHING),
     Row({"checkpoint_minutes": 10}, NOTHING),
+    Row({"training_log": "tensorboard"}, NOTHING),
     Row({"sensitivity.batch_size": 7}, NOTHING),
     # Everything.
     Row({"results": "results/elsewhere"}, EVERYTHING),

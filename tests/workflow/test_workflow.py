@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers import ENSEMBLES, FEW, FEW_TABLES, RESULTS, SMOKE, assert_same_results, command, contents, run
 
@@ -245,6 +246,15 @@ def assert_no_other_run_can_write(planners, folder):
     assert "table_claims" in planners.planned(folder, folder / FEW)  # looking is allowed
 
 
+def assert_the_event_files_are_the_history(results):
+    history = pd.read_csv(results / "tables/history.csv")
+    for (noise, seed), rows in history.groupby(["noise", "seed"]):
+        events = EventAccumulator(str(results / f"logs/train/mnist5k/lenet/noise{noise:g}/seed{seed}")).Reload()
+        for name in ("learning_rate", "train_loss", "test_error"):
+            points = [(event.step, event.value) for event in events.Scalars(name)]
+            np.testing.assert_allclose(points, rows[["epoch", name]], rtol=1e-6, err_msg=f"{name} at noise {noise}, seed {seed}")
+
+
 def test_interrupted_runs_complete_with_the_same_numbers(planners, finished_few, tmp_path):
     """Interrupted in four ways at moments spread over the run, by how many of its files are there; then run to the end."""
     shutil.copy(finished_few / FEW, tmp_path)
@@ -267,3 +277,4 @@ def test_interrupted_runs_complete_with_the_same_numbers(planners, finished_few,
     run(tmp_path, *FEW_TABLES, "--cores", "1", config=tmp_path / FEW)
     assert {job.rule for job in planners.plan(tmp_path, tmp_path / FEW) if job.runs} == {"figure"}
     assert_same_results(finished_few / RESULTS, tmp_path / RESULTS, ".h5", ".csv", part=True)
+    assert_the_event_files_are_the_history(tmp_path / RESULTS)

@@ -1,5 +1,7 @@
 """Train one network."""
 
+from pathlib import Path
+
 from relstab.config import Training
 from relstab.files.dataset import read_dataset, read_noisy_test
 from relstab.stages.networks import train_and_save
@@ -20,6 +22,8 @@ with job(snakemake) as report, device(snakemake) as device_name:
         snakemake.params.options["config_seed"],
         device_name,
         checkpoint_minutes=snakemake.config["checkpoint_minutes"],
+        # Beside the log: seed0.log, seed0/events...
+        tensorboard=Path(snakemake.log[0]).with_suffix("") if snakemake.config["training_log"] else None,
     )
     last = network.history[-1]
     report(f"test error {last['test_error']:.4f} and loss {last['train_loss']:.4f} after {len(network.history)} epochs")

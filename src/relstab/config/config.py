@@ -1,6 +1,7 @@
 """The whole config: the keys of a run, the sections, and what they must agree on."""
 
-from typing import Annotated
+import importlib.util
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,7 +30,7 @@ class Config(TrainedNetworks):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = key(
         "auto",
         "Where networks run: auto (cuda where there is a GPU), cpu, cuda, or one device, cuda:1. With several GPUs, jobs "
-        "that run at the same time take different ones. A change of this key or of the next three makes no result again.",
+        "that run at the same time take different ones. A change of this key or of the next four makes no result again.",
     )
     jobs_per_gpu: Count = key(1, "Jobs that share a GPU: more than one where a network alone cannot fill it.")
     threads: Count = key(
@@ -42,6 +43,11 @@ class Config(TrainedNetworks):
         3,
         "Minutes between the checkpoints of a training run. A run that was killed continues from its last checkpoint. A "
         "SIGTERM or Ctrl-C saves one first.",
+    )
+    training_log: Literal["tensorboard"] | None = key(
+        None,
+        "tensorboard: loss, test error and learning rate of each epoch go to an event file beside the log of the training run, "
+        "while it runs; null: to its log alone.",
     )
     data: Data = Field(default_factory=Data)
     own_architectures: OwnArchitectures = key({}, "User architectures, by a name of your choice; see configs/own.yaml.")
@@ -82,6 +88,8 @@ class Config(TrainedNetworks):
         wrong = self._wrong_networks(self, self.architectures, "")
         images = self.scale_detection.images
         wrong |= self._wrong_networks(images, self.scale_detection.architectures, "scale_detection.images.")
+        if self.training_log and not importlib.util.find_spec("tensorboard"):
+            wrong["training_log"] = "expected the package tensorboard, got none: pip install tensorboard, or set the key to null"
         missing = [noise for noise in self.shuffled_noise if noise not in self.noise]
         names = [f"{noise:g}" for noise in self.noise]
         levels = ", ".join(names)

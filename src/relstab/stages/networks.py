@@ -29,19 +29,20 @@ def train_and_save(
     config_seed: int = 0,
     device: "str | torch.device" = "auto",
     checkpoint_minutes: float = 3.0,
+    tensorboard: str | Path | None = None,
 ) -> TrainedNetwork:
     """Train a network with :func:`relstab.train_network` and write it to HDF5.
 
     Args:
         path: of the HDF5 file; checkpoints are in the folder of this name that ends in ``.checkpoints``; see
             :mod:`relstab.files.checkpoints`.
-        architecture, dataset, test, recipe, sigma, seed, config_seed, device, checkpoint_minutes: of
+        architecture, dataset, test, recipe, sigma, seed, config_seed, device, checkpoint_minutes, tensorboard: of
             :func:`relstab.train_network`.
     """
     checkpoints = checkpoints_of(path)
     chosen = choose_device(str(device))
     network = train_network(
-        architecture, dataset, test, recipe, sigma, seed, config_seed, chosen, checkpoints, checkpoint_minutes
+        architecture, dataset, test, recipe, sigma, seed, config_seed, chosen, checkpoints, checkpoint_minutes, tensorboard
     )
     save_network(path, network, config_seed, str(chosen))
     mark_saved(network.checkpoints)

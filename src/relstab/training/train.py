@@ -26,6 +26,7 @@ from relstab.runs.seeding import derive_seed, make_generator
 from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest
 from relstab.training.checkpointer import Checkpointer
+from relstab.training.tensorboard import event_file
 from relstab.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def train_network(
     device: str | torch.device = "auto",
     checkpoints: str | Path | None = None,
     checkpoint_minutes: float = 3.0,
+    tensorboard: str | Path | None = None,
 ) -> TrainedNetwork:
     """Train one network from a fresh initialization, or from the checkpoint that an earlier call left.
 
@@ -102,6 +104,7 @@ def train_network(
             depends on. The caller removes that folder (attribute ``checkpoints`` of the network) when the network is saved.
             SIGTERM and Ctrl-C then save before they stop the training run.
         checkpoint_minutes: between two checkpoints.
+        tensorboard: folder for the event file of this network, see :func:`relstab.training.tensorboard.event_file`.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
@@ -114,7 +117,7 @@ def train_network(
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
         run, checkpointer = prepare(
-            place, architecture, dataset, test, recipe, sigma, seed, config_seed, checkpoints, checkpoint_minutes
+            place, architecture, dataset, test, recipe, sigma, seed, config_seed, checkpoints, checkpoint_minutes, tensorboard
         )
         if checkpointer is None:
             _train(run, lambda: None)
@@ -136,6 +139,7 @@ def prepare(
     config_seed: int = 0,
     checkpoints: str | Path | None = None,
     checkpoint_minutes: float = 3.0,
+    tensorboard: str | Path | None = None,
 ) -> tuple[TrainingRun, Checkpointer | None]:
     """A training run before its first step, and its checkpointer, if there is a folder for checkpoints.
 
@@ -186,6 +190,7 @@ def prepare(
         labels=labels,
         test_images=test_images.contiguous(memory_format=torch.channels_last),
         test_labels=test_labels,
+        tensorboard=tensorboard,
     )
     print(f"{run.title}: {len(images)} images on {place} in {network.precision}, {recipe}")
     if checkpoints is None:
@@ -216,7 +221,10 @@ def steps(run: TrainingRun, maybe_save: Callable[[], None]) -> Iterator[None]:
     """The steps of :func:`_train`, one at a time, so that several training runs can take turns."""
     epochs = run.recipe.epochs
     # A bar on a terminal, a line per epoch in a log.
-    with tqdm(total=epochs, initial=run.epoch.number - 1, desc=run.title, unit="epoch", disable=None) as progress:
+    with (
+        tqdm(total=epochs, initial=run.epoch.number - 1, desc=run.title, unit="epoch", disable=None) as progress,
+        event_file(run.tensorboard, run.network.history) as add_events,
+    ):
         while True:
             run.model.train()
             while run.epoch.position < run.steps_per_epoch:
@@ -224,6 +232,7 @@ def steps(run: TrainingRun, maybe_save: Callable[[], None]) -> Iterator[None]:
                 maybe_save()
                 yield
             row = run.end_epoch(maybe_save)
+            add_events(row)
             progress.update()
             progress.set_postfix(loss=f"{row['train_loss']:.4f}", test_error=f"{row['test_error']:.4f}")
             if progress.disable:

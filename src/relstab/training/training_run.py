@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -90,6 +91,7 @@ class TrainingRun:
         generator: of orders, crops, flips, diffeomorphisms and noise, on the device.
         images, labels: the training set on the device, uint8 and int64.
         test_images, test_labels: normalised and noisy, on the device.
+        tensorboard: folder for the event file; None for none.
         lowest: test error so far.
         epoch: how far it has come.
         forward: the model, compiled where the recipe says so.
@@ -109,6 +111,7 @@ class TrainingRun:
     labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    tensorboard: str | Path | None = None
     lowest: float = math.inf
     epoch: Epoch = field(init=False)
     forward: Callable[[Tensor], Tensor] = field(init=False)

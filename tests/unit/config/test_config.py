@@ -1,4 +1,5 @@
 import copy
+import importlib.util
 import re
 
 import pytest
@@ -38,6 +39,14 @@ def test_every_shipped_config_is_a_valid_overlay(path, monkeypatch):
     monkeypatch.chdir(ROOT)  # the files that own.yaml names are seen from there
     overlay = yaml.safe_load(path.read_text())
     assert load_config(merge(BASE, overlay)).results == overlay["results"] != BASE["results"]
+
+
+def test_a_log_whose_package_is_missing_is_refused(monkeypatch):
+    load_config(changed("training_log", "tensorboard"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"^expected the package tensorboard, got none: pip .* \(FILE: training_log\)$"):
+        load_config(changed("training_log", "tensorboard"), "FILE")
+    load_config(BASE)
 
 
 SIMPLE = "scale_detection.simple"
