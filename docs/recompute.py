@@ -24,6 +24,7 @@ import pandas as pd
 from relstab.architectures import ARCHITECTURES
 from relstab.figures.authors import efficientnet, geometric_means, training_set_sizes
 from relstab.files.hdf5 import read_attributes
+from relstab.number_text import number_text
 from relstab.tables.networks import keys_of, output_sensitivities, read_table
 
 DOCS = Path(__file__).parent
@@ -39,11 +40,8 @@ NUMBER = re.compile(r"(?<![\w.])[-−]?\d+\.\d+(?!\w|\.\d)")
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with a minus sign, -0.00 as 0.00."""
-    if np.isnan(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
+    """A number with this many decimals; a dash where there is none."""
+    return number_text(value, f".{digits}f", missing="–")
 
 
 def interval(row: pd.Series, name: str, digits: int = 2) -> str:

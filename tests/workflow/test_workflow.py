@@ -86,6 +86,12 @@ def test_all_that_is_promised_is_there(finished):
         assert re.fullmatch(r"work: [\d.]+ s", log.read_text().splitlines()[-1]), log
 
 
+def test_captions_of_snakemakes_own_report_have_their_numbers(finished):
+    text = (finished / RESULTS / "report_workflow.html").read_text()
+    for words in ("when the whole 0.95 bootstrap interval", "with a 0.95 bootstrap interval", r"test error is below 0.9\n"):
+        assert words in text, words
+
+
 def test_every_file_says_what_made_it(finished):
     for path in (finished / RESULTS).rglob("*.h5"):
         attributes = contents(path)["/"]

@@ -29,6 +29,7 @@ class FigureEntry:
         needs: arguments that the run gives: "images" (a probe, and a test image per noise level), "probe" (the probe alone),
             "deformation" (displacement, cutoff, interpolation), "interval" (confidence, resamples, seed), "confidence".
         every_size: whether it shows networks of all sizes of the training set, where that is an axis, or of the largest alone.
+        title: heading in the report; "": the words of its file name.
     """
 
     draw_name: str
@@ -37,6 +38,7 @@ class FigureEntry:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     every_size: bool = False
+    title: str = ""
 
     @property
     def draw(self) -> Callable[..., "Figure"]:
@@ -71,32 +73,80 @@ FIGURES: dict[str, FigureEntry] = {
     "fig03_shuffled_layers": FigureEntry("shuffled_layers.draw", _MEASURED),
     "fig04_filter_spectra": FigureEntry("filter_spectra.draw", _SPECTRA),
     "fig05_scale_detection_samples": FigureEntry(
-        "scale_detection_samples.draw", {"samples": "scale_detection_samples"}, "scale detection"
+        "scale_detection_samples.draw",
+        {"samples": "scale_detection_samples"},
+        "scale detection",
+        title="Samples of the scale-detection tasks",
     ),
     "fig06_scale_detection_errors": FigureEntry(
-        "scale_detection_errors.draw", {**_PAIRS, "correlation": "scale_detection_correlation"}, "pairs"
+        "scale_detection_errors.draw",
+        {**_PAIRS, "correlation": "scale_detection_correlation"},
+        "pairs",
+        title="Error of deep networks on scale detection against D, G and R",
     ),
-    "fig07_pooling_scaling": FigureEntry("pooling_scaling.draw", {**_LAYERS, "exponents": "scale_detection"}, "rings"),
-    "fig08_deep_scale_detection": FigureEntry("deep_scale_detection.draw", _PAIRS, "pairs"),
-    "fig09_deep_scale_detection_layers": FigureEntry("deep_scale_detection_layers.draw", _PAIRS, "pairs"),
-    "fig10_error_scatter": FigureEntry("error_scatter.draw", _CORRELATED, every_size=True),
-    "fig11_layer_sensitivities": FigureEntry("layer_sensitivities.draw", _MEASURED),
+    "fig07_pooling_scaling": FigureEntry(
+        "pooling_scaling.draw", {**_LAYERS, "exponents": "scale_detection"}, "rings", title="D_k and G_k of simple CNNs"
+    ),
+    "fig08_deep_scale_detection": FigureEntry(
+        "deep_scale_detection.draw", _PAIRS, "pairs", title="Error of deep networks on scale detection, and initialization"
+    ),
+    "fig09_deep_scale_detection_layers": FigureEntry(
+        "deep_scale_detection_layers.draw", _PAIRS, "pairs", title="D, G and R of deep networks on scale detection, by layer"
+    ),
+    "fig10_error_scatter": FigureEntry(
+        "error_scatter.draw", _CORRELATED, every_size=True, title="Error against D, G and R at each noise level"
+    ),
+    "fig11_layer_sensitivities": FigureEntry("layer_sensitivities.draw", _MEASURED, title="D and G by layer"),
     "fig12_filter_spectra_vgg": FigureEntry(
-        "filter_spectra.draw_all", _SPECTRA, "beyond figure 4, without skips", arguments={"skips": False}
+        "filter_spectra.draw_all",
+        _SPECTRA,
+        "beyond figure 4, without skips",
+        arguments={"skips": False},
+        title="Filter spectra of networks without skip connections",
     ),
     "fig13_filter_spectra_resnet": FigureEntry(
-        "filter_spectra.draw_all", _SPECTRA, "beyond figure 4, with skips", arguments={"skips": True}
+        "filter_spectra.draw_all",
+        _SPECTRA,
+        "beyond figure 4, with skips",
+        arguments={"skips": True},
+        title="Filter spectra of networks with skip connections",
     ),
-    "fig14_filter_spectra_imagenet": FigureEntry("filter_spectra.draw_pretrained", {"spectrum": "imagenet_spectrum"}, "imagenet"),
+    "fig14_filter_spectra_imagenet": FigureEntry(
+        "filter_spectra.draw_pretrained",
+        {"spectrum": "imagenet_spectrum"},
+        "imagenet",
+        title="Filter spectra of ImageNet networks",
+    ),
     "imagenet_shuffled_layers": FigureEntry(
-        "shuffled_layers.draw_pretrained", {"sensitivity": "imagenet_sensitivity"}, "imagenet images"
+        "shuffled_layers.draw_pretrained",
+        {"sensitivity": "imagenet_sensitivity"},
+        "imagenet images",
+        title="Shuffled layers of ImageNet networks",
     ),
-    "initialization": FigureEntry("initialization.draw", _MEASURED),
+    "initialization": FigureEntry("initialization.draw", _MEASURED, title="D, G and R, trained and at initialization"),
     "deformations": FigureEntry("deformations.draw", needs=("probe", "deformation")),
     "learning_curves": FigureEntry("learning_curves.draw", {"history": "history"}),
-    "over_training": FigureEntry("over_training.draw", {"networks": "networks", "over_training": "over_training"}, "snapshots"),
-    "displacements": FigureEntry("displacements.draw", {"sweep": "sensitivity_sweep"}, "sweep", needs=("confidence",)),
-    "training_sizes": FigureEntry("training_sizes.draw", _MEASURED, "training sizes", needs=("confidence",), every_size=True),
-    "relu_tanh": FigureEntry("relu_tanh.draw", _LAYERS, "rings", needs=("interval",)),
+    "over_training": FigureEntry(
+        "over_training.draw",
+        {"networks": "networks", "over_training": "over_training"},
+        "snapshots",
+        title="D, G and R during training",
+    ),
+    "displacements": FigureEntry(
+        "displacements.draw",
+        {"sweep": "sensitivity_sweep"},
+        "sweep",
+        needs=("confidence",),
+        title="D, G and R against the displacement",
+    ),
+    "training_sizes": FigureEntry(
+        "training_sizes.draw",
+        _MEASURED,
+        "training sizes",
+        needs=("confidence",),
+        every_size=True,
+        title="Error and R against the number of training images",
+    ),
+    "relu_tanh": FigureEntry("relu_tanh.draw", _LAYERS, "rings", needs=("interval",), title="ReLU and tanh"),
 }
 """The figures by file name, those of the paper first."""

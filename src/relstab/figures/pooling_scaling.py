@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relstab.figures.style import WIDTH, log_axis, note_empty
+from relstab.number_text import number_text
 from relstab.scale_detection.homogeneous import receptive_fields
 
 __all__ = ["TASKS", "draw"]
@@ -76,18 +77,14 @@ def _draw_guide(ax: Axes, points: pd.DataFrame, name: str, row: "pd.Series[Any]"
     ax.plot(ends, line, color=_LOOKS[name][1], linestyle="--", linewidth=1.2, zorder=4)
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
 def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
     """Fitted exponent, its interval, and the predicted exponent."""
     if row is None:
         return f"${name}_k$: no exponent fitted"
-    interval = f" [{_number(row['low'])}, {_number(row['high'])}]" if np.isfinite(row["low"]) else ""
-    predicted = f"{row['predicted']:.3g}".replace("-", "\N{MINUS SIGN}")
-    size = f"; at this size {_number(row['finite_size'])}" if np.isfinite(row["finite_size"]) else ""
-    return f"${name}_k$: {_number(row['exponent'])}{interval} (predicted {predicted}{size})"
+    interval = f" [{number_text(row['low'])}, {number_text(row['high'])}]" if np.isfinite(row["low"]) else ""
+    predicted = number_text(row["predicted"], ".3g")
+    size = f"; at this size {number_text(row['finite_size'])}" if np.isfinite(row["finite_size"]) else ""
+    return f"${name}_k$: {number_text(row['exponent'])}{interval} (predicted {predicted}{size})"
 
 
 def _row(exponents: pd.DataFrame, name: str) -> "pd.Series[Any] | None":

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
 
 from relstab.figures import FIGURES
-from relstab.figures.style import label_of
-from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, run_sentences, verdict_sentence
+from relstab.figures.style import label_of, mark, trained_architectures
+from relstab.number_text import number_text
+from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, first_rows, run_sentences, verdict_sentence
 from relstab.tables.networks import keys_of, output_sensitivities
 
 __all__ = ["render_report"]
@@ -28,13 +32,16 @@ _TABLES = {
 }
 """Tables that the page shows, with a description of each; the others are files beside it."""
 
+_PIXELS_PER_INCH = 130
+"""At which the page shows figures, whatever their resolution: their text has then about the size of the page's."""
+
 
 def _cell(value: Any) -> dict[str, Any]:
     """Text of a cell, and the key by which it is sorted."""
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "sort": str(int(value))}
     if isinstance(value, float):
-        return {"text": "" if pd.isna(value) else f"{value:.4g}", "sort": "" if pd.isna(value) else repr(value)}
+        return {"text": number_text(value, ".4g"), "sort": "" if pd.isna(value) else repr(value)}
     return {"text": str(value), "sort": str(value)}
 
 
@@ -45,15 +52,16 @@ def _rows(table: pd.DataFrame) -> list[list[dict[str, Any]]]:
 def _claims(claims: pd.DataFrame, extra: Sequence[str], shown: set[str]) -> list[dict[str, Any]]:
     """Claims with their ``extra`` columns and the figures of this run that show them."""
     rows = []
-    for row in claims.to_dict("records"):
+    first = set(first_rows(claims).index)
+    for index, row in zip(claims.index, claims.to_dict("records"), strict=True):
         number = re.sub(r"\D.*", "", str(row["claim"]))
-        statistic = "" if pd.isna(row["statistic"]) else f"{row['statistic']:.3g}"
-        interval = "" if pd.isna(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]"
+        interval = "" if pd.isna(row["low"]) else f"[{number_text(row['low'], '.3g')}, {number_text(row['high'], '.3g')}]"
         rows.append(
             {
                 **{name: str(row[name]) for name in ("claim", "statement", "verdict")},
+                "first": index in first,
                 "class": str(row["verdict"]).replace(" ", "-"),
-                "statistic": statistic,
+                "statistic": _cell(float(row["statistic"])) | {"text": number_text(row["statistic"], ".3g")},
                 "interval": interval,
                 "extra": [_cell(row[name])["text"] for name in extra],
                 "figures": [(name, figure_title(name).split(".")[0]) for name in CLAIM_FIGURES.get(number, []) if name in shown],
@@ -68,7 +76,7 @@ def _points(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> list[dict[str,
     return [
         {
             "name": " ".join(f"{key} {label_of(row[key]) if key == 'architecture' else row[key]}" for key in keys),
-            "architecture": label_of(row["architecture"]),
+            "architecture": row["architecture"],
             "state": row["state"],
             "noise": f"{row['noise']:g}",
             "error": row["error"],
@@ -76,6 +84,23 @@ def _points(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> list[dict[str,
         }
         for row in outputs.to_dict("records")
     ]
+
+
+def _looks(networks: pd.DataFrame) -> list[dict[str, str]]:
+    """Name, label, colour and outline of each architecture, as in the figures; outlines are paths of SVG of radius about 0.5."""
+    looks = []
+    for name in trained_architectures(networks):
+        look = mark(name)
+        style = MarkerStyle(look["marker"])
+        polygons = map(np.asarray, style.get_path().transformed(style.get_transform()).to_polygons())
+        outline = "".join("M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in polygon) + "Z" for polygon in polygons)
+        looks.append({"name": name, "label": label_of(name), "colour": to_hex(look["color"]), "outline": outline})
+    return looks
+
+
+def _inches(png: bytes, dpi: int) -> float:
+    """Width of a figure."""
+    return int.from_bytes(png[16:20]) / dpi
 
 
 def _times(benchmarks: Path) -> pd.DataFrame:
@@ -109,7 +134,7 @@ def render_report(
         benchmarks: folder of the files in which Snakemake wrote times and memory of the jobs.
         versions: of the programs, by name.
     """
-    pictures = {Path(path).stem: base64.b64encode(Path(path).read_bytes()).decode() for path in figures}
+    pictures = {Path(path).stem: Path(path).read_bytes() for path in figures}
     order = [name for name in FIGURES if name in pictures]
     claims = tables["claims"]
     shown_tables = [
@@ -132,10 +157,20 @@ def render_report(
         found=[verdict_sentence(claims), *correlation_sentences(tables["correlation"])],
         claims=_claims(claims, extra, set(order)),
         claim_columns=extra,
-        figures=[(name, figure_title(name), FIGURES[name].caption, pictures[name]) for name in order],
+        figures=[
+            {
+                "name": name,
+                "title": figure_title(name),
+                "caption": FIGURES[name].caption,
+                "picture": base64.b64encode(pictures[name]).decode(),
+                "width": round(_PIXELS_PER_INCH * _inches(pictures[name], config["figures"]["dpi"])),
+            }
+            for name in order
+        ],
         tables=shown_tables,
         files=sorted(tables),
         points=json.dumps(_points(tables["networks"], tables["sensitivity"])),
+        looks=json.dumps(_looks(tables["networks"])),
         times={"columns": list(times.columns), "rows": _rows(times)},
         versions=versions,
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),

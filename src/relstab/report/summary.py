@@ -4,21 +4,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from relstab.report.words import verdict_sentence
+from relstab.number_text import number_text
+from relstab.report.words import first_rows, verdict_sentence
 
 __all__ = ["summary_lines"]
 
 
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
 def _claim_rows(claims: pd.DataFrame) -> list[tuple[str, str, str, str]]:
-    """Claim, verdict, statistic with its interval, statement: the first row of each claim, which is about the most networks."""
+    """Claim, verdict, statistic with its interval, statement."""
     rows = []
-    for row in claims.drop_duplicates("claim").to_dict("records"):
-        interval = "" if pd.isna(row["low"]) else f" [{_number(row['low'])}, {_number(row['high'])}]"
-        rows.append((str(row["claim"]), str(row["verdict"]), _number(row["statistic"]) + interval, str(row["statement"])))
+    for row in first_rows(claims).to_dict("records"):
+        interval = "" if pd.isna(row["low"]) else f" [{number_text(row['low'])}, {number_text(row['high'])}]"
+        rows.append((str(row["claim"]), str(row["verdict"]), number_text(row["statistic"]) + interval, str(row["statement"])))
     return rows
 
 

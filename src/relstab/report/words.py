@@ -1,13 +1,16 @@
 """What a run measured and what it found, in sentences."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from relstab.figures import FIGURES
 from relstab.figures.style import label_of
+from relstab.number_text import number_text
 
-__all__ = ["CLAIM_FIGURES", "correlation_sentences", "figure_title", "run_sentences", "verdict_sentence"]
+__all__ = ["CLAIM_FIGURES", "correlation_sentences", "figure_title", "first_rows", "run_sentences", "verdict_sentence"]
 
 CLAIM_FIGURES = {
     "1": ["fig01_relative_sensitivity", "fig10_error_scatter"],
@@ -24,6 +27,7 @@ CLAIM_FIGURES = {
     "12": ["fig01_relative_sensitivity"],
 }
 """Figures that show what a claim is about, by the number of the claim without its letters and primes."""
+_VERDICTS = ("supported", "not supported", "undecided")
 
 
 def _counted(number: int, noun: str) -> str:
@@ -35,11 +39,11 @@ def _joined(words: list[str]) -> str:
 
 
 def figure_title(name: str) -> str:
-    """Heading of a figure: "Figure 3. Shuffled layers" for ``fig03_shuffled_layers``, "Relu tanh" for one beyond the paper."""
-    number, _, words = name.partition("_")
-    if number.startswith("fig") and number[3:].isdigit():
-        return f"Figure {int(number[3:])}. {words.replace('_', ' ').capitalize()}"
-    return name.replace("_", " ").capitalize()
+    """Heading of a figure: "Figure 3. Shuffled layers" for ``fig03_shuffled_layers``, "ReLU and tanh" beyond the paper."""
+    number = re.match(r"fig(\d+)_", name)
+    words = name.removeprefix(number[0]) if number else name
+    title = (FIGURES[name].title if name in FIGURES else "") or words.replace("_", " ").capitalize()
+    return f"Figure {int(number[1])}. {title}" if number else title
 
 
 def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str]:
@@ -62,7 +66,7 @@ def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str
         f"{learned:,} of them learned; their test errors, on {_joined(sizes)} "
         f"images, are between {_error_range(networks)}. Networks that did not learn are left out of correlations and figures.",
         f"The sensitivities D, G and R were measured with P = {probes['images']:,} test images, deformed by a displacement of "
-        f"{probes['displacement']:g} pixels with cutoff c = {probes['cutoff']}.",
+        f"{probes['displacement']:g} {'pixel' if probes['displacement'] == 1 else 'pixels'} with cutoff c = {probes['cutoff']}.",
     ]
     return sentences if learned else [sentences[0], "None of them learned: errors are at chance.", sentences[2]]
 
@@ -72,13 +76,22 @@ def _error_range(networks: pd.DataFrame) -> str:
     return f"{errors.min():.2%} and {errors.max():.2%}"
 
 
+def first_rows(claims: pd.DataFrame) -> pd.DataFrame:
+    """The first row of each claim, which is about the most networks."""
+    return claims.drop_duplicates("claim")
+
+
 def verdict_sentence(claims: pd.DataFrame) -> str:
-    """How many claims have which verdict."""
-    counts = claims["verdict"].value_counts()
-    parts = [f"{counts[verdict]} {verdict}" for verdict in ("supported", "not supported", "undecided") if verdict in counts]
-    others = len(claims) - sum(counts.get(verdict, 0) for verdict in ("supported", "not supported", "undecided"))
-    rest = f", and {others} without a verdict" if others else ""
-    return f"Of {_counted(len(claims), 'row')} of claims, this run finds {_joined(parts) if parts else 'none decided'}{rest}."
+    """How many claims have which verdict, and which have one, over the most networks."""
+    rows = first_rows(claims)
+    names = {verdict: list(rows["claim"][rows["verdict"] == verdict].astype(str)) for verdict in _VERDICTS}
+    parts = [
+        f"{len(those)} {verdict}" + ("" if verdict == "undecided" else f" ({', '.join(those)})")
+        for verdict, those in names.items()
+        if those
+    ]
+    count = sum(map(len, names.values()))
+    return f"Of {_counted(count, 'claim')}, this run finds {_joined(parts)}." if count else "No claim has a verdict."
 
 
 def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
@@ -90,7 +103,8 @@ def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
     for (dataset, noise), rows in trained.groupby(["dataset", "noise"]):
         by_name = rows.drop_duplicates("sensitivity").set_index("sensitivity")
         values = [
-            f"rho(eps, {name}) = {row['rho']:.2f}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]")
+            f"rho(eps, {name}) = {number_text(row['rho'])}"
+            + ("" if pd.isna(row["low"]) else f" [{number_text(row['low'])}, {number_text(row['high'])}]")
             for name, row in by_name.iterrows()
             if pd.notna(row["rho"])
         ]

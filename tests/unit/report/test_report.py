@@ -8,9 +8,11 @@ import subprocess
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 
 from relstab.config import load_config
 from relstab.figures import FIGURES
+from relstab.figures.style import mark
 from relstab.report import render_report
 from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, run_sentences, verdict_sentence
 from relstab.tables.networks import correlation_table
@@ -29,6 +31,7 @@ def tables():
         (1, "rho(eps, R) > 0 </script>", 0.91234, 0.5, 0.99, "supported"),
         (2, "rho(eps, G) < 0", -0.2, -0.3, -0.1, "not supported"),
         (10, "D_k falls", None, None, None, "undecided"),
+        (10, "D_k falls", -0.5, None, None, "supported"),  # of fewer networks
     ]
     claims = pd.DataFrame(rows, columns=["claim", "statement", "statistic", "low", "high", "verdict"])
     correlation = correlation_table(networks, sensitivity, resamples=50)
@@ -56,7 +59,7 @@ def test_sentences_say_what_was_run_and_found(tables):
     assert second.startswith("9 of them learned")
     assert f"P = {CONFIG['probes']['images']:,} test images" in third
     assert verdict_sentence(tables["claims"]) == (
-        "Of 3 rows of claims, this run finds 1 supported, 1 not supported and 1 undecided."
+        "Of 3 claims, this run finds 1 supported (1), 1 not supported (2) and 1 undecided."
     )
     sentences = correlation_sentences(tables["correlation"])
     assert [re.search(r"at noise (\S+), over (\d+) networks", text).groups() for text in sentences] == [("0", "4"), ("3", "5")]
@@ -73,7 +76,8 @@ def test_every_claim_names_figures_that_exist():
     assert {name for names in CLAIM_FIGURES.values() for name in names} <= set(FIGURES)
     assert set(CLAIM_FIGURES) == {str(number) for number in range(1, 13)}
     assert figure_title("fig03_shuffled_layers") == "Figure 3. Shuffled layers"
-    assert figure_title("over_training") == "Over training"
+    assert figure_title("my_figure") == "My figure"
+    assert figure_title("relu_tanh") == "ReLU and tanh"
 
 
 def test_figures_come_in_the_order_of_the_paper_with_their_captions(page):
@@ -100,16 +104,32 @@ def test_points_are_the_networks_that_learned(page, tables):
     assert {point["noise"] for point in trained} == {"0", "3"}
 
 
+def test_the_picture_tells_architectures_apart_as_the_figures_do(page):
+    (look,) = json.loads(re.search(r'<script id="looks" type="application/json">(.*?)</script>', page.read_text(), re.S)[1])
+    assert (look["name"], look["label"], look["colour"]) == ("lenet", "LeNet", to_hex(mark("lenet")["color"]))
+    numbers = [float(text) for text in re.findall(r"-?\d+\.\d+", look["outline"])]
+    assert max(map(abs, numbers)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_figures_have_their_size_whatever_their_resolution(page):
+    """They are one inch wide, at 100 dots per inch and not the config's 200."""
+    assert set(re.findall(r'<img [^>]*width="(\d+)"', page.read_text())) == {"65"}
+
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CLICK = """<script>
 const heads = [...document.querySelectorAll("#claims th")];
 heads[3].click(); heads[3].click();
-const order = [...document.querySelectorAll("#claims tbody tr")].map(row => row.cells[0].textContent);
+const rows = document.querySelector("#claims tbody").rows;
+const shown = () => [...rows].filter(row => row.offsetHeight).map(row => row.cells[0].textContent);
+const order = shown();
+document.getElementById("every").click();
+const every = shown();
 const broken = [...document.images].filter(image => !image.complete || !image.naturalWidth).length;
 const dots = document.querySelectorAll("#plot .point").length;
 const box = document.querySelector("input.filter"); box.value = "no such network"; box.dispatchEvent(new Event("input"));
 const left = [...box.nextElementSibling.querySelectorAll("tbody tr")].filter(row => !row.hidden).length;
-document.body.dataset.seen = JSON.stringify({order, broken, dots, left});
+document.body.dataset.seen = JSON.stringify({order, every, broken, dots, left});
 </script></body>"""
 
 
@@ -125,4 +145,4 @@ def test_in_a_browser_figures_show_tables_sort_and_nothing_fails(page):
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     seen = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1].replace("&quot;", '"'))
     # The statistic, from the largest to the least; a claim without one comes last. Four networks learned without noise.
-    assert seen == {"order": ["1", "2", "10"], "broken": 0, "dots": 4, "left": 0}
+    assert seen == {"order": ["1", "2", "10"], "every": ["1", "2", "10", "10"], "broken": 0, "dots": 4, "left": 0}

@@ -24,7 +24,7 @@ def test_each_claim_is_one_line_about_the_most_networks(tmp_path):
     ]
     # Columns stand below their heads.
     assert len({line.index(word) for line, word in zip(lines, ("statement", "rho", "training"), strict=False)}) == 1
-    assert lines[3] == "Of 3 rows of claims, this run finds 1 supported, 1 not supported and 1 undecided."
+    assert lines[3] == "Of 2 claims, this run finds 1 not supported (1) and 1 undecided."
 
 
 def test_lines_fit_the_terminal(tmp_path):
