@@ -10,14 +10,14 @@ ARG DEVICE=cpu
 WORKDIR /relstab
 COPY pyproject.toml constraints.txt README.md LICENSE MANIFEST.in ./
 COPY src src
-# The wheels of torch on PyPI have CUDA; those for CPUs are gigabytes smaller.
+# The wheels of torch on PyPI have CUDA; those for CPUs are gigabytes smaller. Everything else comes from PyPI: the other index has not
+# all versions of constraints.txt.
 RUN case "$DEVICE" in \
-      cpu) set -- --index-url https://download.pytorch.org/whl/cpu ;; \
+      cpu) set -- --extra-index-url https://download.pytorch.org/whl/cpu ;; \
       cuda) set -- ;; \
       *) echo "expected DEVICE to be cpu or cuda, got $DEVICE" >&2; exit 1 ;; \
     esac \
-    && pip install --no-cache-dir --constraint constraints.txt "$@" torch torchvision \
-    && pip install --no-cache-dir --constraint constraints.txt --editable ".[pipeline]"
+    && pip install --no-cache-dir --constraint constraints.txt "$@" --editable ".[pipeline]"
 COPY . .
 
 CMD ["snakemake", "--cores", "all"]
