@@ -73,11 +73,12 @@ docs: install
 	$(BIN)/snakemake all_figures --cores $(CORES) --configfile configs/smoke.yaml
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --conf-dir docs . docs/_build/html
 
-# A finished run as one zip to publish: RESULTS is its folder, CONFIG the overlay that it was made with, if any.
+# A finished run as one zip to publish: RESULTS is its folder, CONFIG the overlay that it was made with, if any, LICENSE the license under
+# which you publish it, such as CC-BY-4.0.
 RESULTS ?= results
 archive: install
 	$(BIN)/snakemake report --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-	$(BIN)/python -m relstab.report.archive $(RESULTS) relstab-$(notdir $(RESULTS)).zip
+	$(BIN)/python -m relstab.report.archive $(RESULTS) relstab-$(notdir $(RESULTS)).zip $(if $(LICENSE),--license $(LICENSE))
 
 # config.yaml and its JSON schema, for editors, from the models in src/relstab/config.
 schema: install

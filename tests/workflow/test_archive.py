@@ -1,6 +1,7 @@
 """The archive of a finished run: from it alone a reader checks, shows and reports the run."""
 
 import json
+import shutil
 import subprocess
 import zipfile
 
@@ -11,16 +12,19 @@ from click.testing import CliRunner
 from relstab.cli import main
 from relstab.config import load_config
 from relstab.report import render_report
+from relstab.report.archive import main as write_as_user
 from relstab.report.archive import write_archive
 from relstab.tables.networks import read_tables
 
 from helpers import RESULTS
 
+CC_BY = "https://spdx.org/licenses/CC-BY-4.0"
+
 
 @pytest.fixture(scope="module")
 def unpacked(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("archive")
-    write_archive(finished / RESULTS, folder / "run.zip")
+    write_archive(finished / RESULTS, folder / "run.zip", "cc-by-4.0")
     with zipfile.ZipFile(folder / "run.zip") as file:
         file.extractall(folder)
     return folder
@@ -68,9 +72,35 @@ def test_the_crate_names_every_file(unpacked):
     graph = {item["@id"]: item for item in json.loads((unpacked / "ro-crate-metadata.json").read_text())["@graph"]}
     assert graph["ro-crate-metadata.json"]["about"] == {"@id": "./"}
     parts = {part["@id"] for part in graph["./"]["hasPart"]}
-    assert parts == set(graph) - {"./", "ro-crate-metadata.json"}
+    assert graph["./"]["license"] == {"@id": CC_BY}
+    assert parts == set(graph) - {"./", "ro-crate-metadata.json", CC_BY}
     assert all((unpacked / part).is_file() for part in parts)
-    assert {"name", "description", "datePublished", "license"} <= set(graph["./"])
+    assert {"name", "description", "datePublished"} <= set(graph["./"])
+
+
+@pytest.fixture
+def small_run(finished, tmp_path):
+    """Only the report of a finished run, with its record."""
+    for name in ("report.html", ".made/report.html.json"):
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(finished / RESULTS / name, tmp_path / "results" / name)
+    return tmp_path
+
+
+def test_a_license_is_the_users(small_run):
+    def archived(*arguments):
+        result = CliRunner().invoke(write_as_user, [f"{small_run}/results", f"{small_run}/run.zip", *arguments])
+        return result, json.loads(zipfile.Path(small_run / "run.zip", "ro-crate-metadata.json").read_text())["@graph"]
+
+    result, (_, root, *_) = archived()
+    assert "no license" in result.output
+    assert root["license"].startswith("No license was stated")
+    result, (_, root, *_, license_entity) = archived("--license", "https://some.org/terms")
+    assert "no license" not in result.output
+    assert root["license"] == {"@id": "https://some.org/terms"} == {"@id": license_entity["@id"]}
+    result, _ = archived("--license", "mine")
+    assert result.exit_code == 1
+    assert str(result.exception or result.output).startswith("relstab: expected the SPDX identifier of a license")
 
 
 def test_a_run_without_its_report_is_refused(tmp_path):

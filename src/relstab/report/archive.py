@@ -1,6 +1,6 @@
 """A finished run as one file to publish: a zip with its config, provenance, checksums, tables, figures and networks.
 
-    python -m relstab.report.archive results relstab-results.zip
+    python -m relstab.report.archive results relstab-results.zip --license CC-BY-4.0
 
 RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) is a folder with ``ro-crate-metadata.json``, which Zenodo and others read.
 """
@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 import relstab
 from relstab.files.description import origin_of
@@ -92,7 +94,25 @@ def provenance(results: str | Path) -> dict[str, Any]:
     }
 
 
-def _crate(run: dict[str, Any], date: str) -> dict[str, Any]:
+def _license(name: str) -> tuple[Any, list[dict[str, Any]]]:
+    """The property ``license`` of an RO-Crate, which must have one, and the entity that it names."""
+    if not name:
+        return "No license was stated: ask the authors of this run before you use it.", []
+    if name.startswith(("https://", "http://")):
+        address = name
+    else:
+        try:
+            name = canonicalize_license_expression(name)
+        except InvalidLicenseExpression:
+            raise ValueError(
+                f"expected the SPDX identifier of a license (CC-BY-4.0, MIT, ...) or its address, https://..., got {name!r}"
+            ) from None
+        address = f"https://spdx.org/licenses/{name}"
+    entity = {"@id": address, "@type": "CreativeWork", "name": name, "description": "The license of this run's files"}
+    return {"@id": address}, [entity]
+
+
+def _crate(run: dict[str, Any], date: str, license_name: str) -> dict[str, Any]:
     """The metadata of the RO-Crate."""
     about = [("config.yaml", "The config of the run, with all its keys"), ("provenance.json", "How each file came about")]
     parts = [{"@id": name, "@type": "File", "name": words, "encodingFormat": _MEDIA[Path(name).suffix]} for name, words in about]
@@ -103,6 +123,7 @@ def _crate(run: dict[str, Any], date: str) -> dict[str, Any]:
             | {"encodingFormat": media}
         )
     name = f"relstab on {run['config']['data']['name']}"
+    license_text, license_entity = _license(license_name)
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -110,7 +131,7 @@ def _crate(run: dict[str, Any], date: str) -> dict[str, Any]:
         "description": "A run of relstab: sensitivities of trained networks to diffeomorphisms and noise. "
         "results/report.html says what was run and what it found.",
         "datePublished": date,
-        "license": "https://spdx.org/licenses/MIT",
+        "license": license_text,
         "hasPart": [{"@id": part["@id"]} for part in parts],
     }
     head = {
@@ -119,10 +140,10 @@ def _crate(run: dict[str, Any], date: str) -> dict[str, Any]:
         "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
         "about": {"@id": "./"},
     }
-    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [head, root, *parts]}
+    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [head, root, *parts, *license_entity]}
 
 
-def write_archive(results: str | Path, archive: str | Path) -> dict[str, Any]:
+def write_archive(results: str | Path, archive: str | Path, license_name: str = "") -> dict[str, Any]:
     """Write a finished run as a zip, atomically. Data sets and probes are left out.
 
     In the archive: ``config.yaml``, ``provenance.json``, ``SHA256SUMS`` (``sha256sum --check`` reads it),
@@ -131,19 +152,20 @@ def write_archive(results: str | Path, archive: str | Path) -> dict[str, Any]:
     Args:
         results: folder of a run that has its report.
         archive: file to write.
+        license_name: of the results, an SPDX identifier or an address; "": the archive says that none was stated.
 
     Returns:
         The provenance.
 
     Raises:
-        ValueError: the run has no report.
+        ValueError: the run has no report, or there is no such license.
     """
     results, run = Path(results), provenance(results)
     date = datetime.datetime.fromtimestamp((results / _REPORT).stat().st_mtime, datetime.UTC).date().isoformat()
     texts = {
         "config.yaml": yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True),
         "provenance.json": json.dumps(run, indent=1) + "\n",
-        "ro-crate-metadata.json": json.dumps(_crate(run, date), indent=1) + "\n",
+        "ro-crate-metadata.json": json.dumps(_crate(run, date, license_name), indent=1) + "\n",
     }
     sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     sums |= {file["path"]: file["sha256"] for file in run["files"]}
@@ -159,21 +181,22 @@ def write_archive(results: str | Path, archive: str | Path) -> dict[str, Any]:
     return run
 
 
-def main(arguments: list[str]) -> None:
-    """Write the archive of a run, and say what is in it."""
-    if len(arguments) != 2:
-        raise SystemExit(
-            "expected a folder of results and the archive to write: python -m relstab.report.archive results run.zip"
-        )
-    results, archive = arguments
+@click.command()
+@click.argument("results")
+@click.argument("archive")
+@click.option("--license", "license_name", default="", help="Of the results: an SPDX identifier (CC-BY-4.0, ...) or an address.")
+def main(results: str, archive: str, license_name: str) -> None:
+    """Write the folder RESULTS of a finished run as the zip ARCHIVE."""
     try:
-        run = write_archive(results, archive)
+        run = write_archive(results, archive, license_name)
     except (ValueError, OSError) as error:
         raise SystemExit(f"relstab: {error}") from None
     print(f"{archive}: {len(run['files'])} files, {Path(archive).stat().st_size / 1e6:.1f} MB")
     for name, why in run["left_out"].items():
         print(f"left out: {results}/{name} ({why})")
+    if not license_name:
+        print("no license: the archive says that none was stated; others may use it if you name one, such as CC-BY-4.0")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
