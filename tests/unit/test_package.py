@@ -109,6 +109,15 @@ def test_the_lock_has_every_package_that_others_need():
     assert needed - pinned <= {"setuptools"}  # comes with the environment
 
 
+def test_the_page_on_results_names_rules_that_exist():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    known = {*re.findall(r"^rule (\w+):", rules, re.MULTILINE), "table_NAME"}
+    page = (ROOT / "results/README.md").read_text().partition("## Tables")[0]
+    cells = re.findall(r"^\| .* \| ([^|]+) \|$", page, re.MULTILINE)[1:]
+    assert len(cells) > 15
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} <= known
+
+
 def test_the_readme_names_what_is_there():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
