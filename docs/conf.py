@@ -6,6 +6,7 @@ Pages that say what the code says are written from it when the build begins, int
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,12 @@ html_theme_options = {
 html_sidebars = {"**": []}
 html_show_sphinx = False
 html_copy_source = False
+
+# Kernels that execute notebooks have a configuration of their own: by default they warn that others on this machine could listen.
+KERNELS = tempfile.TemporaryDirectory()
+(Path(KERNELS.name) / "profile_default").mkdir()
+(Path(KERNELS.name) / "profile_default/ipython_kernel_config.py").write_text('c.IPKernelApp.log_level = "ERROR"\n')
+os.environ["IPYTHONDIR"] = KERNELS.name
 
 
 def setup(app):
