@@ -58,7 +58,7 @@ class FigureEntry:
     @property
     def shows_architectures(self) -> bool:
         """Whether it shows the labels, colours and marks of the user's architectures."""
-        return "networks" in self.tables or "history" in self.tables
+        return "networks" in self.tables
 
 
 _MEASURED = {"networks": "networks", "sensitivity": "sensitivity"}
@@ -125,7 +125,7 @@ FIGURES: dict[str, FigureEntry] = {
     ),
     "initialization": FigureEntry("initialization.draw", _MEASURED, title="D, G and R, trained and at initialization"),
     "deformations": FigureEntry("deformations.draw", needs=("probe", "deformation")),
-    "learning_curves": FigureEntry("learning_curves.draw", {"history": "history"}),
+    "learning_curves": FigureEntry("learning_curves.draw", {"history": "history", "networks": "networks"}),
     "over_training": FigureEntry(
         "over_training.draw",
         {"networks": "networks", "over_training": "over_training"},

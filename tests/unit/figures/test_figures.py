@@ -61,7 +61,7 @@ def drawn(name, tables, samples):
             "fig13": lambda: filter_spectra.draw_all(networks, spectrum, skips=True),
             "fig14": lambda: filter_spectra.draw_pretrained(spectrum),
             "imagenet_shuffled_layers": lambda: shuffled_layers.draw_pretrained(sensitivity),
-            "learning_curves": lambda: learning_curves.draw(curves(networks)),
+            "learning_curves": lambda: learning_curves.draw(curves(networks), networks),
             "over_training": lambda: over_training.draw(networks, followed(sensitivity)),
             "displacements": lambda: displacements.draw(swept()),
             "training_sizes": lambda: training_sizes.draw(*of_sizes(networks, sensitivity)),
@@ -77,6 +77,7 @@ NAMES = [
 
 def curves(networks):
     """Three epochs of each network, whose error and loss fall by half with each."""
+    networks = networks.drop(columns="test_images")
     epochs = [networks.assign(epoch=epoch, test_error=0.8 / 2**epoch, train_loss=2.0 / 2**epoch) for epoch in (1, 2, 3)]
     return pd.concat(epochs, ignore_index=True)
 
@@ -303,6 +304,15 @@ def test_learning_curves_are_means_over_seeds_by_noise_level(tables, samples):
     for line in full:
         np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [0.4, 0.2, 0.1])
     assert ax.get_yscale() == "log"
+
+
+def test_a_network_without_errors_stays_in_the_mean_of_its_learning_curve(tables):
+    networks = tables[0].query("noise == 0")
+    history = curves(networks)
+    history.loc[(history["epoch"] == 3) & (history["seed"] > 0), "test_error"] = 0.0
+    (ax,) = learning_curves.draw(history, networks).axes
+    # Of three networks on 1,000 images, two make no error in the end.
+    np.testing.assert_allclose(np.asarray(ax.get_lines()[0].get_ydata(), float), [0.4, 0.2, (0.1 + 2 * 0.0005) / 3])
 
 
 @pytest.mark.slow
