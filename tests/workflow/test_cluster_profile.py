@@ -37,7 +37,8 @@ RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").
 
 def rules():
     tables = re.findall(r'^    "(\w+)": \(', RULES, flags=re.MULTILINE)  # one rule for each entry of TABLE_ENTRIES
-    return [*re.findall(r"^rule (\w+)", RULES, flags=re.MULTILINE), *(f"table_{name}" for name in tables)]
+    named = re.findall(r"^rule (\w+)|^ +use rule \w+ as (\w+)", RULES, flags=re.MULTILINE)
+    return [*(rule or other for rule, other in named), *(f"table_{name}" for name in tables)]
 
 
 def test_every_rule_is_submitted_as_suits_it():
@@ -46,8 +47,8 @@ def test_every_rule_is_submitted_as_suits_it():
 
 
 def with_gpu():
-    blocks = re.split(r"^(?=rule )", RULES, flags=re.MULTILINE)[1:]
-    return {re.match(r"rule (\w+)", block)[1] for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)}
+    blocks = re.split(r"^(?=rule )|^ +use rule \w+ as (?=\w+)", RULES, flags=re.MULTILINE)[1:]
+    return {re.match(r"(?:rule )?(\w+)", block)[1] for block in blocks if re.search(r"^ +gpu=", block, flags=re.MULTILINE)}
 
 
 def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(planners, tmp_path):
@@ -61,8 +62,8 @@ def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(planners, tmp_p
     (tmp_path / "profile" / "config.yaml").write_text(text)
     said = planners.snakemake(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile"))
     asked = re.findall(r"^ *rule (\w+):\n(?:.*\n)*?.*slurm_partition=(\w+)", said, flags=re.MULTILINE)
-    # The default run has no networks of torchvision, and no sweep.
-    not_planned = {"imagenet_network", "sensitivity_sweep"}
+    # The default run has no networks of torchvision, no sweep, and no networks that share a job.
+    not_planned = {"imagenet_network", "sensitivity_sweep", "train_together"}
     assert {rule for rule, partition in asked if partition == "YOUR_GPU_PARTITION"} == on_gpu_nodes - not_planned
     assert {rule for rule, partition in asked if partition == "0042"} >= {"noisy_test", "prepare_dataset", "figure"}  # not 34
 

@@ -29,9 +29,14 @@ class Config(TrainedNetworks):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = key(
         "auto",
         "Where networks run: auto (cuda where there is a GPU), cpu, cuda, or one device, cuda:1. With several GPUs, jobs "
-        "that run at the same time take different ones. A change of this key or of the next three makes no result again.",
+        "that run at the same time take different ones. A change of this key or of the next four makes no result again.",
     )
     jobs_per_gpu: Count = key(1, "Jobs that share a GPU: more than one where a network alone cannot fill it.")
+    networks_per_job: Count = key(
+        1,
+        "On a GPU, networks of one architecture, lenet or fc*, that one job trains at the same time, in one process: these "
+        "networks leave most of a GPU idle. Each gets the weights that it gets alone, bit for bit.",
+    )
     threads: Count = key(
         1,
         "CPU threads of a job that runs a network. Two jobs of one thread each are faster than two jobs of two threads "

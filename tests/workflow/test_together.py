@@ -1,0 +1,43 @@
+"""Networks that share a job: on a CPU, which the workflow of these tests takes for a GPU."""
+
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from helpers import RESULTS, SMOKE, contents, edited, run
+
+NETWORKS = [f"{RESULTS}/networks/mnist5k/{name}/noise{noise}/seed0.h5" for name in ("fc2", "lenet") for noise in (0, 10)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A checkout whose jobs share the CPU as they would share a GPU."""
+    return edited(tmp_path / "checkout", ("scripts/job.py", r" and torch\.cuda\.is_available\(\)$", ""))
+
+
+def test_networks_that_share_a_job_are_those_of_their_own_jobs(finished, source, tmp_path):
+    """In all numbers; another seed trains that seed only; and neither sharing nor its end makes anything again."""
+    config = yaml.safe_load(SMOKE.read_text()) | {"networks_per_job": 3}
+    shared, more = tmp_path / "shared.yaml", tmp_path / "more.yaml"
+    shared.write_text(yaml.safe_dump(config))
+    more.write_text(yaml.safe_dump(config | {"seeds": 2}))
+    shutil.copytree(finished / RESULTS / "datasets", tmp_path / RESULTS / "datasets")
+    run(tmp_path, *NETWORKS, "--cores", "2", config=shared, source=source)
+    for network in NETWORKS:
+        one, two = contents(finished / network), contents(tmp_path / network)
+        for found in (one, two):
+            del found["/"]["git_commit"]  # the other checkout has none
+        np.testing.assert_equal(two, one)
+    logs = [(tmp_path / network.replace("networks", "logs/train")).with_suffix(".log").read_text() for network in NETWORKS]
+    trained = [log.count("seed 0: epoch 1 of") for log in logs]
+    assert sum(trained) == 4
+    assert max(trained) == 2
+    assert not list((tmp_path / RESULTS).rglob("*.checkpoints/trained.h5"))
+    assert not list((tmp_path / RESULTS).glob(".planned*"))
+    for config in (shared, SMOKE):
+        assert "Nothing to be done" in run(tmp_path, *NETWORKS, "--dry-run", "--cores", "2", config=config, source=source).stderr
+    again = [*NETWORKS, NETWORKS[0].replace("seed0", "seed1"), "--dry-run", "--cores", "2"]
+    stats = run(tmp_path, *again, config=more, source=source).stdout
+    assert [line.split() for line in stats.splitlines() if line.startswith("train")][0] == ["train_together", "1"]
