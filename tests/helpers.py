@@ -47,7 +47,12 @@ def command(folder, *arguments, config=SMOKE, source=ROOT):
 
 def run(folder, *arguments, config=SMOKE, check=True, source=ROOT):
     done = subprocess.run(
-        command(folder, *arguments, config=config, source=source), cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        command(folder, *arguments, config=config, source=source),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr

@@ -83,7 +83,10 @@ def test_a_rule_without_one_part_is_noticed(everything, tmp_path):
     """The test above can fail."""
     parts = {"spectra": "log", "sensitivity_sweep": "benchmark", "train": "script"}
     files = {"spectra": "spectra.smk", "sensitivity_sweep": "sensitivity.smk", "train": "networks.smk"}
-    edits = [(f"rules/{files[rule]}", rf"(^rule {rule}:\n(?:    .*\n)*?)    {part}:\n        .*\n", r"\1") for rule, part in parts.items()]
+    edits = [
+        (f"rules/{files[rule]}", rf"(^rule {rule}:\n(?:    .*\n)*?)    {part}:\n        .*\n", r"\1")
+        for rule, part in parts.items()
+    ]
     snakefile = edited(tmp_path / "checkout", *edits) / "Snakefile"
     assert missing(load(snakefile, everything)) == {f"{rule}: {part}" for rule, part in parts.items()} | {
         "train_together: script",  # it has all that train has

@@ -63,7 +63,7 @@ def device(snakemake: Any) -> Iterator[str]:
 
 
 def networks_per_job(snakemake: Any) -> int:
-    """Networks that this job may train at the same time: on a CPU one, since several would take as long as one after the other."""
+    """Networks that this job may train at the same time: on a CPU one, where several would take as long as one by one."""
     import torch
 
     shares = snakemake.rule == "train_together" and _device_name(snakemake) != "cpu" and torch.cuda.is_available()

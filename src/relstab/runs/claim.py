@@ -14,7 +14,7 @@ __all__ = ["claim"]
 
 @contextlib.contextmanager
 def claim(own: str, others: Callable[[], Sequence[str]], count: int) -> Iterator[list[str]]:
-    """Claim a file to be made and some others, for as long as the block runs; the operating system ends claims of killed processes.
+    """Claim a file to be made and some others, until the block ends. The operating system ends the claims of killed processes.
 
     Args:
         own: the file without which the others are not claimed.
@@ -26,7 +26,7 @@ def claim(own: str, others: Callable[[], Sequence[str]], count: int) -> Iterator
     """
     folder = Path(tempfile.gettempdir()) / f"relstab-claims-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    # Locks are taken and removed within this one: two processes neither share out the same files, nor lock a file that is removed.
+    # Locks are taken and removed within this one: two processes neither share out the same files, nor lock a removed file.
     choosing = FileLock(folder / "choosing.lock")
     locks: dict[str, FileLock] = {}
     with choosing:

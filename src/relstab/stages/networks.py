@@ -96,12 +96,12 @@ def train_and_save(
         "config_seed": config_seed,
         "checkpoint_minutes": checkpoint_minutes,
     }
-    networks = [{**common, "test": test, "sigma": sigma, "seed": seed, "checkpoints": checkpoints_of(path)}]
     tests = {file: read_noisy_test(file) for file in {each.test for each in others}}
-    for each in others:
-        networks.append(
-            {**common, "test": tests[each.test], "sigma": each.sigma, "seed": each.seed, "checkpoints": checkpoints_of(each.path)}
-        )
+    differing = [(test, sigma, seed, path), *((tests[each.test], each.sigma, each.seed, each.path) for each in others)]
+    networks = [
+        {**common, "test": images, "sigma": noise, "seed": number, "checkpoints": checkpoints_of(file)}
+        for images, noise, number, file in differing
+    ]
     own: list[TrainedNetwork] = []
 
     def save(network: TrainedNetwork) -> None:

@@ -147,7 +147,7 @@ def test_claims_leave_no_files(planned, tmp_path):
 
 
 @pytest.fixture
-def trained(planned, monkeypatch, one_thread):
+def trained(monkeypatch):
     """Trains networks in one job, and gives the contents of their files; on a CPU, one after the other."""
     rng = np.random.default_rng(0)
     parts = {part: rng.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8) for part in ("train", "test")}
@@ -169,6 +169,7 @@ def trained(planned, monkeypatch, one_thread):
     return train
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_networks_of_other_jobs_are_those_that_they_train_themselves(planned, trained):
     networks = [planned(), planned(seed="1"), planned(noise="2")]
     together = trained(*networks)
