@@ -1,9 +1,11 @@
 """What the cluster profile asks for, as far as it can be told without a cluster; tests/slurm runs it on one."""
 
 import contextlib
+import os
 import re
 import subprocess
 from types import SimpleNamespace
+from unittest import mock
 
 import h5py
 import pytest
@@ -141,6 +143,23 @@ def test_a_job_uses_the_gpu_that_it_asked_for(resources, device, monkeypatch):
     with job.device(SimpleNamespace(config=config, resources=resources)) as chosen:
         assert chosen == "cpu"
     assert names == [device]
+
+
+@pytest.mark.parametrize(("device", "given", "found"), [("cuda:0", "", "out/.compiled"), ("cuda:0", "/x", "/x"), ("cpu", "", "")])
+def test_kernels_compiled_for_a_gpu_are_kept_with_the_results(device, given, found, monkeypatch, tmp_path):
+    """Unless the user says where."""
+    monkeypatch.syspath_prepend(ROOT / "workflow/scripts")
+    monkeypatch.chdir(tmp_path)
+    import job
+
+    monkeypatch.setattr("relstab.runs.devices.occupied_device", lambda *_: contextlib.nullcontext(torch.device(device)))
+    with mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": given}):
+        if not given:
+            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        config = {"threads": torch.get_num_threads(), "device": "auto", "jobs_per_gpu": 1, "results": "out"}
+        with job.device(SimpleNamespace(config=config, resources={"gpu": 1})):
+            folder = os.getenv("TORCHINDUCTOR_CACHE_DIR", "")
+    assert folder == (str(tmp_path / found) if found == "out/.compiled" else found)
 
 
 def test_a_job_stops_where_torch_cannot_use_its_gpu(monkeypatch):

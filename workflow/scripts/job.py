@@ -1,6 +1,7 @@
 """The frame of every script: output goes to the log, errors also to the terminal, the duration is logged."""
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -59,6 +60,10 @@ def device(snakemake: Any) -> Iterator[str]:
 
     torch.set_num_threads(snakemake.config["threads"])
     with occupied_device(_device_name(snakemake), snakemake.config["jobs_per_gpu"]) as chosen, repeatable(chosen):
+        if chosen.type == "cuda":
+            # What torch.compile makes (training.compile) serves all networks of an architecture. On a CPU it is made for one
+            # processor, and torch keeps it on its machine.
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(f"{snakemake.config['results']}/.compiled"))
         yield str(chosen)
 
 

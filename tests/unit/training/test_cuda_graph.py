@@ -123,6 +123,21 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_weights(name, after, t
         assert_same(train(name, graphs, checkpoints=tmp_path / str(number)), whole)
 
 
+def test_the_step_of_a_compiled_network_is_a_graph(pretended, monkeypatch):
+    """Its forward pass is another module than the network whose weights it changes. What the compiler makes needs a real GPU."""
+    plain = train("lenet", graphs=False)
+    compiled = []
+
+    def compile_(model, **_options):
+        compiled.append(model)
+        return nn.Sequential(model)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    assert_same(train("lenet", recipe={"compile": True}), plain)
+    assert len(compiled) == 1
+    assert len(pretended.replays) == 3
+
+
 class Own(nn.Module):
     """A user's network, with an extra in its forward pass."""
 
