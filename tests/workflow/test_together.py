@@ -9,7 +9,7 @@ import yaml
 from helpers import RESULTS, SMOKE, contents, edited, run
 from planning import to_run
 
-NETWORKS = [f"{RESULTS}/networks/mnist5k/{name}/noise{noise}/seed0.h5" for name in ("fc2", "lenet") for noise in (0, 10)]
+NETWORKS = [f"{RESULTS}/networks/mnist5k/fc2/noise{noise}/seed0.h5" for noise in (0, 10)]
 
 
 @pytest.fixture
@@ -32,9 +32,7 @@ def test_networks_that_share_a_job_are_those_of_their_own_jobs(finished, planner
             del found["/"]["git_commit"]  # the other checkout has none
         np.testing.assert_equal(two, one)
     logs = [(tmp_path / network.replace("networks", "logs/train")).with_suffix(".log").read_text() for network in NETWORKS]
-    trained = [log.count("seed 0: epoch 1 of") for log in logs]
-    assert sum(trained) == 4
-    assert max(trained) == 2
+    assert sorted(log.count("seed 0: epoch 1 of") for log in logs) == [0, 2]
     assert not list((tmp_path / RESULTS).rglob("*.checkpoints/trained.h5"))
     assert not list((tmp_path / RESULTS).glob(".planned*"))
     made = {network.removeprefix(f"{RESULTS}/") for network in NETWORKS}
