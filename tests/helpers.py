@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -39,18 +40,38 @@ class Reference:
         return torch.from_numpy(self.arrays[key])
 
 
-def command(folder, *arguments, config=SMOKE):
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+def command(folder, *arguments, config=SMOKE, source=ROOT):
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(source / "Snakefile"), "--directory", str(folder)]
     return [*snakemake, *arguments, "--configfile", str(config)]
 
 
-def run(folder, *arguments, config=SMOKE, check=True):
+def run(folder, *arguments, config=SMOKE, check=True, source=ROOT):
     done = subprocess.run(
-        command(folder, *arguments, config=config), cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        command(folder, *arguments, config=config, source=source),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def edited(folder, *edits):
+    """A copy of what a run reads of this checkout, with other texts in files of its workflow."""
+    copy = shutil.copytree
+    for name in ("workflow", "src", "envs", "profiles"):
+        copy(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy2(ROOT / name, folder / name)
+    for name, pattern, new in edits:
+        path = folder / "workflow" / name
+        text, count = re.subn(pattern, new, path.read_text(), flags=re.MULTILINE)
+        assert count == 1, f"expected {pattern} once in {name}, got {count}"
+        path.write_text(text)
+    return folder
 
 
 RESULTS = Path("results/smoke")

@@ -1,9 +1,11 @@
 """What the cluster profile asks for, as far as it can be told without a cluster; tests/slurm runs it on one."""
 
 import contextlib
+import os
 import re
 import subprocess
 from types import SimpleNamespace
+from unittest import mock
 
 import h5py
 import pytest
@@ -37,7 +39,8 @@ RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").
 
 def rules():
     tables = re.findall(r'^    "(\w+)": \(', RULES, flags=re.MULTILINE)  # one rule for each entry of TABLE_ENTRIES
-    return [*re.findall(r"^rule (\w+)", RULES, flags=re.MULTILINE), *(f"table_{name}" for name in tables)]
+    named = re.findall(r"^rule (\w+)|^ +use rule \w+ as (\w+)", RULES, flags=re.MULTILINE)
+    return [*(rule or other for rule, other in named), *(f"table_{name}" for name in tables)]
 
 
 def test_every_rule_is_submitted_as_suits_it():
@@ -46,8 +49,8 @@ def test_every_rule_is_submitted_as_suits_it():
 
 
 def with_gpu():
-    blocks = re.split(r"^(?=rule )", RULES, flags=re.MULTILINE)[1:]
-    return {re.match(r"rule (\w+)", block)[1] for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)}
+    blocks = re.split(r"^(?=rule )|^ +use rule \w+ as (?=\w+)", RULES, flags=re.MULTILINE)[1:]
+    return {re.match(r"(?:rule )?(\w+)", block)[1] for block in blocks if re.search(r"^ +gpu=", block, flags=re.MULTILINE)}
 
 
 def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(planners, tmp_path):
@@ -61,8 +64,8 @@ def test_a_partition_for_gpus_is_that_of_all_rules_that_use_them(planners, tmp_p
     (tmp_path / "profile" / "config.yaml").write_text(text)
     said = planners.snakemake(tmp_path, "all", "--dry-run", "--profile", str(tmp_path / "profile"))
     asked = re.findall(r"^ *rule (\w+):\n(?:.*\n)*?.*slurm_partition=(\w+)", said, flags=re.MULTILINE)
-    # The default run has no networks of torchvision, and no sweep.
-    not_planned = {"imagenet_network", "sensitivity_sweep"}
+    # The default run has no networks of torchvision, no sweep, and no networks that share a job.
+    not_planned = {"imagenet_network", "sensitivity_sweep", "train_together"}
     assert {rule for rule, partition in asked if partition == "YOUR_GPU_PARTITION"} == on_gpu_nodes - not_planned
     assert {rule for rule, partition in asked if partition == "0042"} >= {"noisy_test", "prepare_dataset", "figure"}  # not 34
 
@@ -140,6 +143,23 @@ def test_a_job_uses_the_gpu_that_it_asked_for(resources, device, monkeypatch):
     with job.device(SimpleNamespace(config=config, resources=resources)) as chosen:
         assert chosen == "cpu"
     assert names == [device]
+
+
+@pytest.mark.parametrize(("device", "given", "found"), [("cuda:0", "", "out/.compiled"), ("cuda:0", "/x", "/x"), ("cpu", "", "")])
+def test_kernels_compiled_for_a_gpu_are_kept_with_the_results(device, given, found, monkeypatch, tmp_path):
+    """Unless the user says where."""
+    monkeypatch.syspath_prepend(ROOT / "workflow/scripts")
+    monkeypatch.chdir(tmp_path)
+    import job
+
+    monkeypatch.setattr("relstab.runs.devices.occupied_device", lambda *_: contextlib.nullcontext(torch.device(device)))
+    with mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": given}):
+        if not given:
+            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        config = {"threads": torch.get_num_threads(), "device": "auto", "jobs_per_gpu": 1, "results": "out"}
+        with job.device(SimpleNamespace(config=config, resources={"gpu": 1})):
+            folder = os.getenv("TORCHINDUCTOR_CACHE_DIR", "")
+    assert folder == (str(tmp_path / found) if found == "out/.compiled" else found)
 
 
 def test_a_job_stops_where_torch_cannot_use_its_gpu(monkeypatch):

@@ -170,6 +170,7 @@ ROWS = [
     # Where and how jobs run: no result depends on it, or, as on threads, no more than on another machine.
     Row({"device": "cpu"}, NOTHING),
     Row({"jobs_per_gpu": 3}, NOTHING),
+    Row({"networks_per_job": 8}, NOTHING),
     Row({"threads": 2}, NOTHING),
     Row({"checkpoint_minutes": 10}, NOTHING),
     Row({"training_log": "tensorboard"}, NOTHING),

@@ -1,15 +1,13 @@
 """What every rule of the workflow has, asked of Snakemake's own rule objects."""
 
 import json
-import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
 
-from helpers import ROOT, SMOKE
+from helpers import ROOT, SMOKE, edited
 
 # Targets: rules without a job of their own.
 TARGETS = {"all", "all_figures", "all_tables", "claims", "report"}
@@ -50,6 +48,8 @@ def everything(tmp_path_factory):
     """A config with which every rule has a job."""
     config = yaml.safe_load(SMOKE.read_text())
     config["imagenet"] = {"networks": ["resnet18"], "images": "some"}
+    config["networks_per_job"] = 4
+    config["scale_detection"]["images"]["architectures"].append("vgg11_bn")
     config["probes"]["sweep"] = [{"displacement": 1, "cutoff": 3}]
     path = tmp_path_factory.mktemp("everything") / "everything.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -79,28 +79,18 @@ def test_every_rule_has_all_that_a_rule_has(rules):
     assert missing(rules) == set()
 
 
-def edited(folder, *edits):
-    """A copy of what a run reads of this checkout, with other texts in files of workflow/rules."""
-    copy = shutil.copytree
-    for name in ("workflow", "src", "envs", "profiles"):
-        copy(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy2(ROOT / name, folder / name)
-    for name, pattern, new in edits:
-        path = folder / "workflow/rules" / name
-        text, count = re.subn(pattern, new, path.read_text(), flags=re.MULTILINE)
-        assert count == 1, f"expected {pattern} once in {name}, got {count}"
-        path.write_text(text)
-    return folder
-
-
 def test_a_rule_without_one_part_is_noticed(everything, tmp_path):
     """The test above can fail."""
     parts = {"spectra": "log", "sensitivity_sweep": "benchmark", "train": "script"}
     files = {"spectra": "spectra.smk", "sensitivity_sweep": "sensitivity.smk", "train": "networks.smk"}
-    edits = [(files[rule], rf"(^rule {rule}:\n(?:    .*\n)*?)    {part}:\n        .*\n", r"\1") for rule, part in parts.items()]
+    edits = [
+        (f"rules/{files[rule]}", rf"(^rule {rule}:\n(?:    .*\n)*?)    {part}:\n        .*\n", r"\1")
+        for rule, part in parts.items()
+    ]
     snakefile = edited(tmp_path / "checkout", *edits) / "Snakefile"
-    assert missing(load(snakefile, everything)) == {f"{rule}: {part}" for rule, part in parts.items()}
+    assert missing(load(snakefile, everything)) == {f"{rule}: {part}" for rule, part in parts.items()} | {
+        "train_together: script",  # it has all that train has
+    }
 
 
 def test_all_params_of_a_rule_are_one_dict(rules):
@@ -124,11 +114,12 @@ READS = {
     "noisy_test": "prepare_dataset pair_dataset",
     "probes": "noisy_test",
     "train": "prepare_dataset pair_dataset noisy_test",
-    "sensitivity": "train imagenet_network probes pair_probes imagenet_probes",
-    "shuffled_sensitivity": "train imagenet_network probes imagenet_probes",
-    "sensitivity_over_training": "train probes",
-    "sensitivity_sweep": "train noisy_test",
-    "spectra": "train imagenet_network",
+    "train_together": "prepare_dataset pair_dataset noisy_test",
+    "sensitivity": "train train_together imagenet_network probes pair_probes imagenet_probes",
+    "shuffled_sensitivity": "train train_together imagenet_network probes imagenet_probes",
+    "sensitivity_over_training": "train_together probes",
+    "sensitivity_sweep": "train train_together noisy_test",
+    "spectra": "train train_together imagenet_network",
     "imagenet_images": "",
     "imagenet_probes": "imagenet_images",
     "imagenet_network": "imagenet_images",
@@ -137,8 +128,8 @@ READS = {
     "train_ensemble": "",
     "ensemble_sensitivity": "train_ensemble",
     "homogeneous_sensitivity": "",
-    "table_networks": "train",
-    "table_history": "train",
+    "table_networks": "train train_together",
+    "table_history": "train train_together",
     "table_sensitivity": "sensitivity shuffled_sensitivity",
     "table_over_training": "sensitivity_over_training",
     "table_sensitivity_sweep": "sensitivity_sweep",
@@ -149,7 +140,7 @@ READS = {
     "table_scale_detection_samples": "",
     "table_scale_detection_layers": "ensemble_sensitivity homogeneous_sensitivity",
     "table_scale_detection": "table_scale_detection_layers",
-    "table_scale_detection_networks": "train",
+    "table_scale_detection_networks": "train train_together",
     "table_scale_detection_sensitivity": "sensitivity",
     "table_scale_detection_correlation": "table_scale_detection_networks table_scale_detection_sensitivity",
     "table_imagenet_spectrum": "spectra",
@@ -182,8 +173,8 @@ def test_an_input_that_a_rule_forgets_is_noticed(planners, everything, tmp_path)
     """The test above can fail."""
     source = edited(
         tmp_path / "checkout",
-        ("tables.smk", r"^ +\*\*\(\{f\"pair_.*HAS_PAIRS.*\n", ""),
-        ("sensitivity.smk", r"(^rule sensitivity_over_training:\n    input:\n.*\n) +probes=.*\n", r"\1"),
+        ("rules/tables.smk", r"^ +\*\*\(\{f\"pair_.*HAS_PAIRS.*\n", ""),
+        ("rules/sensitivity.smk", r"(^rule sensitivity_over_training:\n    input:\n.*\n) +probes=.*\n", r"\1"),
     )
     found = reads(planners, tmp_path, everything, source)
     assert {rule: others - found[rule] for rule, others in EXPECTED.items() if others != found[rule]} == {

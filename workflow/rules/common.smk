@@ -36,6 +36,9 @@ DATASET = CONFIG.data.name
 # One network in file names: data set, architecture, noise level, seed; and the size of its training set where that is an axis.
 NETWORK = "{dataset}/{architecture}/noise{noise}{subset}/seed{seed}"
 SCALE = f"{RESULTS}/scale_detection"
+# Architectures of which one job may train several networks at the same time: their kernels leave most of a GPU idle.
+SHARES_GPU = CONFIG.networks_per_job > 1 and CONFIG.device != "cpu"
+TOGETHER = [name for name, each in ARCHITECTURES.items() if each.launch_bound and SHARES_GPU]
 # Images on which torchvision's networks are measured.
 IMAGENET_IMAGES = f"{RESULTS}/datasets/{IMAGENET}.h5"
 HAS_IMAGENET_IMAGES = bool(CONFIG.imagenet.networks and CONFIG.imagenet.images)

@@ -29,3 +29,18 @@ rule train:
         ),
     script:
         "../scripts/train.py"
+
+
+if TOGETHER:
+
+    ruleorder: train_together > train
+
+    # Each network still has its job, which takes the network from the job that has trained it (relstab.files.trained_early).
+    use rule train as train_together with:
+        wildcard_constraints:
+            dataset=f"{DATASET}|{PAIRS}",
+            architecture="|".join(TOGETHER),
+        resources:
+            mem_mb=growing(4000, per_mb=16),
+            runtime=growing(10),
+            gpu=gpus,

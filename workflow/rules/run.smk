@@ -31,7 +31,8 @@ sys.path.insert(0, SOURCE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 
 from relstab.files.checkpoints import discard_saved
-from relstab.files.plan import differing
+from relstab.files.plan import differing, plan_of
+from relstab.files.trained_early import PlannedNetwork, discard_planned, write_planned
 from relstab.runs.cluster import (
     ClusterError,
     cancel_jobs,
@@ -140,6 +141,17 @@ def prepare_slurm(executor):
     executor.report_job_error = report_with_reason
 
 
+def planned_together():
+    """The networks of this run that its jobs may train for each other."""
+    dag = workflow.dag
+    for job in dag.needrun_jobs():
+        if job.rule.name == "train_together":
+            path = str(job.output.network)
+            plan = plan_of("train", job.wildcards_dict, job.params.options, path, RESULTS)
+            made = [str(file) for other, files in dag.dependencies[job].items() if dag.needrun(other) for file in files]
+            yield PlannedNetwork(path, plan, str(job.input.dataset), str(job.input.test), str(job.log[0]), made)
+
+
 def cancel_left_over():
     """Cancel jobs that are still on the cluster: those of a killed run, or submitted while this run was being stopped."""
     try:
@@ -195,6 +207,8 @@ onstart:
         # An attribute of the workflow, because it has to outlive this block.
         workflow.run_lock = RunLock(RESULTS, PLANNED)
         cancel_left_over()
+        if TOGETHER:
+            write_planned(RESULTS, planned_together())
         executor = workflow.scheduler._executor
         if type(executor).__module__ == "snakemake_executor_plugin_slurm":
             prepare_slurm(executor)
@@ -212,6 +226,7 @@ onstart:
 onsuccess:
     discard_snapshots(RESULTS)
     discard_scripts()
+    discard_planned(RESULTS)
     for folder in Path(RESULTS).rglob("*.checkpoints"):
         discard_saved(folder)
     if not workflow.touch and any(job.rule.name == "table_claims" for job in workflow.dag.jobs):

@@ -1,6 +1,7 @@
 """The frame of every script: output goes to the log, errors also to the terminal, the duration is logged."""
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -16,6 +17,12 @@ from relstab.files.plan import check_input, give_time_of_inputs, plan_of, record
 from relstab.runs.orphan import ends_with_run
 
 
+def plan_for(snakemake: Any, file: str) -> dict[str, Any]:
+    """Plan of an output of this job."""
+    rule = snakemake.rule.removesuffix("_together")  # which makes the same files
+    return plan_of(rule, snakemake.wildcards, snakemake.params.get("options", {}), file, snakemake.config["results"])
+
+
 @contextlib.contextmanager
 def _as_planned(snakemake: Any) -> Iterator[None]:
     """Check the inputs, write the plan into the outputs, and end the job if its run ends."""
@@ -23,14 +30,20 @@ def _as_planned(snakemake: Any) -> Iterator[None]:
     for file in snakemake.input:
         check_input(file, results)
         discard_saved(file)  # the job that made it has succeeded, since its file is read
-    options = snakemake.params.get("options", {})
-    plans = {file: plan_of(snakemake.rule, snakemake.wildcards, options, file, results) for file in snakemake.output}
+    plans = {file: plan_for(snakemake, file) for file in snakemake.output}
     with ends_with_run(), planned_as(plans[snakemake.output[0]]):
         yield
     for file, plan in plans.items():
         if not file.endswith(".h5"):
             record(file, results, plan)
     give_time_of_inputs(snakemake.output, snakemake.input)
+
+
+def _device_name(snakemake: Any) -> str:
+    """Name of the device as the config has it, or cpu for a job that asked for no GPU (resource gpu, or SLURM's gres)."""
+    gres = str(snakemake.resources.get("gres", "")).partition(":")[0]
+    name: str = snakemake.config["device"] if snakemake.resources.get("gpu", 0) or gres in ("gpu", "shard") else "cpu"
+    return name
 
 
 @contextlib.contextmanager
@@ -46,10 +59,21 @@ def device(snakemake: Any) -> Iterator[str]:
     from relstab.runs.devices import occupied_device, repeatable
 
     torch.set_num_threads(snakemake.config["threads"])
-    gres = str(snakemake.resources.get("gres", "")).partition(":")[0]
-    name = snakemake.config["device"] if snakemake.resources.get("gpu", 0) or gres in ("gpu", "shard") else "cpu"
-    with occupied_device(name, snakemake.config["jobs_per_gpu"]) as chosen, repeatable(chosen):
+    with occupied_device(_device_name(snakemake), snakemake.config["jobs_per_gpu"]) as chosen, repeatable(chosen):
+        if chosen.type == "cuda":
+            # What torch.compile makes (training.compile) serves all networks of an architecture. On a CPU it is made for one
+            # processor, and torch keeps it on its machine.
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(f"{snakemake.config['results']}/.compiled"))
         yield str(chosen)
+
+
+def networks_per_job(snakemake: Any) -> int:
+    """Networks that this job may train at the same time: on a CPU one, where several would take as long as one by one."""
+    import torch
+
+    shares = snakemake.rule == "train_together" and _device_name(snakemake) != "cpu" and torch.cuda.is_available()
+    count: int = snakemake.config["networks_per_job"] if shares else 1
+    return count
 
 
 def _sentence(error: Exception, inputs: Iterable[str]) -> str:

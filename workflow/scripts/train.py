@@ -1,29 +1,34 @@
-"""Train one network."""
-
-from pathlib import Path
+"""Train one network, or, on a GPU, some of the same architecture."""
 
 from relstab.config import Training
 from relstab.files.dataset import read_dataset, read_noisy_test
-from relstab.stages.networks import train_and_save
+from relstab.files.network import read_history
+from relstab.files.trained_early import PlannedNetwork
+from relstab.stages.networks import its_turn, train_and_save
 
-from job import device, job
+from job import device, job, networks_per_job, plan_for
 
+path, config, inputs = snakemake.output.network, snakemake.config, snakemake.input
 # "_images64" where the size of the training set is an axis.
 size = snakemake.wildcards.subset.removeprefix("_images")
-with job(snakemake) as report, device(snakemake) as device_name:
-    network = train_and_save(
-        snakemake.output.network,
-        snakemake.wildcards.architecture,
-        read_dataset(snakemake.input.dataset, int(size) if size else None),
-        read_noisy_test(snakemake.input.test),
-        Training(**snakemake.params.options["recipe"]),
-        float(snakemake.wildcards.noise),
-        int(snakemake.wildcards.seed),
-        snakemake.params.options["config_seed"],
-        device_name,
-        checkpoint_minutes=snakemake.config["checkpoint_minutes"],
-        # Beside the log: seed0.log, seed0/events...
-        tensorboard=Path(snakemake.log[0]).with_suffix("") if snakemake.config["training_log"] else None,
-    )
-    last = network.history[-1]
-    report(f"test error {last['test_error']:.4f} and loss {last['train_loss']:.4f} after {len(network.history)} epochs")
+network = PlannedNetwork(path, plan_for(snakemake, path), inputs.dataset, inputs.test, snakemake.log[0])
+with job(snakemake) as report, its_turn(network, config["results"], networks_per_job(snakemake)) as others:
+    if others is not None:
+        with device(snakemake) as chosen:
+            train_and_save(
+                path,
+                snakemake.wildcards.architecture,
+                read_dataset(inputs.dataset, int(size) if size else None),
+                read_noisy_test(inputs.test),
+                Training(**snakemake.params.options["recipe"]),
+                network.sigma,
+                network.seed,
+                snakemake.params.options["config_seed"],
+                chosen,
+                checkpoint_minutes=config["checkpoint_minutes"],
+                tensorboard=network.events if config["training_log"] else None,
+                others=others,
+            )
+    history = read_history(path)[1]
+    error, loss = history["test_error"][-1], history["train_loss"][-1]
+    report(f"test error {error:.4f} and loss {loss:.4f} after {len(history['epoch'])} epochs")

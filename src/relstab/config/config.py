@@ -33,6 +33,11 @@ class Config(TrainedNetworks):
         "that run at the same time take different ones. A change of this key or of the next four makes no result again.",
     )
     jobs_per_gpu: Count = key(1, "Jobs that share a GPU: more than one where a network alone cannot fill it.")
+    networks_per_job: Count = key(
+        1,
+        "On a GPU, networks of one architecture, lenet or fc*, that one job trains at the same time, in one process: these "
+        "networks leave most of a GPU idle. Each gets the weights that it gets alone, bit for bit.",
+    )
     threads: Count = key(
         1,
         "CPU threads of a job that runs a network. Two jobs of one thread each are faster than two jobs of two threads "

@@ -68,7 +68,11 @@ class Training(Section):
         "GPU, which it runs faster than it launches them. Weights and sensitivities are in float32, and so are errors, except, "
         "on a GPU, those of epochs whose weights are not kept.",
     )
-    compile: bool = key(False, "Whether torch.compile compiles the network first: half a minute per job, for long training runs.")
+    compile: bool = key(
+        False,
+        "Whether torch.compile compiles the network first: half a minute per job, for long training runs. What it makes for a "
+        "GPU is kept in .compiled of the results, for all networks of an architecture.",
+    )
     snapshots: Annotated[int, Field(ge=0, le=10**4)] = key(
         0,
         "Log-spaced epochs at which weights are kept, to measure D, G and R over training, which adds a figure; 0: "

@@ -166,11 +166,14 @@ _plan: dict[str, Any] = {}
 @contextlib.contextmanager
 def planned_as(plan: Mapping[str, Any]) -> Iterator[None]:
     """Within the block, files carry this plan: the rule, the name and all that a run planned to make them from."""
+    before = dict(_plan)
+    _plan.clear()
     _plan.update(plan)
     try:
         yield
     finally:
         _plan.clear()
+        _plan.update(before)
 
 
 class _Disk(io.FileIO):

@@ -1,11 +1,13 @@
 """Where networks run: device, one of several GPUs, precision, and the largest batch that fits."""
 
 import contextlib
+import functools
 import os
 import random
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,9 @@ _INTERVAL = 1.0
 
 
 def choose_device(name: str) -> torch.device:
-    """Device by its name in the config; "auto" is cuda where torch finds one.
+    """Device by its name in the config; "auto" is cuda where torch finds one, and of several cards the first that torch can use.
+
+    Where "auto" is the CPU although there is a GPU, one warning per process says why torch cannot use it.
 
     Raises:
         ValueError: a device that is not there, or for which torch has no code.
@@ -40,13 +44,23 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"expected device to be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r} (config.yaml: device)")
     device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda":
+        if name == "auto" and (cause := unusable_gpu()) is not None:
+            _warn_once(f"computing on the CPU: {cause}")
         return device
     if (device.index or 0) >= torch.cuda.device_count():
         cause = unusable_gpu() or f"this machine has {torch.cuda.device_count()} CUDA devices"
         raise ValueError(f"device is {name!r}, and {cause} (config.yaml: device)")
-    if (lacking := missing_code(device.index or 0)) is not None:
-        raise ValueError(f"{lacking}, or compute on the CPU (config.yaml: device: cpu)")
-    return device
+    candidates = range(torch.cuda.device_count()) if device.index is None else [device.index]
+    lacking = {index: missing_code(index) for index in candidates}
+    usable = [index for index, why in lacking.items() if why is None]
+    if not usable:
+        raise ValueError(f"{lacking[device.index or 0]}, or compute on the CPU (config.yaml: device: cpu)")
+    return device if usable[0] == (device.index or 0) else torch.device("cuda", usable[0])
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -177,7 +191,7 @@ def occupied_device(name: str, jobs_per_gpu: int = 1) -> Iterator[torch.device]:
     if device.type != "cuda":
         yield device
         return
-    indices = [device.index] if device.index is not None else list(range(torch.cuda.device_count()))
+    indices = [int(name.partition(":")[2])] if ":" in name else list(range(torch.cuda.device_count()))
     indices = [index for index in indices if missing_code(index) is None]
     folder = Path(tempfile.gettempdir()) / f"relstab-gpus-{os.getuid()}"
     with acquire_gpu(folder, _gpu_names(indices), jobs_per_gpu) as chosen:

@@ -236,8 +236,8 @@ def steps(run: TrainingRun, maybe_save: Callable[[], None]) -> Iterator[None]:
             progress.update()
             progress.set_postfix(loss=f"{row['train_loss']:.4f}", test_error=f"{row['test_error']:.4f}")
             if progress.disable:
-                print("epoch {epoch} of {0}: rate {learning_rate:.3g}, loss {train_loss:.4f}, "
-                      "test error {test_error:.4f}".format(epochs, **row), flush=True)  # fmt: skip
+                print("{1}: epoch {epoch} of {0}: rate {learning_rate:.3g}, loss {train_loss:.4f}, "
+                      "test error {test_error:.4f}".format(epochs, run.title, **row), flush=True)  # fmt: skip
             if run.epoch.number == epochs:
                 return
             run.begin_epoch(run.epoch.number + 1)

@@ -202,12 +202,13 @@ class TrainingRun:
         return [*self.model.parameters(), *self.model.buffers(), *moments, self.epoch.total]
 
     def checked_step(self) -> None:
-        """A step, with one clear sentence where the GPU has not enough memory for it."""
+        """A step, with one clear sentence where the GPU has not enough memory for it, or torch cannot compile the network."""
         try:
             self.step()
             return
         except RuntimeError as error:
             if not is_out_of_memory(error):
+                self._explain(error)
                 raise
             # The rest is done outside: while the exception lives, so do the tensors of its frames.
         size = self.recipe.batch_size
@@ -224,6 +225,19 @@ class TrainingRun:
             f"batches of {size} images do not fit into the memory of {self.device}, {advice} "
             f"(config: recipes.{self.network.key.architecture}.batch_size; where jobs share a GPU, jobs_per_gpu)"
         )
+
+    def _explain(self, error: RuntimeError) -> None:
+        """Raise the error in one sentence if it is one of torch.compile, such as a missing compiler."""
+        if not self.recipe.compile:
+            return
+        from torch._dynamo.exc import TorchDynamoException
+
+        if isinstance(error, TorchDynamoException):
+            why = " ".join(str(error).partition("\n\n")[0].split())
+            architecture = self.network.key.architecture
+            raise RuntimeError(
+                f"torch.compile fails on {architecture} ({why}): set recipes.{architecture}.compile: false"
+            ) from error
 
     def check_loss(self) -> float:
         """Mean loss of the epoch so far; an error where it is not finite."""

@@ -2,6 +2,7 @@ import contextlib
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -229,10 +230,14 @@ def test_a_card_without_code_in_torch_is_an_error(monkeypatch, capability, codes
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_job_takes_none_of_the_cards_without_code(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((9, 0), (3, 5))[index])
-    for _ in range(5):
-        with occupied_device("auto", jobs_per_gpu=2) as device:
-            assert device == torch.device("cuda", 0)
+    for usable in (0, 1):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda index, usable=usable: (9, 0) if index == usable else (3, 5)
+        )
+        for name in ["auto", "cuda"] * 3:
+            with occupied_device(name, jobs_per_gpu=2) as device:
+                assert device == torch.device("cuda", usable)
+            assert (choose_device(name).index or 0) == usable
 
 
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (root@host)  Thu\nGCC version: 12\n"
@@ -274,6 +279,12 @@ def test_a_gpu_that_torch_cannot_use_stops_a_job(monkeypatch, cuda, driver, envi
         monkeypatch.setenv(name, value)
     with occupied_device("cpu") as device:
         assert device == torch.device("cpu")
+    devices._warn_once.cache_clear()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert [choose_device(name) for name in ("cpu", "auto", "auto")] == [torch.device("cpu")] * 3
+    assert [str(warning.message).startswith("computing on the CPU: this ") for warning in warned] == [True] * bool(expected)
+    assert all(expected in str(warning.message) and warning.filename == __file__ for warning in warned)
     if expected is None:
         with occupied_device("auto") as device:
             assert device == torch.device("cpu")

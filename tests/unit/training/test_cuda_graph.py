@@ -14,12 +14,16 @@ import relstab
 from relstab.architectures import ARCHITECTURES
 from relstab.config import Training
 from relstab.files.dataset import Dataset
+from relstab.files.trained_early import PlannedNetwork, early_path
+from relstab.stages import networks as stage
 from relstab.training import cuda_graph as graph_module
 from relstab.training import together
 from relstab.training import train as train_module
 from relstab.training import training_run as run_module
 from relstab.training.together import train_networks
 from relstab.training.training_run import TrainingRun
+
+from helpers import contents
 
 # Orders, crops, flips, noise and dropout are drawn; 28 images in batches of 8 are 3 steps per pass and one of 4 images.
 COMMON = {"epochs": 2, "batch_size": 8, "crop_padding": 2, "flip": True, "learning_rate": 0.01, "width": 0.1, "snapshots": 2}
@@ -123,6 +127,21 @@ def test_training_resumed_in_mid_epoch_ends_with_the_same_weights(name, after, t
         assert_same(train(name, graphs, checkpoints=tmp_path / str(number)), whole)
 
 
+def test_the_step_of_a_compiled_network_is_a_graph(pretended, monkeypatch):
+    """Its forward pass is another module than the network whose weights it changes. What the compiler makes needs a real GPU."""
+    plain = train("lenet", graphs=False)
+    compiled = []
+
+    def compile_(model, **_options):
+        compiled.append(model)
+        return nn.Sequential(model)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    assert_same(train("lenet", recipe={"compile": True}), plain)
+    assert len(compiled) == 1
+    assert len(pretended.replays) == 3
+
+
 class Own(nn.Module):
     """A user's network, with an extra in its forward pass."""
 
@@ -210,6 +229,23 @@ def test_networks_trained_together_have_the_weights_that_they_have_alone(monkeyp
     assert [str(network.key) for network in ended] == [
         "alexnet, noise 1, seed 0", "fc2, noise 1, seed 0", "alexnet, noise 1, seed 1",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("pretended")
+def test_files_of_networks_trained_together_are_those_of_networks_trained_alone(monkeypatch, tmp_path):
+    """As jobs of a run save them: one its own, and one for another job."""
+    common = arguments("fc2")
+    monkeypatch.setattr(stage, "read_noisy_test", lambda _file: common["test"])
+
+    def save(name, seed, others=()):
+        parts = (common[part] for part in ("dataset", "test", "recipe"))
+        stage.train_and_save(tmp_path / name, "fc2", *parts, 1.0, seed, 0, "cuda", others=others)
+        return contents(tmp_path / name)
+
+    plan = {"rule": "train", "wildcards": {"noise": "1", "seed": "1"}}
+    together = save("own.h5", 0, [PlannedNetwork(str(tmp_path / "other.h5"), plan, "", "", "")])
+    np.testing.assert_equal(together, save("alone.h5", 0))
+    np.testing.assert_equal(contents(early_path(tmp_path / "other.h5")), save("other.h5", 1))
 
 
 @pytest.mark.usefixtures("pretended")

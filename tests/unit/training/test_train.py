@@ -316,6 +316,21 @@ def test_a_compiled_network_is_the_same(digits, test_images):
         torch.testing.assert_close(compiled.states["last"][name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_a_network_that_torch_cannot_compile_is_named(digits, test_images, monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def compiled(*_arguments, **_options):
+        def forward(_batch):
+            raise TorchDynamoException("backend='inductor' raised:\nRuntimeError: Failed to find C compiler.\n\nSet TORCH_LOGS")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    message = r"on fc2 \(backend='inductor' raised: RuntimeError: Failed to find C compiler.\): set recipes.fc2.compile: false$"
+    with pytest.raises(RuntimeError, match=message):
+        relstab.train_network("fc2", digits, test_images, QUICK.model_copy(update={"compile": True}), 0, 0, device="cpu")
+
+
 def two_digits(digits):
     """Zeros and ones among the digits."""
     parts = {part: digits.labels[part] < 2 for part in ("train", "test")}
