@@ -6,7 +6,6 @@ a block of features stays in the processor's cache while all sums of the block a
 
 import functools
 import itertools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,10 +74,12 @@ def _sum_blocks(
 
 @functools.cache
 def _compiled() -> Callable[..., None] | None:
-    """:func:`_sum_blocks` compiled, or None without numba."""
+    """:func:`_sum_blocks` compiled, or None without numba: in about 2 s, and once, since numba keeps the code in a file."""
     try:
         import numba
     except ImportError:
+        return None
+    if numba.config.DISABLE_JIT:
         return None
     # Sums are taken in the order that is fastest; NaN and infinity stay what they are.
     options = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True, "error_model": "numpy"}
@@ -97,8 +98,8 @@ class OnePass:
 
     @staticmethod
     def is_available() -> bool:
-        """Whether numba is installed, and not switched off by RELSTAB_NUMBA=0."""
-        return os.environ.get("RELSTAB_NUMBA") != "0" and _compiled() is not None
+        """Whether numba is installed, and not switched off by NUMBA_DISABLE_JIT=1."""
+        return _compiled() is not None
 
     def sums(
         self, versions: Tensor, origin: Tensor | None, estimate: Tensor | None, total: Tensor, are_changes: bool

@@ -147,31 +147,30 @@ class Trial:
         self.departure: str | None = None
         self.not_by_image: dict[_Key, _NotByImageError] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
-        batch = placed(model, images[:2])
-        trace = Trace(model, batch) if which else contextlib.nullcontext()
-        try:
-            output = self._run(model, batch, trace)
-        except Exception:  # a model may take one size of batch alone; the measurement reports any other error
-            if required:
-                raise
-            if which:
-                self.__init__(model, images, check=check)  # type: ignore[misc]
+        if len(images) < (1 if which or check else 2):
             return
-        try:
-            self.layers = trace.found(which) if isinstance(trace, Trace) and which else None
-        except ValueError:
-            if required:
-                raise
-        if check:
-            with contextlib.suppress(Exception):
-                self.departure = departure(model, images, output)
+        batch = placed(model, images[:2])
+        for trace in (Trace(model, batch), None) if which else (None,):
+            try:
+                output = self._run(model, batch, trace)
+                self.layers = trace.found(which) if trace is not None and which is not None else None
+            except Exception:  # a model may take one size of batch alone; the measurement reports any other error
+                if required:
+                    raise
+                continue
+            if check:
+                with contextlib.suppress(Exception):
+                    self.departure = departure(model, images, output)
+            return
 
-    def _run(self, model: nn.Module, images: Tensor, trace: contextlib.AbstractContextManager[Any]) -> list[Tensor]:
+    def _run(self, model: nn.Module, images: Tensor, trace: Trace | None) -> list[Tensor]:
+        self._calls.clear()
+
         def look(key: _Key, value: Any) -> None:
             try:
                 _by_image(value, len(images), key[0])
             except _NotByImageError as error:
-                self.not_by_image[key] = error
+                self.not_by_image[key] = error.with_traceback(None)  # which would keep the tensor
 
         def hook(name: str, module: nn.Module, _args: Any, value: Any) -> None:
             kind = type(module).__name__
@@ -179,7 +178,7 @@ class Trial:
             look((name, kind, self._calls[name, kind]), value)
 
         def function(name: str, kind: str, value: Tensor) -> None:
-            if value.is_floating_point():
+            if value.is_floating_point() and len(images) > 1:
                 look(_function_call(name, kind), value)
 
         with repeatable(images.device), evaluating(model), contextlib.ExitStack() as stack:
@@ -187,7 +186,8 @@ class Trial:
                 if name and not isinstance(module, torch.jit.ScriptModule):
                     stack.callback(module.register_forward_hook(functools.partial(hook, name)).remove)
             stack.enter_context(FunctionalActivations(model, function))
-            stack.enter_context(trace)
+            if trace is not None:
+                stack.enter_context(trace)
             return [tensor.clone() for tensor in floating_tensors(model(images))]
 
 
@@ -310,7 +310,7 @@ class Recorder:
         except _NotByImageError as error:
             if name in self._named or kind in ("input", "output"):
                 raise
-            self._not_by_image[key] = error
+            self._not_by_image[key] = error.with_traceback(None)
             self._left_out.add(name)
             return
         if self._store is not None and self._store.wants(name):
