@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from relstab.paper_layers import ACTIVATION_FUNCTIONS, ACTIVATIONS, WEIGHTED
 
-__all__ = ["FunctionalActivations", "evaluating", "find_layers", "tensors"]
+__all__ = ["FunctionalActivations", "Trace", "evaluating", "find_layers", "tensors"]
 
 _PRODUCTS = {"mul", "__mul__", "__rmul__", "multiply", "__imul__"}
 _CONVOLUTIONS = {f"conv{transpose}{axes}d" for transpose in ("", "_transpose") for axes in (1, 2, 3)} | {"linear", "bilinear"}
@@ -163,8 +163,8 @@ def _ancestors(node: _Node) -> Iterator[_Node]:
                 waiting.append(parent)
 
 
-class _Trace(FunctionalActivations):
-    """Follows the images through one forward pass, tensor by tensor."""
+class Trace(FunctionalActivations):
+    """Follows ``images`` through one forward pass inside of it, tensor by tensor."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__(model)
@@ -265,10 +265,31 @@ class _Trace(FunctionalActivations):
             if id(node) not in others and node.layer is not None:
                 node.layer.gate = True
 
-    def layers(self) -> list[tuple[str, int]]:
-        """Activations that are layers of the paper: no gate, and none that is a gate in another block of the same class."""
+    def found(self, which: Literal["paper", "blocks"]) -> list[tuple[str, int]]:
+        """What :func:`find_layers` returns, after the images went through the network."""
+        if which == "blocks":
+            blocks = _blocks(self._model, self.called)
+            if not blocks:
+                raise ValueError(
+                    f"expected blocks in {type(self._model).__name__}, found no class of modules with children that is repeated: "
+                    f"name the layers, layers=[...]"
+                )
+            return [(name, 1) for name in blocks]
         gates = {activation.block for activation in self.activations if activation.gate}
-        return [(layer.name, layer.call) for layer in self.activations if layer.block not in gates]
+        # No gate, and none that is a gate in another block of the same class.
+        layers = [(layer.name, layer.call) for layer in self.activations if layer.block not in gates]
+        if not layers:
+            raise ValueError(
+                f"expected activations after the weighted layers of {type(self._model).__name__}, found none: {self._cause()}"
+            )
+        return layers
+
+    def _cause(self) -> str:
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules()):
+            return "scripted and traced modules hide what they apply; measure the module that was scripted"
+        if not self.weighted:
+            return "its forward pass applies no convolution or linear layer that torch can see"
+        return f"{self.weighted} weighted layers ran, and no activation function after them; name the layers, layers=[...]"
 
 
 def _blocks(model: nn.Module, called: Sequence[str]) -> list[str]:
@@ -311,28 +332,7 @@ def find_layers(model: nn.Module, images: Tensor, which: Literal["paper", "block
     if which not in ("paper", "blocks"):
         raise ValueError(f"expected which to be 'paper' or 'blocks', got {which!r}")
     reference = next(model.parameters(), images)
-    trace = _Trace(model, images := images.to(reference.device, reference.dtype))
+    trace = Trace(model, images := images.to(reference.device, reference.dtype))
     with evaluating(model), trace:
         model(images)
-    if which == "blocks":
-        blocks = _blocks(model, trace.called)
-        if not blocks:
-            raise ValueError(
-                f"expected blocks in {type(model).__name__}, found no class of modules with children that is repeated: "
-                f"name the layers, layers=[...]"
-            )
-        return [(name, 1) for name in blocks]
-    layers = trace.layers()
-    if not layers:
-        raise ValueError(
-            f"expected activations after the weighted layers of {type(model).__name__}, found none: {_cause(model, trace)}"
-        )
-    return layers
-
-
-def _cause(model: nn.Module, trace: _Trace) -> str:
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return "scripted and traced modules hide what they apply; measure the module that was scripted"
-    if not trace.weighted:
-        return "its forward pass applies no convolution or linear layer that torch can see"
-    return f"{trace.weighted} weighted layers ran, and no activation function after them; name the layers, layers=[...]"
+    return trace.found(which)

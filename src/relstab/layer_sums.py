@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relstab.one_pass import BLOCK, OnePass
 from relstab.sensitivity_table import LayerSums
 
 __all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 
-# Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
-# of 4,096 terms however wide the layer is.
-_BLOCK = 4096
 # Differences are written for this many entries at a time: small beside the activations.
 _ENTRIES = {"cpu": 2**20, "cuda": 2**24}
+# Activations in three versions from which numba saves more than the half second that it takes to load.
+_ENTRIES_FOR_NUMBA = 6e8
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
 # Images and features up to which a representation is kept for its medians.
@@ -56,19 +56,29 @@ def _double(value: Tensor) -> Tensor:
 def _block_norms(rows: Tensor, out: Tensor) -> None:
     """Norms of the blocks of ``rows`` [..., features], into ``out`` [..., blocks]."""
     features = rows.shape[-1]
-    blocks, rest = divmod(features, _BLOCK)
+    blocks, rest = divmod(features, BLOCK)
     if blocks:
         whole = rows[..., : features - rest] if rest else rows
-        torch.linalg.vector_norm(whole.unflatten(-1, (blocks, _BLOCK)), dim=-1, out=out[..., :blocks] if rest else out)
+        torch.linalg.vector_norm(whole.unflatten(-1, (blocks, BLOCK)), dim=-1, out=out[..., :blocks] if rest else out)
     if rest:
         torch.linalg.vector_norm(rows[..., features - rest :], dim=-1, keepdim=True, out=out[..., blocks:])
 
 
 class Scratch:
-    """Memory for differences that all layers share: on a CPU, fresh memory costs more than writing to it."""
+    """Memory for differences that all layers share: on a CPU, fresh memory costs more than writing to it.
+
+    Attributes:
+        one_pass: in place of these differences, all sums of a CPU's layer in one pass.
+    """
 
     def __init__(self) -> None:
         self._memory: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self.one_pass: OnePass | None = None
+
+    def expect(self, entries: float) -> None:
+        """Use numba, if it is installed, for a measurement of so many activations in all versions that it saves time."""
+        if self.one_pass is None and entries >= _ENTRIES_FOR_NUMBA and OnePass.is_available():
+            self.one_pass = OnePass()
 
     def like(self, part: Tensor) -> Tensor:
         """A contiguous tensor of the shape, dtype and device of ``part``; the next call returns the same memory."""
@@ -85,12 +95,16 @@ class LayerAccumulator:
     Attributes:
         layer, kind: as in :class:`relstab.sensitivity_table.LayerSums`.
         scratch: working memory, which layers can share.
+        perturbations: V, 2 for D and G.
+        are_changes: whether batches hold f(T x) - f(x) in place of f(T x).
         images: how many were added.
     """
 
     layer: str
     kind: str
     scratch: Scratch = field(default_factory=Scratch)
+    perturbations: int = 2
+    are_changes: bool = False
     images: int = 0
     # S, o (None for 0), and Q of the first batch.
     _sum: Tensor | None = None
@@ -102,7 +116,7 @@ class LayerAccumulator:
     _estimate_images: int = 0
     # What add returned, in one array that grows by doubling: small arrays kept from every batch would lie between the large ones
     # that come and go, and the memory of the process would grow with the images.
-    _kept: NDArray[np.float64] = field(default_factory=lambda: np.empty((4, 0)))
+    _kept: NDArray[np.float64] | None = None
     _count: int = 0
     # For each batch, its images and 1 / (images of the estimate), negative if the estimate is the mean of the batch itself.
     _shares: list[tuple[int, float]] = field(default_factory=list)
@@ -112,13 +126,13 @@ class LayerAccumulator:
         """Add one batch.
 
         Args:
-            representation: [3 B, features]: B images, then their deformed, then their noisy versions.
+            representation: [(V + 1) B, features]: B images, then each of their V perturbed versions.
 
         Returns:
-            |f - o|^2, diffeo, noise and |f - m|^2 of this batch, [4, B], on the layer's device. The caller fetches them, checks
-            that they are finite and hands them to :meth:`keep`; on a GPU this waits for the device.
+            |f - o|^2, |f(T x) - f(x)|^2 of each version, and |f - m|^2 of this batch, [V + 2, B], on the layer's device. The
+            caller fetches them, checks that they are finite and hands them to :meth:`keep`; on a GPU this waits for the device.
         """
-        versions = representation.unflatten(0, (3, -1))
+        versions = representation.unflatten(0, (self.perturbations + 1, -1))
         batch, features = versions.shape[1:]
         clean = versions[0]
         if self._sum is not None and features != len(self._sum):
@@ -135,22 +149,11 @@ class LayerAccumulator:
         if from_batch and not first:
             self._set_estimate(clean.mean(0) if self._origin is None else (clean - self._origin).mean(0))
         self._shares.append((batch, -1 / batch if from_batch else 1 / self._estimate_images))
-        norms = clean.new_empty(3, batch, -(-features // _BLOCK))
-        projections = []
-        rows = max(1, _ENTRIES.get(clean.device.type, _ENTRIES["cuda"]) // features)
-        for start in range(0, batch, rows):
-            part, out = (versions, norms) if rows >= batch else (t[:, start : start + rows] for t in (versions, norms))
-            _block_norms(torch.sub(part[1:], part[0], out=self.scratch.like(part[1:])), out[1:])
-            centred = part[0] if self._origin is None else torch.sub(part[0], self._origin, out=self.scratch.like(part[0]))
-            _block_norms(centred, out[0])
-            self._sum.add_(centred.sum(0).to(self._sum.device))
-            if self._estimate is not None:
-                projections.append(centred @ self._estimate)
-        squares = _double(norms).square_()
-        values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
-        spread = values[:1]
-        if projections:
-            spread = spread + (self._square - 2 * _double(torch.cat(projections)))
+        if self.scratch.one_pass is not None and clean.device.type == "cpu":
+            values, projection = self.scratch.one_pass.sums(versions, self._origin, self._estimate, self._sum, self.are_changes)
+        else:
+            values, projection = self._several_passes(versions)
+        spread = values[:1] if self._estimate is None else values[:1] + (self._square - 2 * projection)
         self.images += batch
         if first:
             self._choose_origin(values[0])
@@ -159,21 +162,44 @@ class LayerAccumulator:
             self._estimate_images = self.images
         return torch.cat([values, spread])
 
+    def _several_passes(self, versions: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`relstab.one_pass.OnePass.sums`, by operations of torch on any device."""
+        assert self._sum is not None
+        batch, features = versions.shape[1:]
+        norms = versions.new_empty(len(versions), batch, -(-features // BLOCK))
+        projections = []
+        rows = max(1, _ENTRIES.get(versions.device.type, _ENTRIES["cuda"]) // features)
+        for start in range(0, batch, rows):
+            part, out = (versions, norms) if rows >= batch else (t[:, start : start + rows] for t in (versions, norms))
+            changes = part[1:] if self.are_changes else torch.sub(part[1:], part[0], out=self.scratch.like(part[1:]))
+            _block_norms(changes, out[1:])
+            centred = part[0] if self._origin is None else torch.sub(part[0], self._origin, out=self.scratch.like(part[0]))
+            _block_norms(centred, out[0])
+            self._sum.add_(centred.sum(0).to(self._sum.device))
+            if self._estimate is not None:
+                projections.append(centred @ self._estimate)
+        squares = _double(norms).square_()
+        values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
+        return values, _double(torch.cat(projections)) if projections else values[0]
+
     def keep(self, values: NDArray[np.float64]) -> None:
-        """Keep what :meth:`add` returned for a batch, [4, B]."""
+        """Keep what :meth:`add` returned for a batch, [V + 2, B]."""
+        if self._kept is None:
+            self._kept = np.empty((len(values), 0))
         end = self._count + values.shape[1]
         if end > self._kept.shape[1]:
-            longer = np.empty((4, 2 * end))
+            longer = np.empty((len(values), 2 * end))
             longer[:, : self._count] = self._kept[:, : self._count]
             self._kept = longer
         self._kept[:, self._count : end] = values
         self._count = end
 
     def keep_representation(self, representation: Tensor) -> None:
-        """Keep a batch [3 B, features] for :func:`median_sensitivities`: at most 2,048 images of at most 2,048 features."""
+        """Keep a batch [(V + 1) B, features] for :func:`median_sensitivities`: at most 2,048 images of at most 2,048 features."""
         kept = sum(part.shape[1] for part in self._representation)
         if kept < _MEDIAN_IMAGES and representation.shape[1] <= _MEDIAN_FEATURES:
-            self._representation.append(representation.unflatten(0, (3, -1))[:, : _MEDIAN_IMAGES - kept].to("cpu", copy=True))
+            versions = representation.unflatten(0, (self.perturbations + 1, -1))
+            self._representation.append(versions[:, : _MEDIAN_IMAGES - kept].to("cpu", copy=True))
 
     def _set_estimate(self, estimate: Tensor) -> None:
         if self._estimate is None:
@@ -201,8 +227,10 @@ class LayerAccumulator:
             order: which probe each image was, [P], if they were not added in order.
         """
         assert self._sum is not None
+        assert self._kept is not None
         mean = self._sum / self.images
-        squares, diffeo, noise, spread = self._kept[:, : self._count].copy()
+        kept = self._kept[:, : self._count].copy()
+        squares, numerators, spread = kept[0], kept[1:-1], kept[-1]
         m = self._first_squares + squares[self._shares[0][0] :].sum() - self.images * float(mean.square().sum())
         if self._origin is not None:
             mean += _double(self._origin)
@@ -211,7 +239,7 @@ class LayerAccumulator:
         spread -= np.repeat(shares, batches) * m / max(self.images - 1, 1)
         if order is not None:
             inverse = np.argsort(order)
-            spread, diffeo, noise = spread[inverse], diffeo[inverse], noise[inverse]
+            spread, numerators = spread[inverse], numerators.take(inverse, 1)
         denominator = 2 * m / self.images
         # Each feature is off by a few units in its last place, about its own mean.
         assert self._estimate is not None
@@ -220,4 +248,4 @@ class LayerAccumulator:
         medians = (math.nan, math.nan)
         if self._representation and not is_constant:
             medians = median_sensitivities(*torch.cat(self._representation, 1))
-        return LayerSums(self.layer, self.kind, diffeo, noise, spread, denominator, is_constant, medians)
+        return LayerSums(self.layer, self.kind, numerators, spread, denominator, is_constant, medians)

@@ -10,12 +10,10 @@ and the limit of S / norm^2 at small norms is the Lie derivative along the kind,
 representation (Gruver et al., arXiv 2210.02984).
 """
 
-import fnmatch
 import io
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,14 +23,13 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from relstab.activations import FunctionalActivations, evaluating, find_layers
+from relstab.activations import evaluating
 from relstab.diffeomorphism import deform, displacement_field, temperature
 from relstab.interpolation import warp
-from relstab.layer_sums import _double
 from relstab.noise import image_norms, isotropic_noise
+from relstab.recorder import Recorder, Trial, placed, unwrapped
 from relstab.runs.devices import repeatable
-from relstab.sensitivity import _by_image, _chosen_layers, _NotByImageError, _unwrapped
-from relstab.sensitivity_table import _ratio
+from relstab.sensitivity_table import LayerSums, ratio_and_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -302,120 +299,6 @@ def perturb(
         return apply(images, given.to(images.dtype))
 
 
-@dataclass
-class _Sums:
-    """Sums behind S of each perturbation of one layer, in float64; distances are counted from the first batch's mean."""
-
-    layer: str
-    kind: str
-    numerators: list[NDArray[np.float64]] = field(default_factory=list)
-    squares: list[NDArray[np.float64]] = field(default_factory=list)
-    spread: list[NDArray[np.float64]] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-    origin: Tensor | None = None
-    total: Tensor | None = None
-    images: int = 0
-
-    def add(self, clean: Tensor, numerators: Tensor) -> None:
-        """Add f(x) [B, features] of a batch, and |f(T x) - f(x)|^2 or the like, [V, B]."""
-        if self.origin is None:
-            self.origin = clean[0] + (clean - clean[0]).mean(0)
-            self.total = _double(torch.zeros_like(self.origin))
-        assert self.total is not None
-        centred = clean - self.origin
-        squares = _squares(centred)
-        mean = self.total / max(self.images, 1)
-        spread = squares - 2 * _double(centred @ mean.to(centred)) + mean.square().sum()
-        self.spread.append(spread.cpu().numpy())
-        # The mean of n other images adds variance / n to the distances from it, and the batch's own mean takes it away.
-        self.shares += [1 / self.images if self.images else -1 / len(clean)] * len(clean)
-        self.squares.append(squares.cpu().numpy())
-        self.numerators.append(numerators.cpu().numpy())
-        self.total += _double(centred.sum(0))
-        self.images += len(clean)
-
-    def rows(self, names: Sequence[str], reference: str, index: int, depth: float) -> list[dict[str, Any]]:
-        """One row per perturbation."""
-        assert self.total is not None
-        assert self.origin is not None
-        squares, spread = np.concatenate(self.squares), np.concatenate(self.spread)
-        numerators = dict(zip(names, np.concatenate(self.numerators, 1), strict=True))
-        mean = self.total / self.images
-        denominator = 2 * float(squares.mean() - mean.square().sum().item())
-        spread = spread - np.array(self.shares) * denominator / 2 * self.images / (self.images - 1)
-        rounding = torch.finfo(self.origin.dtype).eps
-        if denominator <= (4 * rounding) ** 2 * float((mean + _double(self.origin)).square().sum()):
-            denominator = 0.0
-        rows = []
-        other = numerators[reference]
-        for name, values in numerators.items():
-            s, s_sem = _ratio(values, denominator, 2 * spread)
-            row = {"layer": self.layer, "kind": self.kind, "index": index, "depth": depth, "perturbation": name}
-            ratio, ratio_sem = _ratio(values, other.mean() if denominator else 0.0, other)
-            row |= {"S": s, "S_sem": s_sem, "ratio": ratio, "ratio_sem": ratio_sem, "denominator": denominator}
-            rows.append(row)
-        return rows
-
-
-def _squares(rows: Tensor) -> Tensor:
-    """Squared norm of each row [..., features] in float64."""
-    return _double(torch.linalg.vector_norm(rows, dim=-1)).square()
-
-
-class _Pass:
-    """Records the layers batch by batch; ``reduce`` gives f(x) and the numerators from a layer's output."""
-
-    def __init__(self, model: nn.Module, layers: Any, reduce: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        self.sums: dict[tuple[str, str, int], _Sums] = {}
-        self._layers = layers
-        self._named, self._others = _chosen_layers(model, layers)
-        self._model = model
-        self._reduce = reduce
-        self._calls: Counter[tuple[str, str]] = Counter()
-
-    def _record(self, name: str, kind: str, value: Any) -> None:
-        try:
-            tensor = _by_image(value, self._batch, name)
-        except _NotByImageError:
-            if name in self._named or kind in ("input", "output"):
-                raise
-            return
-        self._calls[name, kind] += 1
-        clean, numerators = self._reduce(tensor.flatten(1))
-        self.sums.setdefault((name, kind, self._calls[name, kind]), _Sums(name, kind)).add(clean, numerators)
-
-    def _function(self, name: str, kind: str, value: Tensor) -> None:
-        chosen = self._layers is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._layers)
-        if chosen and value.ndim and len(value) == self._batch:
-            self._record(name, kind, value)
-
-    def run(self, batches: Sequence[Tensor]) -> list[_Sums]:
-        """Send stacked batches through the network."""
-        rows = {*self._named, *self._others}
-        handles = [
-            module.register_forward_hook(lambda module, _, output, name=name: self._record(name, type(module).__name__, output))
-            for name, module in self._model.named_modules()
-            if name in rows and name
-        ]
-        try:
-            device = batches[0].device
-            with repeatable(device), evaluating(self._model), FunctionalActivations(self._model, self._function):
-                for stacked in batches:
-                    self._batch = len(stacked)
-                    self._calls.clear()
-                    if "input" in rows:
-                        self._record("input", "input", stacked)
-                    output = self._model(stacked)
-                    if "output" in rows:
-                        self._record("output", "output", output)
-        finally:
-            for handle in handles:
-                handle.remove()
-        images = max(sums.images for sums in self.sums.values())
-        complete = [sums for sums in self.sums.values() if sums.images == images]
-        return sorted(complete, key=lambda sums: sums.kind == "output")
-
-
 def _versions(images: Tensor, kinds: Any, norm: Tensor | float | None, generator: torch.Generator | None) -> dict[str, Tensor]:
     """Perturbed images by the name of the perturbation."""
     if isinstance(kinds, str) or callable(kinds):
@@ -436,28 +319,55 @@ def _versions(images: Tensor, kinds: Any, norm: Tensor | float | None, generator
     return versions
 
 
-def _prepared(model: nn.Module, images: Tensor, layers: Any) -> tuple[nn.Module, Tensor, Any, Any]:
-    """The network itself, images on its device and in its dtype, the layers to measure and those of the paper."""
-    model = _unwrapped(model)
-    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
-    images = images.to(parameter.device, parameter.dtype)
-    if layers not in ("paper", "blocks"):
-        return model, images, [layers] if isinstance(layers, str) else layers, None
-    found = find_layers(model, images[:2], layers)
-    return model, images, ["input", *dict.fromkeys(name for name, _ in found), "output"], [list(layer) for layer in found]
+def _rows(layer: LayerSums, names: Sequence[str], reference: str, place: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """One row per perturbation."""
+    denominator = 0.0 if layer.is_constant else layer.denominator
+    other = layer.numerators[names.index(reference)]
+    for name, values in zip(names, layer.numerators, strict=True):
+        s, s_sem = ratio_and_error(values, denominator, 2 * layer.spread)
+        ratio, ratio_sem = ratio_and_error(values, other.mean() if denominator else 0.0, other)
+        row = {"layer": layer.layer, "kind": layer.kind, **place, "perturbation": name, "S": s, "S_sem": s_sem}
+        yield row | {"ratio": ratio, "ratio_sem": ratio_sem, "denominator": denominator}
 
 
-def _table(sums: Sequence[_Sums], names: Sequence[str], reference: str | None, found: Any) -> "pd.DataFrame":
+def _table(sums: Sequence[LayerSums], names: Sequence[str], reference: str | None, found: Any) -> "pd.DataFrame":
     import pandas as pd
 
     reference = reference or ("noise" if "noise" in names else names[0])
     if reference not in names:
         raise ValueError(f"expected the reference to be one of {', '.join(names)}, got {reference!r}")
     last = max(len(sums) - 1, 1)
-    table = pd.DataFrame([row for index, layer in enumerate(sums) for row in layer.rows(names, reference, index, index / last)])
+    places = ({"index": index, "depth": index / last} for index in range(len(sums)))
+    table = pd.DataFrame(
+        [row for layer, place in zip(sums, places, strict=True) for row in _rows(layer, names, reference, place)]
+    )
     if found:
-        table.attrs["paper_layers"] = found
+        table.attrs["paper_layers"] = [list(layer) for layer in found]
     return table
+
+
+def _prepared(model: nn.Module, images: Tensor, layers: Any) -> tuple[nn.Module, Tensor, Any, Trial]:
+    """The network itself, images on its device and in its dtype, the layers to measure, and what a trial told."""
+    model = unwrapped(model)
+    images = placed(model, images)
+    which = layers if layers in ("paper", "blocks") else None
+    trial = Trial(model, images, which, required=which is not None)
+    return model, images, ["input", *dict.fromkeys(name for name, _ in trial.layers), "output"] if trial.layers else layers, trial
+
+
+def _recorded(recorder: Recorder, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[LayerSums]:
+    """Sums after the batches, each the positions of its images and its versions."""
+    with evaluating(model), recorder.watching():
+        for rows, stacked in batches:
+            recorder.send(rows.numpy(), stacked)
+    return recorder.finish()
+
+
+def _parts(count: int, batch_size: int) -> Iterator[Tensor]:
+    """Positions of the images of batches of about the same size, so that none has a single image."""
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size to be at least 1, got {batch_size}")
+    yield from torch.arange(count).tensor_split(math.ceil(count / batch_size))
 
 
 def measure_perturbations(
@@ -487,35 +397,14 @@ def measure_perturbations(
         perturbation; S and its standard error S_sem; ratio, S over that of the reference, and ratio_sem; denominator. A
         representation that is the same for all images has S = NaN.
     """
-    model, images, layers, found = _prepared(model, images, layers)
+    model, images, layers, trial = _prepared(model, images, layers)
     versions = _versions(images, kinds, norm, generator)
     stacks = [images, *versions.values()]
-
-    def reduce(f: Tensor) -> tuple[Tensor, Tensor]:
-        parts = f.unflatten(0, (len(stacks), -1))
-        parts = parts if parts.dtype in (torch.float32, torch.float64) else parts.float()
-        return parts[0], torch.stack([_squares(part - parts[0]) for part in parts[1:]])
-
-    batches = _Stacked(stacks, batch_size)
-    names = list(versions)
-    return _table(_Pass(model, layers, reduce).run(batches), names, reference, found)
-
-
-class _Stacked(Sequence[Tensor]):
-    """Batches of all versions, stacked on demand, and of about the same size, so that none has a single image."""
-
-    def __init__(self, versions: Sequence[Tensor], batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size to be at least 1, got {batch_size}")
-        self._parts = list(
-            zip(*(version.tensor_split(math.ceil(len(version) / batch_size)) for version in versions), strict=True)
-        )
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __getitem__(self, index: Any) -> Any:
-        return torch.cat(self._parts[index])
+    recorder = Recorder(model, layers, len(images), trial, len(versions))
+    with repeatable(images.device):
+        batches = ((rows, torch.cat([version[rows] for version in stacks])) for rows in _parts(len(images), batch_size))
+        sums = _recorded(recorder, model, batches)
+    return _table(sums, list(versions), reference, trial.layers)
 
 
 def lie_derivatives(
@@ -539,7 +428,7 @@ def lie_derivatives(
     Returns:
         The table of :func:`measure_perturbations`, with S per unit of norm^2.
     """
-    model, images, layers, found = _prepared(model, images, layers)
+    model, images, layers, trial = _prepared(model, images, layers)
     norms = image_norms(images)
     exact = images.double() if images.device.type != "mps" else images
     versions = _versions(exact, kinds, _SMALL * torch.where(norms > 0, norms, 1), generator)
@@ -548,20 +437,11 @@ def lie_derivatives(
     for version in versions.values():
         change = version - exact
         directions.append((change / image_norms(change).clamp(min=1e-300).reshape(-1, 1, 1, 1)).to(images.dtype))
-    by_kind: list[list[_Sums]] = []
-
-    def reduce(f: Tensor) -> tuple[Tensor, Tensor]:
-        primal, tangent = forward_ad.unpack_dual(f)
-        change = torch.zeros_like(primal) if tangent is None else tangent
-        return primal.clone(), _squares(change)[None]
-
+    by_kind = []
     for direction in directions:
-        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-            parts = zip(images.split(batch_size), direction.split(batch_size), strict=True)
-            duals = [forward_ad.make_dual(part, along) for part, along in parts]
-            by_kind.append(_Pass(model, layers, reduce).run(duals))
-    for first, *others in zip(*by_kind, strict=True):
-        first.numerators = [
-            np.concatenate(parts) for parts in zip(first.numerators, *(s.numerators for s in others), strict=True)
-        ]
-    return _table(by_kind[0], names, reference, found)
+        recorder = Recorder(model, layers, len(images), trial, perturbations=1, tangents=True)
+        with repeatable(images.device), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            batches = ((rows, forward_ad.make_dual(images[rows], direction[rows])) for rows in _parts(len(images), batch_size))
+            by_kind.append(_recorded(recorder, model, batches))
+    sums = [replace(same[0], numerators=np.concatenate([s.numerators for s in same])) for same in zip(*by_kind, strict=True)]
+    return _table(sums, names, reference, trial.layers)

@@ -9,14 +9,12 @@ the mean over all P^2 pairs, which is 2 (mean |f|^2 - |mean f|^2) exactly: it ta
 """
 
 import contextlib
-import fnmatch
 import functools
 import itertools
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,75 +24,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 import relstab
-from relstab.activations import FunctionalActivations, evaluating, find_layers, tensors
+from relstab.activations import evaluating
 from relstab.batch_norm import VersionNorms, has_batch_norm
-from relstab.function_check import departure
-from relstab.layer_sums import LayerAccumulator, Scratch
 from relstab.probes import VERSIONS, Probes
+from relstab.recorder import Recorder, RepresentationStore, Trial, floating_tensors, placed, unwrapped
 from relstab.runs.devices import repeatable
-from relstab.runs.nearest import nearest
 from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["RepresentationStore", "accumulate_sums", "measure_sensitivity"]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Floating-point tensors in a module's output."""
-    return (tensor for tensor in tensors(value) if tensor.is_floating_point())
-
-
-class _NotByImageError(ValueError):
-    """The output of a module does not have the images along its first axis."""
-
-
-def _by_image(value: Any, batch: int, layer: str) -> Tensor:
-    """A module's output as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
-    parts = [tensor for tensor in _tensors(value) if tensor.numel()]
-    if not parts:
-        raise _NotByImageError(f"expected layer {layer!r} to return a floating-point tensor, got {type(value).__name__}")
-    for tensor in parts:
-        if tensor.ndim == 0 or len(tensor) != batch:
-            raise _NotByImageError(
-                f"expected layer {layer!r} to return a tensor of shape [{batch}, ...], the images along the first axis, "
-                f"got shape {tuple(tensor.shape)} for {batch} images"
-            )
-    return torch.cat([tensor.reshape(batch, -1) for tensor in parts], 1) if len(parts) > 1 else parts[0]
-
-
-def _axes_in_memory(tensor: Tensor) -> list[int]:
-    """Axes in their order in memory, the axis of the images first.
-
-    Distances do not depend on the order of the features. This order spares a copy of representations in channels_last.
-    """
-    return [0, *sorted(range(1, tensor.ndim), key=lambda axis: tensor.stride()[axis], reverse=True)]
-
-
-def _chosen_layers(model: nn.Module, layers: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Names of the rows: of the layers that are named, and of the others.
-
-    The default rows are the input, the leaves and the output; none of them is named. A pattern selects among these, a name
-    selects any module or activation function. Which functions a module applies is known when it runs.
-    """
-    modules = {name: module for name, module in model.named_modules() if name}
-    defaults = ["input", *(name for name, module in modules.items() if not list(module.children())), "output"]
-    if layers is None:
-        return [], defaults
-    named, matched = [], []
-    for name in [layers] if isinstance(layers, str) else layers:
-        matches = fnmatch.filter(defaults, name)
-        if name in ("input", *modules, "output") or (name.endswith(")") and name.rpartition(".")[0] in {"", *modules}):
-            named.append(name)
-        elif matches:
-            matched += matches
-        else:
-            raise ValueError(
-                f'expected layers to be modules of the model, "input" or "output", or patterns of their names, got {name!r}'
-                f"{nearest(name, ['input', *modules, 'output'])}"
-            )
-    return named, [name for name in matched if name not in named]
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -113,7 +53,7 @@ def _chosen_output(value: Any, output: str | Callable[[Any], Any] | None, warn: 
         if output not in _parts(value):
             raise ValueError(f"expected output to be one of {names or 'no names'} in {type(value).__name__}, got {output!r}")
         return _parts(value)[output]
-    count = len(list(_tensors(value)))
+    count = len(list(floating_tensors(value)))
     if warn and count > 1:
         warnings.warn(
             f"the output is {count} tensors ({names[:80] or type(value).__name__}), which are measured as one; choose a part "
@@ -149,16 +89,6 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
         )
 
 
-class RepresentationStore(Protocol):
-    """Where representations are stored beside the sums, see :class:`relstab.files.activations.ActivationStore`."""
-
-    def wants(self, layer: str) -> bool:
-        """Whether it stores a layer of this name."""
-
-    def add(self, layer: str, kind: str, call: int, value: Tensor, rows: NDArray[np.int64]) -> None:
-        """Store one batch [3 B, ...] of a layer; ``rows`` are the positions of its images among the probes, [B]."""
-
-
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
 # batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page. A GPU needs
 # larger batches to be busy.
@@ -168,149 +98,8 @@ _SMALLEST_BATCH = 3
 _LARGEST_BATCH = 4096
 
 
-class _Recorder:
-    """What the hooks of one pass of the probes through a network record, layer by layer and call by call."""
-
-    def __init__(self, named: Sequence[str], store: RepresentationStore | None) -> None:
-        self.sums: dict[tuple[str, str, int], LayerAccumulator] = {}
-        self.left_out: set[str] = set()
-        self.bytes_per_image = 0  # of the largest representation seen, one version
-        self._named = named
-        self._store = store
-        self._rows: NDArray[np.int64] = np.arange(0)
-        self._calls: Counter[tuple[str, str]] = Counter()
-        self._scratch = Scratch()
-        self._axes: dict[tuple[str, str, int], list[int]] = {}
-        self._pending: list[tuple[LayerAccumulator, Tensor]] = []
-        self._tried = 0  # images in the batch that is tried; 0 in the others
-        self._not_by_image: set[tuple[str, str, int]] = set()
-
-    def begin(self, rows: NDArray[np.int64]) -> None:
-        """Start a batch of the probes ``rows``."""
-        self._rows = rows
-        self._calls.clear()
-
-    @contextlib.contextmanager
-    def trying(self, images: int) -> Iterator[None]:
-        """Within the block, nothing is recorded of a batch of another size, except which layers are not by image.
-
-        A layer [tokens, batch, features] with three times as many tokens as images is by image for one size of batch alone.
-        """
-        self._tried = images
-        self._calls.clear()
-        try:
-            yield
-        finally:
-            self._tried = 0
-
-    @property
-    def _batch(self) -> int:
-        return self._tried or 3 * len(self._rows)
-
-    def measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        """Forward hook of layers that are not recorded, but take memory."""
-        if self._tried:
-            return
-        size = max((tensor.numel() * tensor.element_size() for tensor in _tensors(output)), default=0)
-        self.bytes_per_image = max(self.bytes_per_image, size // (3 * len(self._rows)))
-
-    def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        """Forward hook that records a layer."""
-
-        def record(module: nn.Module, args: Any, output: Any) -> None:
-            self.measure_size(module, args, output)
-            self.record(name, type(module).__name__, output)
-
-        return record
-
-    def record_function(self, name: str, kind: str, value: Tensor) -> None:
-        """Record the output of an activation function if the images are along its first axis: a table of positions has none."""
-        if not value.is_floating_point() or (name, kind, 0) in self._not_by_image:
-            return
-        if value.ndim and len(value) == self._batch:
-            self.record(name, kind, value)
-        elif self._tried:
-            self._not_by_image.add((name, kind, 0))  # all its calls
-
-    def record(self, name: str, kind: str, value: Any) -> None:
-        """Reduce the output of a layer, before the next layer can change it in place."""
-        # The kind is in the key because a module may be called "input" or "output" as well.
-        self._calls[name, kind] += 1
-        key = (name, kind, self._calls[name, kind])
-        batch = self._batch
-        try:
-            if key in self._not_by_image:
-                raise _NotByImageError
-            tensor = _by_image(value, batch, name)
-        except _NotByImageError:
-            if name in self._named or kind in ("input", "output"):
-                raise
-            self._not_by_image.add(key)
-            self.left_out.add(name)
-            return
-        if self._tried:
-            return
-        if self._store is not None and self._store.wants(name):
-            self._store.add(*key, tensor, self._rows)
-        if key not in self.sums:
-            self.sums[key] = LayerAccumulator(name, kind, self._scratch)
-            self._axes[key] = _axes_in_memory(tensor)
-        if tensor.ndim != len(self._axes[key]):
-            raise ValueError(
-                f"expected layer {name!r} to return as many axes in every batch, got {len(self._axes[key])}, then {tensor.ndim}"
-            )
-        matrix = tensor.permute(self._axes[key]).reshape(batch, -1)
-        matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-        self._pending.append((self.sums[key], self.sums[key].add(matrix)))
-        if kind == "output":
-            self.sums[key].keep_representation(matrix)
-
-    def end(self) -> None:
-        """Fetch the sums of the batch and check that they are finite: once per batch, since a GPU has to be waited for."""
-        if not self._pending:
-            return
-        device = self._pending[0][1].device
-        batch = torch.stack([values.to(device, non_blocking=True) for _, values in self._pending]).cpu().numpy()
-        for (layer, _), values in zip(self._pending, batch, strict=True):
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"expected finite activations, got NaN, infinite ones or ones too large to square from layer "
-                    f"{layer.layer!r} ({layer.kind})"
-                )
-            layer.keep(values)
-        self._pending.clear()
-
-    def finish(self, order: NDArray[np.int64]) -> list[LayerSums]:
-        """Sums of every layer in order of execution, after the last batch; ``order`` [P] says which probe each image was."""
-        for name in self._named:
-            if not any(layer.layer == name for layer in self.sums.values()):
-                raise ValueError(f"expected layers that the forward pass calls, got {name!r}, which it never calls")
-        # A layer that some batches did not reach would have D, G and R of other images than the rest.
-        self.left_out |= {layer.layer for layer in self.sums.values() if layer.images < len(order)}
-        if self.left_out:
-            warnings.warn(
-                f"left out, since they return nothing by image in every batch: {', '.join(sorted(self.left_out))}", stacklevel=5
-            )
-        # The output comes last in each batch, but a layer may be called for the first time in a later batch.
-        complete = sorted(self.sums.values(), key=lambda layer: layer.kind == "output")
-        return [layer.finish(order) for layer in complete if layer.layer not in self.left_out]
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile or a data-parallel wrapper: there, hooks see every layer and whole batches."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return _unwrapped(model.module)
-    original = getattr(model, "_orig_mod", None)  # set by torch.compile
-    if isinstance(original, nn.Module):
-        return _unwrapped(original)
-    if not isinstance(model, nn.Module):
-        hint = "; torch.export.unflatten(program) is one" if isinstance(model, torch.export.ExportedProgram) else ""
-        raise ValueError(f"expected model to be a torch.nn.Module, got {type(model).__name__}{hint}")
-    return model
-
-
 def _batches(
-    probes: Probes | Iterable[Probes], batch_size: int | None, recorder: _Recorder, device: torch.device
+    probes: Probes | Iterable[Probes], batch_size: int | None, recorder: Recorder, device: torch.device
 ) -> Iterator[tuple[NDArray[np.int64], Probes]]:
     """Positions of the probes of each batch, and these probes.
 
@@ -343,6 +132,20 @@ def _batches(
 _ONE_PASS_BYTES = {"cpu": 512 * 2**20, "cuda": 4 * 2**30}
 
 
+def _largest(model: nn.Module, images: Tensor) -> int:
+    """Bytes per image of the largest output of a module."""
+    sizes = [1]
+
+    def measure(_module: nn.Module, _args: Any, output: Any) -> None:
+        sizes.extend(tensor.numel() * tensor.element_size() // len(images) for tensor in floating_tensors(output))
+
+    with contextlib.ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_hook(measure).remove)
+        model(images)
+    return max(sizes)
+
+
 def _version_norms(
     model: nn.Module, probes: Probes | Iterable[Probes], batch_size: int | None, load: Callable[[Tensor], Tensor]
 ) -> VersionNorms:
@@ -355,16 +158,8 @@ def _version_norms(
     parts = [probes] if isinstance(probes, Probes) else probes
     total = sum(map(len, parts))
     if batch_size is None:
-        recorder = _Recorder([], None)
         first = load(next(iter(parts)).images[:2])
-        recorder.begin(np.arange(len(first)))
-        handles = [module.register_forward_hook(recorder.measure_size) for module in model.modules()]
-        try:
-            model(first)
-        finally:
-            for handle in handles:
-                handle.remove()
-        image_bytes = max(3 * recorder.bytes_per_image, 1)  # it divides by three versions, and here is one
+        image_bytes = _largest(model, first)
         one_pass, several = (sizes.get(first.device.type, sizes["cuda"]) for sizes in (_ONE_PASS_BYTES, _LAYER_BYTES))
         batch_size = total if total * image_bytes <= one_pass else max(several // image_bytes, _SMALLEST_BATCH)
 
@@ -389,6 +184,7 @@ def accumulate_sums(
     store: RepresentationStore | None = None,
     batch_norm: Literal["running", "per_version"] = "running",
     output: str | Callable[[Any], Any] | None = None,
+    trial: Trial | None = None,
 ) -> list[LayerSums]:
     """Run the probes through the network and accumulate the sums behind D, G and R of every layer.
 
@@ -399,80 +195,39 @@ def accumulate_sums(
 
     Args:
         model, probes, layers, batch_size, store, batch_norm, output: those of :func:`measure_sensitivity`.
+        trial: of this network, if there was one.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected batch_size to be at least 1, or None for an automatic one, got {batch_size}")
     if batch_norm not in ("running", "per_version"):
         raise ValueError(f"expected batch_norm to be 'running' or 'per_version', got {batch_norm!r}")
-    model = _unwrapped(model)
-    named, others = _chosen_layers(model, layers)
-    rows_of = {*named, *others}
-    chosen = [layers] if isinstance(layers, str) else layers or []
-    if rows_of - {"input", "output"} and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ValueError(
-            "expected a model that runs in Python, got a scripted or traced one, whose layers cannot be watched; measure the "
-            "module that it was made from, or layers=['input', 'output']"
-        )
-    reference = next(itertools.chain(model.parameters(), model.buffers()), None)
-    device = reference.device if reference is not None else None
-    place = device or torch.device("cpu")
-    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
+    model = unwrapped(model)
     per_version = batch_norm == "per_version" and has_batch_norm(model)
     if not per_version:
         _warn_of_batch_norms(model)
-
-    recorder = _Recorder(named, store)
     probes, first = _peeked(probes)
-    orders: list[NDArray[np.int64]] = []
+    images = first.images if isinstance(first, Probes) else torch.empty(0)
+    trial = trial or Trial(model, images)
+    recorder = Recorder(model, layers, len(images), trial, medians=True, store=store)
+    device = placed(model, torch.empty(0)).device
     total = len(probes) if isinstance(probes, Probes) else None
     # The bar appears on a terminal, after 10 s.
     with (
-        repeatable(place),
+        repeatable(device),
         evaluating(model),
         contextlib.ExitStack() as stack,
         tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
     ):
-        norms = None
         if per_version:
-            norms = _version_norms(model, probes, batch_size, lambda images: images.to(device, dtype))
-
-        def record_function(name: str, kind: str, value: Tensor) -> None:
-            if layers is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen):
-                recorder.record_function(name, kind, value)
-
-        for name, module in model.named_modules():
-            if name in rows_of and name:
-                stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
-            elif not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
-                stack.callback(module.register_forward_hook(recorder.measure_size).remove)
-        if isinstance(first, Probes) and len(first) > 1:
-            with recorder.trying(2), FunctionalActivations(model, record_function):
-                try:
-                    model(first.images[:2].to(device, dtype))
-                except _NotByImageError:
-                    raise
-                except Exception:  # a model may take one batch size alone; the measurement reports any other error
-                    pass
-        if norms is not None:
-            stack.enter_context(norms.applied())
-        stack.enter_context(FunctionalActivations(model, record_function))
-        for rows, part in _batches(probes, batch_size, recorder, place):
-            recorder.begin(rows)
-            stacked = torch.cat([part.images, part.deformed, part.noisy]).to(device, dtype)
-            recorder.measure_size(model, None, stacked)
-            if "input" in rows_of:
-                recorder.record("input", "input", stacked)
-            result = model(stacked)
-            if "output" in rows_of:
-                recorder.record("output", "output", _chosen_output(result, output, warn=not orders))
-            orders.append(rows)
-            del stacked, result
-            recorder.end()
+            stack.enter_context(_version_norms(model, probes, batch_size, functools.partial(placed, model)).applied())
+        stack.enter_context(recorder.watching())
+        warn = True
+        for rows, part in _batches(probes, batch_size, recorder, device):
+            stacked = placed(model, torch.cat([part.images, part.deformed, part.noisy]))
+            recorder.send(rows, stacked, functools.partial(_chosen_output, output=output, warn=warn))
+            warn = False
             bar.update(len(part))
-    images = sum(map(len, orders))
-    if images < 2:
-        raise ValueError(f"expected probes of at least 2 images, and 500 are usual, got {images} image(s)")
-    return recorder.finish(np.concatenate(orders))
+    return recorder.finish()
 
 
 def _report_constants(sums: Sequence[LayerSums], constant: Literal["nan", "raise"]) -> None:
@@ -499,35 +254,14 @@ def _peeked(probes: Probes | Iterable[Probes]) -> tuple[Probes | Iterable[Probes
     return probes, first
 
 
-def _found_layers(model: nn.Module, first: Any, which: Literal["paper", "blocks"] | None) -> list[tuple[str, int]] | None:
-    """The layers that :func:`relstab.find_layers` finds with two probes of the first batch.
-
-    Without ``which``, all layers are measured, and a model in which none can be found has None.
-    """
-    if not isinstance(first, Probes):
-        if which is not None:
-            raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
-        return None
-    try:
-        return find_layers(_unwrapped(model), first[:2].images, which or "paper")
-    except Exception:  # a model may fail for many reasons; the measurement of all layers then says which
-        if which is not None:
-            raise
-        return None
-
-
-def _warn_unless_function(model: nn.Module, first: Any) -> None:
-    try:
-        how = departure(_unwrapped(model), first.images)
-    except Exception:  # as above
-        return
-    if how == "random":
+def _warn_unless_function(departure: str | None) -> None:
+    if departure == "random":
         warnings.warn(
             "the model draws random numbers in evaluation mode, so that D and G measure these and R is about 1: pass "
             "training=self.training to functional.dropout and the like",
             stacklevel=4,
         )
-    elif how == "company":
+    elif departure == "company":
         warnings.warn("the output for an image depends on the other images of its batch, and so do D and G", stacklevel=4)
 
 
@@ -587,14 +321,18 @@ def measure_sensitivity(
     """
     if constant not in ("nan", "raise"):
         raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
-    found = None
     probes, first = _peeked(probes)
-    if layers is None or layers == "paper" or layers == "blocks":
-        found = _found_layers(model, first, layers)  # type: ignore[arg-type]
-    _warn_unless_function(model, first)
+    which: Any = layers if layers in ("paper", "blocks") else "paper" if layers is None else None
+    trial = None
+    if isinstance(first, Probes):
+        trial = Trial(unwrapped(model), first.images, which, check=True, required=layers in ("paper", "blocks"))
+        _warn_unless_function(trial.departure)
+    elif layers in ("paper", "blocks"):
+        raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
+    found = trial.layers if trial is not None else None
     if layers is not None and found:
         layers = ["input", *dict.fromkeys(name for name, _ in found), "output"]
-    sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output)
+    sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output, trial)
     _report_constants(sums, constant)
     import pandas as pd  # here, because a job that only writes HDF5 does not need it
 

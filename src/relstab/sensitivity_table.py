@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "MEDIANS", "LayerSums", "sensitivity_rows"]
+__all__ = ["COLUMNS", "MEDIANS", "LayerSums", "ratio_and_error", "sensitivity_rows"]
 
 MEDIANS = ["D_median", "G_median", "R_median"]
 COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "R_sem", "denominator", *MEDIANS]
@@ -19,13 +19,12 @@ COLUMNS = ["layer", "kind", "index", "depth", "D", "G", "R", "D_sem", "G_sem", "
 
 @dataclass(frozen=True)
 class LayerSums:
-    """Sums behind D, G and R of one layer and their standard errors.
+    """Sums behind D, G and R of one layer, or behind S of other perturbations, and their standard errors.
 
     Attributes:
         layer: name in ``model.named_modules()``, or "input" or "output".
         kind: class of the module, or "input" or "output".
-        diffeo: |f(tau x) - f(x)|^2, [P].
-        noise: |f(x + eta) - f(x)|^2, [P].
+        numerators: |f(T x) - f(x)|^2 for each perturbation T, [V, P]; tau and eta for D and G.
         spread: |f(x) - m|^2 up to a constant, [P]. m is an estimate of the mean from at least half of the images before x. The
             spread says how each image moves the denominator; only the standard errors of D and G use it.
         denominator: mean of |f(x1) - f(x2)|^2 over all P^2 pairs.
@@ -35,15 +34,26 @@ class LayerSums:
 
     layer: str
     kind: str
-    diffeo: NDArray[np.float64]
-    noise: NDArray[np.float64]
+    numerators: NDArray[np.float64]
     spread: NDArray[np.float64]
     denominator: float
     is_constant: bool
     medians: tuple[float, float] = (math.nan, math.nan)
 
+    @property
+    def diffeo(self) -> NDArray[np.float64]:
+        """|f(tau x) - f(x)|^2, [P]."""
+        diffeo: NDArray[np.float64] = self.numerators[0]
+        return diffeo
 
-def _ratio(numerator: NDArray[np.float64], denominator: float, influence: NDArray[np.float64]) -> tuple[float, float]:
+    @property
+    def noise(self) -> NDArray[np.float64]:
+        """|f(x + eta) - f(x)|^2, [P]."""
+        noise: NDArray[np.float64] = self.numerators[1]
+        return noise
+
+
+def ratio_and_error(numerator: NDArray[np.float64], denominator: float, influence: NDArray[np.float64]) -> tuple[float, float]:
     """Ratio of ``numerator``'s mean to ``denominator`` and its standard error by the delta method.
 
     ``influence`` is how each image moves the denominator: d / d(weight of the image), up to a constant. Then
@@ -71,9 +81,9 @@ def sensitivity_rows(sums: Sequence[LayerSums]) -> list[dict[str, Any]]:
         diffeo, noise = layer.diffeo, layer.noise
         denominator = 0.0 if layer.is_constant else layer.denominator
         # One more image of weight w changes the denominator 2 mean|f - m|^2 by 2 w (|f_i - m|^2 - mean).
-        d, d_sem = _ratio(diffeo, denominator, 2 * layer.spread)
-        g, g_sem = _ratio(noise, denominator, 2 * layer.spread)
-        r, r_sem = _ratio(diffeo, noise.mean() if denominator else 0.0, noise)
+        d, d_sem = ratio_and_error(diffeo, denominator, 2 * layer.spread)
+        g, g_sem = ratio_and_error(noise, denominator, 2 * layer.spread)
+        r, r_sem = ratio_and_error(diffeo, noise.mean() if denominator else 0.0, noise)
         depth = index / last if last else 0.0
         d_median, g_median = layer.medians
         medians = (d_median, g_median, d_median / g_median if g_median else math.nan)

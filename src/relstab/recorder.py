@@ -1,0 +1,369 @@
+"""Watches the layers of a network while perturbed versions of images go through it, and reduces each layer as it is computed."""
+
+import contextlib
+import fnmatch
+import functools
+import itertools
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from relstab.activations import FunctionalActivations, Trace, evaluating, tensors
+from relstab.function_check import departure
+from relstab.layer_sums import LayerAccumulator, Scratch
+from relstab.runs.devices import repeatable
+from relstab.runs.nearest import nearest
+from relstab.sensitivity_table import LayerSums
+
+__all__ = ["Recorder", "RepresentationStore", "Trial", "floating_tensors", "placed", "unwrapped"]
+
+_Key = tuple[str, str, int]
+"""Name and kind of a layer, and the number of its call in a pass; 0 for all calls."""
+
+
+def floating_tensors(value: Any) -> Iterator[Tensor]:
+    """Floating-point tensors in a module's output."""
+    return (tensor for tensor in tensors(value) if tensor.is_floating_point())
+
+
+class _NotByImageError(ValueError):
+    """The output of a module does not have the images along its first axis."""
+
+
+def _by_image(value: Any, batch: int, layer: str) -> Tensor:
+    """A module's output as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
+    parts = [tensor for tensor in floating_tensors(value) if tensor.numel()]
+    if not parts:
+        raise _NotByImageError(f"expected layer {layer!r} to return a floating-point tensor, got {type(value).__name__}")
+    for tensor in parts:
+        if tensor.ndim == 0 or len(tensor) != batch:
+            raise _NotByImageError(
+                f"expected layer {layer!r} to return a tensor of shape [{batch}, ...], the images along the first axis, "
+                f"got shape {tuple(tensor.shape)} for {batch} images"
+            )
+    return torch.cat([tensor.reshape(batch, -1) for tensor in parts], 1) if len(parts) > 1 else parts[0]
+
+
+def _axes_in_memory(tensor: Tensor) -> list[int]:
+    """Axes in their order in memory, the axis of the images first.
+
+    Distances do not depend on the order of the features. This order spares a copy of representations in channels_last.
+    """
+    return [0, *sorted(range(1, tensor.ndim), key=lambda axis: tensor.stride()[axis], reverse=True)]
+
+
+def _chosen_layers(model: nn.Module, layers: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Names of the rows: of the layers that are named, and of the others.
+
+    The default rows are the input, the leaves and the output; none of them is named. A pattern selects among these, a name
+    selects any module or activation function. Which functions a module applies is known when it runs.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    defaults = ["input", *(name for name, module in modules.items() if not list(module.children())), "output"]
+    if layers is None:
+        return [], defaults
+    named, matched = [], []
+    for name in [layers] if isinstance(layers, str) else layers:
+        matches = fnmatch.filter(defaults, name)
+        if name in ("input", *modules, "output") or (name.endswith(")") and name.rpartition(".")[0] in {"", *modules}):
+            named.append(name)
+        elif matches:
+            matched += matches
+        else:
+            raise ValueError(
+                f'expected layers to be modules of the model, "input" or "output", or patterns of their names, got {name!r}'
+                f"{nearest(name, ['input', *modules, 'output'])}"
+            )
+    return named, [name for name in matched if name not in named]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile or a data-parallel wrapper: there, hooks see every layer and whole batches."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(model.module)
+    original = getattr(model, "_orig_mod", None)  # set by torch.compile
+    if isinstance(original, nn.Module):
+        return unwrapped(original)
+    if not isinstance(model, nn.Module):
+        hint = "; torch.export.unflatten(program) is one" if isinstance(model, torch.export.ExportedProgram) else ""
+        raise ValueError(f"expected model to be a torch.nn.Module, got {type(model).__name__}{hint}")
+    return model
+
+
+class RepresentationStore(Protocol):
+    """Where representations are stored beside the sums, see :class:`relstab.files.activations.ActivationStore`."""
+
+    def wants(self, layer: str) -> bool:
+        """Whether it stores a layer of this name."""
+
+    def add(self, layer: str, kind: str, call: int, value: Tensor, rows: NDArray[np.int64]) -> None:
+        """Store one batch [3 B, ...] of a layer; ``rows`` are the positions of its images among the probes, [B]."""
+
+
+def placed(model: nn.Module, images: Tensor) -> Tensor:
+    """Images on the device and in the precision of a network."""
+    reference = next(itertools.chain(model.parameters(), model.buffers()), images)
+    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
+    return images.to(reference.device, dtype)
+
+
+def _function_call(name: str, kind: str) -> _Key:
+    return name, kind, 0
+
+
+class Trial:
+    """What one pass of two images tells before a measurement.
+
+    Args:
+        model: any module.
+        images: of the measurement; the first two, and four for the check.
+        which: layers to find, see :func:`relstab.find_layers`.
+        check: whether to look for a :func:`relstab.function_check.departure`.
+        required: whether a network in which they are not found is an error, and not one for the measurement to report.
+
+    Attributes:
+        layers: those that were found, or None.
+        departure: why the network is not a function of one image, or None.
+        not_by_image: layers whose output does not have the images along its first axis, and the error of each. A layer [tokens,
+            batch, features] with three times as many tokens as images has them there for one size of batch alone.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        which: Literal["paper", "blocks"] | None = None,
+        check: bool = False,
+        required: bool = False,
+    ) -> None:
+        self.layers: list[tuple[str, int]] | None = None
+        self.departure: str | None = None
+        self.not_by_image: dict[_Key, _NotByImageError] = {}
+        self._calls: Counter[tuple[str, str]] = Counter()
+        if len(images) < (1 if which or check else 2):
+            return
+        batch = placed(model, images[:2])
+        for trace in (Trace(model, batch), None) if which else (None,):
+            try:
+                output = self._run(model, batch, trace)
+                self.layers = trace.found(which) if trace is not None and which is not None else None
+            except Exception:  # a model may take one size of batch alone; the measurement reports any other error
+                if required:
+                    raise
+                continue
+            if check:
+                with contextlib.suppress(Exception):
+                    self.departure = departure(model, images, output)
+            return
+
+    def _run(self, model: nn.Module, images: Tensor, trace: Trace | None) -> list[Tensor]:
+        self._calls.clear()
+
+        def look(key: _Key, value: Any) -> None:
+            try:
+                _by_image(value, len(images), key[0])
+            except _NotByImageError as error:
+                self.not_by_image[key] = error.with_traceback(None)  # which would keep the tensor
+
+        def hook(name: str, module: nn.Module, _args: Any, value: Any) -> None:
+            kind = type(module).__name__
+            self._calls[name, kind] += 1
+            look((name, kind, self._calls[name, kind]), value)
+
+        def function(name: str, kind: str, value: Tensor) -> None:
+            if value.is_floating_point() and len(images) > 1:
+                look(_function_call(name, kind), value)
+
+        with repeatable(images.device), evaluating(model), contextlib.ExitStack() as stack:
+            for name, module in model.named_modules() if len(images) > 1 else ():
+                if name and not isinstance(module, torch.jit.ScriptModule):
+                    stack.callback(module.register_forward_hook(functools.partial(hook, name)).remove)
+            stack.enter_context(FunctionalActivations(model, function))
+            if trace is not None:
+                stack.enter_context(trace)
+            return [tensor.clone() for tensor in floating_tensors(model(images))]
+
+
+class Recorder:
+    """Sends batches of versions of images through a network and accumulates the sums of each layer, call by call.
+
+    Args:
+        model: the network itself, see :func:`unwrapped`.
+        layers: names and patterns, as in :func:`relstab.measure_sensitivity`.
+        images: how many will be sent, or a part of them.
+        trial: of this network.
+        perturbations: V; a batch holds the images, then each of their V perturbed versions.
+        tangents: whether the network gets the images alone, with a tangent each; V is 1.
+        medians: whether to keep the output for its medians.
+        store: object that also gets the representations.
+
+    Attributes:
+        bytes_per_image: of the largest representation seen, one version.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str] | None,
+        images: int,
+        trial: Trial,
+        perturbations: int = 2,
+        tangents: bool = False,
+        medians: bool = False,
+        store: RepresentationStore | None = None,
+    ) -> None:
+        self.bytes_per_image = 0
+        self._model = model
+        self._named, others = _chosen_layers(model, layers)
+        self._rows_of = {*self._named, *others}
+        self._patterns = [layers] if isinstance(layers, str) else layers
+        if self._rows_of - {"input", "output"} and any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            raise ValueError(
+                "expected a model that runs in Python, got a scripted or traced one, whose layers cannot be watched; measure the "
+                "module that it was made from, or layers=['input', 'output']"
+            )
+        for (name, _, call), error in trial.not_by_image.items():
+            if name in self._named and call:
+                raise error
+        self._not_by_image = trial.not_by_image
+        self._images = images
+        self._versions = 1 if tangents else perturbations + 1
+        self._accumulator = functools.partial(LayerAccumulator, perturbations=perturbations, are_changes=tangents)
+        self._tangents, self._medians, self._store = tangents, medians, store
+        self._sums: dict[_Key, LayerAccumulator] = {}
+        self._left_out: set[str] = set()
+        self._order: list[NDArray[np.int64]] = []
+        self._batch = 0
+        self._entries = 0
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._scratch = Scratch()
+        self._axes: dict[_Key, list[int]] = {}
+        self._pending: list[tuple[LayerAccumulator, Tensor]] = []
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, batches can be sent."""
+        with contextlib.ExitStack() as stack:
+            for name, module in self._model.named_modules():
+                if name in self._rows_of and name:
+                    stack.callback(module.register_forward_hook(functools.partial(self._hook, name)).remove)
+                elif not list(module.children()) and not isinstance(module, torch.jit.ScriptModule):
+                    stack.callback(module.register_forward_hook(self._measure_size).remove)
+            stack.enter_context(FunctionalActivations(self._model, self._record_function))
+            yield
+
+    def send(self, rows: NDArray[np.int64], stacked: Tensor, choose: Callable[[Any], Any] = lambda output: output) -> None:
+        """Send one batch.
+
+        Args:
+            rows: positions of its B images among all, [B].
+            stacked: the versions, [(V + 1) B, ...].
+            choose: the part of the model's output that is measured.
+        """
+        self._batch = len(stacked)
+        self._order.append(rows)
+        self._calls.clear()
+        self._measure_size(self._model, None, stacked)
+        if "input" in self._rows_of:
+            self._record("input", "input", stacked)
+        output = self._model(stacked)
+        if "output" in self._rows_of:
+            self._record("output", "output", choose(output))
+        self._end()
+
+    def _measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Forward hook of layers that are not recorded, but take memory."""
+        size = max((tensor.numel() * tensor.element_size() for tensor in floating_tensors(output)), default=0)
+        self.bytes_per_image = max(self.bytes_per_image, size // self._batch)
+
+    def _hook(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        # Without this, FunctionalActivations would see each operation of the sums: a tenth of the time of a small network.
+        with torch._C.DisableTorchFunction():
+            self._measure_size(module, args, output)
+            self._record(name, type(module).__name__, output)
+
+    def _record_function(self, name: str, kind: str, value: Tensor) -> None:
+        """Record the output of an activation function if the images are along its first axis: a table of positions has none."""
+        if self._patterns is not None and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns):
+            return
+        if not value.is_floating_point() or _function_call(name, kind) in self._not_by_image:
+            return
+        if value.ndim and len(value) == self._batch:
+            self._record(name, kind, value)
+
+    def _record(self, name: str, kind: str, value: Any) -> None:
+        """Reduce the output of a layer, before the next layer can change it in place."""
+        # The kind is in the key because a module may be called "input" or "output" as well.
+        self._calls[name, kind] += 1
+        key = (name, kind, self._calls[name, kind])
+        try:
+            if key in self._not_by_image:
+                raise self._not_by_image[key]
+            tensor = _by_image(value, self._batch, name)
+        except _NotByImageError as error:
+            if name in self._named or kind in ("input", "output"):
+                raise
+            self._not_by_image[key] = error.with_traceback(None)
+            self._left_out.add(name)
+            return
+        if self._store is not None and self._store.wants(name):
+            self._store.add(*key, tensor, self._order[-1])
+        if key not in self._sums:
+            self._sums[key] = self._accumulator(name, kind, self._scratch)
+            self._axes[key] = _axes_in_memory(tensor)
+        if tensor.ndim != len(self._axes[key]):
+            raise ValueError(
+                f"expected layer {name!r} to return as many axes in every batch, got {len(self._axes[key])}, then {tensor.ndim}"
+            )
+        matrix = tensor.permute(self._axes[key]).reshape(self._batch, -1)
+        if self._tangents:
+            primal, tangent = forward_ad.unpack_dual(matrix)
+            matrix = torch.cat([primal, torch.zeros_like(primal) if tangent is None else tangent])
+        matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
+        self._entries += matrix.numel()
+        self._pending.append((self._sums[key], self._sums[key].add(matrix)))
+        if kind == "output" and self._medians:
+            self._sums[key].keep_representation(matrix)
+
+    def _end(self) -> None:
+        """Fetch the sums of the batch and check that they are finite: once per batch, since a GPU has to be waited for."""
+        if not self._pending:
+            return
+        device = self._pending[0][1].device
+        batch = torch.stack([values.to(device, non_blocking=True) for _, values in self._pending]).cpu().numpy()
+        for (layer, _), values in zip(self._pending, batch, strict=True):
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"expected finite activations, got NaN, infinite ones or ones too large to square from layer "
+                    f"{layer.layer!r} ({layer.kind})"
+                )
+            layer.keep(values)
+        self._pending.clear()
+        sent = sum(map(len, self._order))
+        self._scratch.expect(self._entries * max(self._images / sent, 1))
+
+    def finish(self, stacklevel: int = 4) -> list[LayerSums]:
+        """Sums of every layer in order of execution, after the last batch; ``stacklevel`` is that of its warning."""
+        order = np.concatenate([np.arange(0), *self._order])
+        if len(order) < 2:
+            raise ValueError(f"expected probes of at least 2 images, and 500 are usual, got {len(order)} image(s)")
+        for name in self._named:
+            if not any(layer.layer == name for layer in self._sums.values()):
+                raise ValueError(f"expected layers that the forward pass calls, got {name!r}, which it never calls")
+        # A layer that some batches did not reach would have D, G and R of other images than the rest.
+        left_out = self._left_out | {layer.layer for layer in self._sums.values() if layer.images < len(order)}
+        if left_out:
+            warnings.warn(
+                f"left out, since they return nothing by image in every batch: {', '.join(sorted(left_out))}",
+                stacklevel=stacklevel,
+            )
+        # The output comes last in each batch, but a layer may be called for the first time in a later batch.
+        complete = sorted(self._sums.values(), key=lambda layer: layer.kind == "output")
+        return [layer.finish(order) for layer in complete if layer.layer not in left_out]
