@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relstab.one_pass import BLOCK, OnePass
 from relstab.sensitivity_table import LayerSums
 
 __all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 
+# Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
+# of 4,096 terms however wide the layer is.
+_BLOCK = 4096
 # Differences are written for this many entries at a time: small beside the activations.
 _ENTRIES = {"cpu": 2**20, "cuda": 2**24}
-# Activations in three versions from which numba saves more than the half second that it takes to load.
-_ENTRIES_FOR_NUMBA = 6e8
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
 # Images and features up to which a representation is kept for its medians.
@@ -56,29 +56,19 @@ def _double(value: Tensor) -> Tensor:
 def _block_norms(rows: Tensor, out: Tensor) -> None:
     """Norms of the blocks of ``rows`` [..., features], into ``out`` [..., blocks]."""
     features = rows.shape[-1]
-    blocks, rest = divmod(features, BLOCK)
+    blocks, rest = divmod(features, _BLOCK)
     if blocks:
         whole = rows[..., : features - rest] if rest else rows
-        torch.linalg.vector_norm(whole.unflatten(-1, (blocks, BLOCK)), dim=-1, out=out[..., :blocks] if rest else out)
+        torch.linalg.vector_norm(whole.unflatten(-1, (blocks, _BLOCK)), dim=-1, out=out[..., :blocks] if rest else out)
     if rest:
         torch.linalg.vector_norm(rows[..., features - rest :], dim=-1, keepdim=True, out=out[..., blocks:])
 
 
 class Scratch:
-    """Memory for differences that all layers share: on a CPU, fresh memory costs more than writing to it.
-
-    Attributes:
-        one_pass: in place of these differences, all sums of a CPU's layer in one pass.
-    """
+    """Memory for differences that all layers share: on a CPU, fresh memory costs more than writing to it."""
 
     def __init__(self) -> None:
         self._memory: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self.one_pass: OnePass | None = None
-
-    def expect(self, entries: float) -> None:
-        """Use numba, if it is installed, for a measurement of so many activations in all versions that it saves time."""
-        if self.one_pass is None and entries >= _ENTRIES_FOR_NUMBA and OnePass.is_available():
-            self.one_pass = OnePass()
 
     def like(self, part: Tensor) -> Tensor:
         """A contiguous tensor of the shape, dtype and device of ``part``; the next call returns the same memory."""
@@ -149,10 +139,7 @@ class LayerAccumulator:
         if from_batch and not first:
             self._set_estimate(clean.mean(0) if self._origin is None else (clean - self._origin).mean(0))
         self._shares.append((batch, -1 / batch if from_batch else 1 / self._estimate_images))
-        if self.scratch.one_pass is not None and clean.device.type == "cpu":
-            values, projection = self.scratch.one_pass.sums(versions, self._origin, self._estimate, self._sum, self.are_changes)
-        else:
-            values, projection = self._several_passes(versions)
+        values, projection = self._sums(versions)
         spread = values[:1] if self._estimate is None else values[:1] + (self._square - 2 * projection)
         self.images += batch
         if first:
@@ -162,11 +149,11 @@ class LayerAccumulator:
             self._estimate_images = self.images
         return torch.cat([values, spread])
 
-    def _several_passes(self, versions: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`relstab.one_pass.OnePass.sums`, by operations of torch on any device."""
+    def _sums(self, versions: Tensor) -> tuple[Tensor, Tensor]:
+        """|f - o|^2 and |f(T x) - f(x)|^2, [V + 1, B], and (f - o) . estimate, [B], float64; ``_sum`` gets the sum of f - o."""
         assert self._sum is not None
         batch, features = versions.shape[1:]
-        norms = versions.new_empty(len(versions), batch, -(-features // BLOCK))
+        norms = versions.new_empty(len(versions), batch, -(-features // _BLOCK))
         projections = []
         rows = max(1, _ENTRIES.get(versions.device.type, _ENTRIES["cuda"]) // features)
         for start in range(0, batch, rows):

@@ -400,7 +400,7 @@ def measure_perturbations(
     model, images, layers, trial = _prepared(model, images, layers)
     versions = _versions(images, kinds, norm, generator)
     stacks = [images, *versions.values()]
-    recorder = Recorder(model, layers, len(images), trial, len(versions))
+    recorder = Recorder(model, layers, trial, len(versions))
     with repeatable(images.device):
         batches = ((rows, torch.cat([version[rows] for version in stacks])) for rows in _parts(len(images), batch_size))
         sums = _recorded(recorder, model, batches)
@@ -439,7 +439,7 @@ def lie_derivatives(
         directions.append((change / image_norms(change).clamp(min=1e-300).reshape(-1, 1, 1, 1)).to(images.dtype))
     by_kind = []
     for direction in directions:
-        recorder = Recorder(model, layers, len(images), trial, perturbations=1, tangents=True)
+        recorder = Recorder(model, layers, trial, perturbations=1, tangents=True)
         with repeatable(images.device), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             batches = ((rows, forward_ad.make_dual(images[rows], direction[rows])) for rows in _parts(len(images), batch_size))
             by_kind.append(_recorded(recorder, model, batches))

@@ -197,7 +197,6 @@ class Recorder:
     Args:
         model: the network itself, see :func:`unwrapped`.
         layers: names and patterns, as in :func:`relstab.measure_sensitivity`.
-        images: how many will be sent, or a part of them.
         trial: of this network.
         perturbations: V; a batch holds the images, then each of their V perturbed versions.
         tangents: whether the network gets the images alone, with a tangent each; V is 1.
@@ -212,7 +211,6 @@ class Recorder:
         self,
         model: nn.Module,
         layers: str | Sequence[str] | None,
-        images: int,
         trial: Trial,
         perturbations: int = 2,
         tangents: bool = False,
@@ -233,7 +231,6 @@ class Recorder:
             if name in self._named and call:
                 raise error
         self._not_by_image = trial.not_by_image
-        self._images = images
         self._versions = 1 if tangents else perturbations + 1
         self._accumulator = functools.partial(LayerAccumulator, perturbations=perturbations, are_changes=tangents)
         self._tangents, self._medians, self._store = tangents, medians, store
@@ -241,7 +238,6 @@ class Recorder:
         self._left_out: set[str] = set()
         self._order: list[NDArray[np.int64]] = []
         self._batch = 0
-        self._entries = 0
         self._calls: Counter[tuple[str, str]] = Counter()
         self._scratch = Scratch()
         self._axes: dict[_Key, list[int]] = {}
@@ -327,7 +323,6 @@ class Recorder:
             primal, tangent = forward_ad.unpack_dual(matrix)
             matrix = torch.cat([primal, torch.zeros_like(primal) if tangent is None else tangent])
         matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-        self._entries += matrix.numel()
         self._pending.append((self._sums[key], self._sums[key].add(matrix)))
         if kind == "output" and self._medians:
             self._sums[key].keep_representation(matrix)
@@ -346,8 +341,6 @@ class Recorder:
                 )
             layer.keep(values)
         self._pending.clear()
-        sent = sum(map(len, self._order))
-        self._scratch.expect(self._entries * max(self._images / sent, 1))
 
     def finish(self, stacklevel: int = 4) -> list[LayerSums]:
         """Sums of every layer in order of execution, after the last batch; ``stacklevel`` is that of its warning."""

@@ -208,7 +208,7 @@ def accumulate_sums(
     probes, first = _peeked(probes)
     images = first.images if isinstance(first, Probes) else torch.empty(0)
     trial = trial or Trial(model, images)
-    recorder = Recorder(model, layers, len(images), trial, medians=True, store=store)
+    recorder = Recorder(model, layers, trial, medians=True, store=store)
     device = placed(model, torch.empty(0)).device
     total = len(probes) if isinstance(probes, Probes) else None
     # The bar appears on a terminal, after 10 s.
