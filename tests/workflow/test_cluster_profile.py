@@ -143,7 +143,7 @@ def test_a_job_uses_the_gpu_that_it_asked_for(resources, device, monkeypatch):
 
 
 def test_a_job_stops_where_torch_cannot_use_its_gpu(monkeypatch):
-    """It does not take the CPU for it, but for a GPU that it did not ask for, or if the config says so."""
+    """It does not fall back to the CPU, unless the job did not ask for a GPU, or the config says cpu."""
     monkeypatch.syspath_prepend(ROOT / "workflow/scripts")
     import job
 

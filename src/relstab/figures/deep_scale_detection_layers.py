@@ -22,7 +22,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """D_k, G_k and R_k of the k-th layer, after its activation, of the deep networks on images with two lit pixels, trained
     and at initialization; k = 0 is the input, the last point the output. Bands are the range over seeds.
 
-    Lines are means over seeds, bands their range. Networks that did not learn are left out.
+    Lines are means over seeds. Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names for the deep networks on the images with two lit pixels.

@@ -26,8 +26,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """D_k (above) and G_k (below) of the k-th layer, after its activation, trained and at initialization. Bands are the range
     over seeds. Of more than six architectures the figure shows six, evenly spread over the list.
 
-    Of more than six architectures, six that are spread over all of them are shown. Lines are means over seeds, bands their range.
-    Networks that did not learn are left out.
+    Lines are means over seeds. Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names.

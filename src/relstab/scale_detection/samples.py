@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from relstab.runs.seeding import make_generator
-from relstab.scale_detection.perturbations import move_sites
 from relstab.scale_detection.tasks import ScaleTask
 
 __all__ = ["sample_table"]
@@ -24,6 +23,8 @@ def sample_table(tasks: Mapping[str, ScaleTask], count: int = 3, seed: int = 0) 
         moved_row, moved_column.
     """
     import torch
+
+    from relstab.scale_detection.perturbations import move_sites  # here, because it loads torch
 
     rows = []
     for name, task in tasks.items():
