@@ -102,11 +102,11 @@ def trained_architectures(table: pd.DataFrame) -> list[str]:
     return [name for name in ARCHITECTURES if name in present] + sorted(present - set(ARCHITECTURES))
 
 
-def spread_out(names: Sequence[str], most: int = COLUMNS) -> list[str]:
-    """All names, if they are at most ``most``; otherwise ``most`` of them in equal steps, with the first and the last."""
-    if len(names) <= most:
+def spread_out(names: Sequence[str]) -> list[str]:
+    """All names, if there are columns for them; otherwise as many in equal steps, with the first and the last."""
+    if len(names) <= COLUMNS:
         return list(names)
-    return [names[round(place * (len(names) - 1) / (most - 1))] for place in range(most)]
+    return [names[round(place * (len(names) - 1) / (COLUMNS - 1))] for place in range(COLUMNS)]
 
 
 def wrapped(panels: int, columns: int = COLUMNS) -> tuple[int, int]:
