@@ -2,14 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
 
-from helpers import ROOT, SMOKE
+from helpers import ROOT, SMOKE, copy_checkout
 
 # Targets: rules without a job of their own.
 TARGETS = {"all", "all_figures", "all_tables", "claims", "report"}
@@ -81,11 +80,7 @@ def test_every_rule_has_all_that_a_rule_has(rules):
 
 def edited(folder, *edits):
     """A copy of what a run reads of this checkout, with other texts in files of workflow/rules."""
-    copy = shutil.copytree
-    for name in ("workflow", "src", "envs", "profiles"):
-        copy(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy2(ROOT / name, folder / name)
+    copy_checkout(folder)
     for name, pattern, new in edits:
         path = folder / "workflow/rules" / name
         text, count = re.subn(pattern, new, path.read_text(), flags=re.MULTILINE)

@@ -1,4 +1,3 @@
-import copy
 import re
 
 import pytest
@@ -8,6 +7,7 @@ from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
 from relstab.training.learning_rate import learning_rate
 
+import helpers
 from helpers import ROOT
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -16,13 +16,7 @@ BUILDER = f"{ROOT}/configs/own/two_layers.py:build"
 
 
 def changed(path, value):
-    raw = copy.deepcopy(BASE)
-    *sections, key = path.split(".")
-    section = raw
-    for name in sections:
-        section = section.setdefault(name, {})
-    section[key] = value
-    return raw
+    return helpers.changed(BASE, {path: value})
 
 
 def merge(base, overlay):

@@ -3,7 +3,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 
 import numpy as np
@@ -17,6 +16,8 @@ from relstab.data.image_shape import Shape
 from relstab.files.dataset import read_dataset
 from relstab.files.hdf5 import open_hdf5
 from relstab.stages.datasets import prepare_dataset
+
+from helpers import wait_for
 
 SIZE = 8
 OPTIONS = {"channels": 3, "size": SIZE, "fit": "exact", "resize_to": None, "problems": "stop"}
@@ -378,12 +379,7 @@ def test_the_processes_that_decode_end_with_a_killed_parent(folder, files):
     assert len(children) >= 3  # one of them keeps track of what they share
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 60
-    while (alive := [child for child in children if not has_ended(child)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for child in alive:
-        child.kill()
-    assert not alive
+    wait_for(lambda: all(map(has_ended, children)))
 
 
 def test_names_that_are_no_text_are_listed(folder, tmp_path):

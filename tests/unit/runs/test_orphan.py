@@ -11,6 +11,8 @@ import pytest
 from relstab.files.hdf5 import atomic_path
 from relstab.runs.orphan import RunEndedError, belong_to_this_process, discard_scripts, run_has_ended
 
+from helpers import wait_for
+
 RUN = """
 import subprocess, sys, time
 from relstab.runs.orphan import belong_to_this_process
@@ -40,13 +42,6 @@ def gone(pid):
             return file.read().split()[2] == "Z"
     except FileNotFoundError:
         return True
-
-
-def wait_for(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("manner", ["obedient", "deaf"])
