@@ -10,7 +10,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 import relstab
-from relstab.figures.style import style
 
 
 def table(scale=1.0):
@@ -66,16 +65,3 @@ def test_importing_figures_leaves_the_backend_of_a_notebook_alone():
     environment = {**os.environ, "MPLBACKEND": "svg"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip().lower() == "svg"
-
-
-def test_figures_do_not_depend_on_a_users_settings():
-    settings = dict(plt.rcParams)
-    with plt.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.family": "fantasy", "savefig.dpi": 7}):
-        with style(8):
-            assert not plt.rcParams["text.usetex"]
-            assert plt.rcParams["savefig.dpi"] == "figure"
-            inside = {key: value for key, value in plt.rcParams.items() if key != "backend"}
-        assert plt.rcParams["axes.facecolor"] == "red"
-    with style(8):
-        assert {key: value for key, value in plt.rcParams.items() if key != "backend"} == inside
-    assert dict(plt.rcParams) == settings
