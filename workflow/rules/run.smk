@@ -216,10 +216,10 @@ onsuccess:
         discard_saved(folder)
     if not workflow.touch and any(job.rule.name == "table_claims" for job in workflow.dag.jobs):
         from relstab.report import summary_lines
-        from relstab.tables.networks import read_tables
+        from relstab.tables.networks import read_table
 
         width = shutil.get_terminal_size((130, 24)).columns
-        print("", *summary_lines(read_tables(table("claims"))[0], RESULTS, width), sep="\n", file=sys.stderr)
+        print("", *summary_lines(read_table(table("claims")), RESULTS, width), sep="\n", file=sys.stderr)
 
 
 onerror:

@@ -3,12 +3,11 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from relstab.figures.style import (
-    INITIAL,
     WIDTH,
-    draw_layers,
+    draw_states,
+    handles_of_states,
     label_of,
     legend_above,
     log_axis,
@@ -42,17 +41,9 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     for column, name in zip(axes.T, names, strict=True):
         rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state"])
         for ax, sensitivity_name in zip(column, ("D", "G"), strict=True):
-            for state, colour, mark in (("init", INITIAL, "s"), ("trained", "k", "o")):
-                line = "--" if state == "init" else "-"
-                draw_layers(ax, rows[rows["state"] == state], sensitivity_name, colour, line, mark)
+            draw_states(ax, rows, sensitivity_name)
         column[0].set_title(label_of(name))
     for ax in axes[:, 0]:
         log_axis(ax.yaxis)
-    legend_above(
-        figure,
-        [
-            Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
-            Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
-        ],
-    )
+    legend_above(figure, handles_of_states())
     return figure
