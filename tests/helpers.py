@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import yaml
 
@@ -231,6 +232,14 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def has_ended(process):
+    """Whether a process of psutil has ended; where nobody inherits orphans, it stays in the list of processes."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def closed_url():

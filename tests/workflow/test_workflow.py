@@ -180,6 +180,15 @@ def test_a_wrong_config_stops_before_any_job_with_one_sentence(planners, tmp_pat
     assert not (tmp_path / "results").exists()
 
 
+def test_results_that_cannot_be_written_to_are_one_sentence(tmp_path):
+    """As a read-only folder, which root could write to."""
+    (tmp_path / RESULTS / ".lock").mkdir(parents=True)
+    done = run(tmp_path, RESULTS / "tables/scale_detection_samples.csv", "--cores", "1", check=False)
+    assert done.returncode != 0
+    assert "expected a folder of results to write to, got results/smoke (Is a directory): name another" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_job_that_fails_says_why_in_one_sentence_and_leaves_no_file(tmp_path):
     config = overlay(tmp_path / "c.yaml", data__test_images=None, probes__images=1001)
     done = run(tmp_path, "all", "--cores", "2", "--until", "probes", config=config, check=False)

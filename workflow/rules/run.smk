@@ -192,8 +192,12 @@ onstart:
     # Snakemake's own lock outlives a run that was killed, so it is off (profiles/default). This lock ends with its process: a run that was
     # interrupted can be started again at once, and two runs cannot write to one folder.
     try:
-        # An attribute of the workflow, because it has to outlive this block.
-        workflow.run_lock = RunLock(RESULTS, PLANNED)
+        try:
+            # An attribute of the workflow, because it has to outlive this block.
+            workflow.run_lock = RunLock(RESULTS, PLANNED)
+        except OSError as error:
+            sentence = f"expected a folder of results to write to, got {RESULTS} ({error.strerror}): name another (config.yaml: results)"
+            raise WorkflowError(sentence) from None
         cancel_left_over()
         executor = workflow.scheduler._executor
         if type(executor).__module__ == "snakemake_executor_plugin_slurm":

@@ -17,7 +17,7 @@ from relstab.files.dataset import read_dataset
 from relstab.files.hdf5 import open_hdf5
 from relstab.stages.datasets import prepare_dataset
 
-from helpers import wait_for
+from helpers import has_ended, wait_for
 
 SIZE = 8
 OPTIONS = {"channels": 3, "size": SIZE, "fit": "exact", "resize_to": None, "problems": "stop"}
@@ -352,14 +352,6 @@ def test_no_fewer_images_than_classes(folder, tmp_path):
 def test_few_large_files_are_shared_among_the_processes(folder):
     files = list_folder(folder).files["train"]
     assert len(list(decode_images(folder, files, Shape(3, SIZE), workers=1))) == 7
-
-
-def has_ended(process):
-    # Where nobody inherits orphans, what has ended stays in the list of processes.
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.parametrize("files", [21, 1])
