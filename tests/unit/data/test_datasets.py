@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from relstab.data.datasets import balanced_order
+from relstab.data.datasets import balanced_choice, balanced_order
 from relstab.data.published import SYSTEM_FASHION_MNIST
 from relstab.files.dataset import normalise, pixel_histogram, pixel_moments, read_dataset, read_dataset_name, read_noisy_test
 from relstab.stages.datasets import prepare_dataset, write_noisy_test
@@ -63,6 +63,11 @@ def test_fewer_images_are_balanced(tmp_path):
     with pytest.raises(ValueError, match=r"data.train_images .*: expected at most 4000 images, got 4001"):
         prepare_dataset(tmp_path / "many.h5", "mnist5k", train_images=4001)
     assert not (tmp_path / "many.h5").exists()
+
+
+def test_a_class_with_too_few_images_for_a_balanced_choice_is_named():
+    with pytest.raises(ValueError, match="expected 3 images of class 1 for a balanced choice of 6, got 2: lower"):
+        balanced_choice(np.repeat([0, 1], [5, 2]), 6, np.random.default_rng(0))
 
 
 def test_training_sets_of_an_axis_are_nested_balanced_and_those_of_one_size(tmp_path):

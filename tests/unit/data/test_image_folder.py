@@ -289,6 +289,10 @@ def test_without_a_size_it_is_that_of_the_first_image(folder, tmp_path):
         put(noise((4, 5)), file)
     with pytest.raises(ValueError, match=r"ant/0.png, the first image: .* got 4 x 5 pixels: set data.imagefolder.size"):
         prepared(tmp_path, folder, size=None)
+    for file in list_images(folder):
+        file.write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"expected images in train/, got none that can be decoded"):
+        prepared(tmp_path, folder, size=None)
 
 
 def test_links_are_followed_and_circles_are_not(folder, tmp_path):
@@ -296,7 +300,8 @@ def test_links_are_followed_and_circles_are_not(folder, tmp_path):
     (folder / "train" / "ant").rename(elsewhere)
     (folder / "train" / "ant").symlink_to(elsewhere)
     (elsewhere / "again").symlink_to(elsewhere)
-    (elsewhere / ".hidden").write_bytes(b"")
+    for hidden in (elsewhere, folder / "train"):
+        (hidden / ".hidden").write_bytes(b"")
     nested = elsewhere / "nested"
     nested.mkdir()
     (elsewhere / "0.png").rename(nested / "0.png")

@@ -39,6 +39,8 @@ def test_lines_are_the_layers_of_the_paper_with_intervals():
         assert band.min() == pytest.approx(factor * 1 * 0.804)
         assert ax.get_yscale() == "log"
     assert len(relstab.plot_layers(table(), layers="all").axes[0].lines[0].get_xdata()) == 6
+    linear = table().assign(kind="Linear")  # without an activation, all rows
+    assert len(relstab.plot_layers(linear).axes[0].lines[0].get_xdata()) == 6
 
 
 def test_several_networks_and_their_shuffled_selves_share_colours():
@@ -58,6 +60,10 @@ def test_wrong_tables_are_refused():
         relstab.plot_layers(table(), what=("Q",))
     with pytest.raises(ValueError, match="expected a table, or tables by name, got none"):
         relstab.plot_layers({})
+    with pytest.raises(ValueError, match=r"expected tables of relstab\.measure_sensitivity by name, got int for 'a'"):
+        relstab.plot_layers({"a": 3})
+    with pytest.raises(ValueError, match="expected layers to be 'paper' or 'all', got 'some'"):
+        relstab.plot_layers(table(), layers="some")
 
 
 def test_importing_figures_leaves_the_backend_of_a_notebook_alone():

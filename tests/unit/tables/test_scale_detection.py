@@ -118,6 +118,12 @@ def test_exponents_of_power_laws_are_their_powers(homogeneous, tmp_path):
         assert check.loc["G", "exponent"] == pytest.approx(check.loc["G", "finite_size"], abs=0.01)
 
 
+def test_overlapping_windows_with_strides_have_fields_and_no_closed_form():
+    theory = pair_theory(ScaleTask("distance", 64, 16), 4, 2, 3)
+    assert np.isfinite(theory.receptive_field).all()
+    assert np.isnan([theory.D, theory.G]).all()
+
+
 def test_layers_pool_while_the_sensitivity_to_moves_falls_as_it_should():
     rows = measured().query("state == 'decayed' and noise == 'rectified' and representation == 'average' and k > 0 and k < 7")
     rows = rows.assign(theory_D=1 / rows["receptive_field"])
