@@ -305,7 +305,9 @@ def test_links_are_followed_and_circles_are_not(folder, tmp_path):
     nested = elsewhere / "nested"
     nested.mkdir()
     (elsewhere / "0.png").rename(nested / "0.png")
-    assert len(list_folder(folder).files["train"]) == 21
+    listing = list_folder(folder)
+    assert len(listing.files["train"]) == 21
+    assert listing.problems == []
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to itself", "class that is a link to itself", "folder that cannot be listed"])
