@@ -1,6 +1,7 @@
 """What several tests share: paths, runs of the workflow, tables whose numbers are known, a server that fails on demand."""
 
 import contextlib
+import copy
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import yaml
 
@@ -59,13 +62,30 @@ def run(folder, *arguments, config=SMOKE, check=True, source=ROOT):
     return done
 
 
+def changed(raw, change):
+    """The config ``raw`` with other values at dotted keys."""
+    new = copy.deepcopy(raw)
+    for key, value in change.items():
+        *sections, last = key.split(".")
+        section = new
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return new
+
+
+def copy_checkout(folder):
+    """A copy of what a run reads of this checkout."""
+    for name in ("workflow", "profiles", "envs", "src", "configs", "slurm"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy2(ROOT / name, folder)
+    return folder
+
+
 def edited(folder, *edits):
     """A copy of what a run reads of this checkout, with other texts in files of its workflow."""
-    copy = shutil.copytree
-    for name in ("workflow", "src", "envs", "profiles"):
-        copy(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy2(ROOT / name, folder / name)
+    copy_checkout(folder)
     for name, pattern, new in edits:
         path = folder / "workflow" / name
         text, count = re.subn(pattern, new, path.read_text(), flags=re.MULTILINE)
@@ -166,9 +186,10 @@ class Server:
     Attributes:
         files: contents by path, "/name".
         plan: for the next requests, in their order, how they are answered: a dictionary with any of status (instead of an
-            answer), body (instead of the content), cut (bytes after which the connection is closed), hold (bytes after which
-            the answer waits for release), ignore_range, content_range and location (headers). Afterwards all is answered well.
-        requests: path and Range header of each that came.
+            answer), location (its header), body (instead of the content), length (whether it is announced), cut (bytes after
+            which the connection is closed) and hold (bytes after which the answer waits for release). Afterwards all is answered
+            well.
+        requests: path of each that came.
     """
 
     def __init__(self):
@@ -178,7 +199,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                server.requests.append((self.path, self.headers["Range"]))
+                server.requests.append(self.path)
                 plan = server.plan.popleft() if server.plan else {}
                 server.came.set()
                 with contextlib.suppress(ConnectionError):
@@ -191,9 +212,7 @@ class Server:
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
-    def answer(
-        self, to, status=None, body=None, cut=None, hold=None, ignore_range=False, content_range=None, location=None, length=True
-    ):
+    def answer(self, to, status=None, body=None, cut=None, hold=None, location=None, length=True):
         body = self.files.get(to.path) if body is None else body
         if status or body is None:
             to.send_response(status or 404)
@@ -201,28 +220,16 @@ class Server:
                 to.send_header("Location", location)
             to.end_headers()
             return
-        start = re.fullmatch(r"bytes=(\d+)-", to.headers["Range"] or "bytes=0-")
-        start = 0 if ignore_range else int(start[1])
-        if start and start >= len(body):
-            to.send_response(416)
-            to.end_headers()
-            return
-        to.send_response(206 if start or content_range else 200)
-        if start or content_range:
-            to.send_header("Content-Range", content_range or f"bytes {start}-{len(body) - 1}/{len(body)}")
+        to.send_response(200)
         if length:
-            to.send_header("Content-Length", str(len(body) - start))
+            to.send_header("Content-Length", str(len(body)))
         to.end_headers()
-        end = len(body) if cut is None and hold is None else start + (hold if cut is None else cut)
-        to.wfile.write(body[start:end])
+        end = len(body) if cut is None and hold is None else hold if cut is None else cut
+        to.wfile.write(body[:end])
         to.wfile.flush()
         if hold is not None:
             self.release.wait(30)
             to.wfile.write(body[end:])
-
-    @property
-    def ranges(self):
-        return [asked for _, asked in self.requests]
 
     def __enter__(self):
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -234,6 +241,22 @@ class Server:
         self.http.shutdown()
         self.http.server_close()
         self.thread.join()
+
+
+def wait_for(condition):
+    """Wait until something is so, half a minute at most."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def has_ended(process):
+    """Whether a process of psutil has ended; where nobody inherits orphans, it stays in the list of processes."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def closed_url():

@@ -36,22 +36,14 @@ SEPARATOR = "\x1f"
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def missing_programs(accounting: bool) -> list[str]:
-    """Programs that a cluster needs and this machine lacks."""
-    return [name for name in _packages(accounting) if not shutil.which(name, path=SEARCH_PATH)]
-
-
 def reason_to_skip(accounting: bool) -> str:
     """Why tests with a cluster cannot run here, in one sentence; empty if they can."""
-    if not (missing := missing_programs(accounting)):
+    packages = PACKAGES | (ACCOUNTING_PACKAGES if accounting else {})
+    missing = [name for name in packages if not shutil.which(name, path=SEARCH_PATH)]
+    if not missing:
         return ""
-    packages = _packages(accounting)
     needed = sorted({packages[name] for name in missing})
     return f"needs {' and '.join(needed)} (Debian packages): {', '.join(missing)} not found"
-
-
-def _packages(accounting: bool) -> dict[str, str]:
-    return PACKAGES | (ACCOUNTING_PACKAGES if accounting else {})
 
 
 def wait_for(condition: Callable[[], Any], timeout: float, what: str | Callable[[], str], interval: float = 0.1) -> Any:
@@ -75,7 +67,6 @@ class Job:
     id: str
     name: str
     state: str  # PENDING, RUNNING, COMPLETED, ...
-    reason: str  # why it waits or failed; None where there is no reason
     partition: str
     account: str
     nodes: str  # where it runs or ran last; empty before
@@ -87,7 +78,7 @@ class Job:
 
 
 # Of squeue --Format, each in a column of this width.
-FIELDS = ("JobID", "Name", "State", "Reason", "Partition", "Account", "NodeList", "tres-alloc")
+FIELDS = ("JobID", "Name", "State", "Partition", "Account", "NodeList", "tres-alloc")
 FIELDS = (*FIELDS, "tres-per-job", "tres-per-node", "NumNodes", "Comment", "RestartCnt")
 FIELD_WIDTH = 400
 
@@ -157,18 +148,16 @@ def _reap() -> None:
 class Cluster:
     """A running cluster; `start_cluster` makes one."""
 
-    def __init__(self, folder: Path, accounting: bool, cpus: int, memory: int, partitions: Sequence[str]) -> None:
+    def __init__(self, folder: Path, accounting: bool, memory: int) -> None:
         self.folder = folder
         self.accounting = accounting
-        self.cpus = cpus
         self.memory = memory
-        self.partitions = tuple(partitions)
         self.logs = folder / "logs"
         self.user = pwd.getpwuid(os.getuid()).pw_name
         #: For commands that are to use this cluster: `subprocess.run(..., env=cluster.environment)`.
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         self.environment["SLURM_CONF"] = str(folder / "slurm.conf")
-        self._keepers: dict[str, Keeper] = {}
+        self._keeper = Keeper(self.logs / "keeper.log")
         self._daemons: dict[str, psutil.Process] = {}
 
     def run(self, *command: str, timeout: float = 60) -> str:
@@ -182,11 +171,6 @@ class Cluster:
         """Submits a line for the shell with options of sbatch; the number of the job."""
         output = f"--output={self.folder}/jobs/%j.log"
         return self.run("sbatch", "--parsable", output, *options, f"--wrap={script}").strip()
-
-    def output(self, number: str) -> str:
-        """What a job that `submit` started has written so far."""
-        log = self.folder / "jobs" / f"{number}.log"
-        return log.read_text() if log.exists() else ""
 
     def jobs(self) -> list[Job]:
         """All jobs that slurmctld knows, those that ended included (it forgets them after five minutes)."""
@@ -215,10 +199,7 @@ class Cluster:
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def resume(self, node: str, timeout: float = 30) -> None:
-        """Undo `down` and `crash`, and wait until the node takes jobs again."""
-        if node not in self._keepers:
-            self.down(node)  # or SLURM may wait for minutes for an answer about a job that ended in the crash
-            self._boot(node)
+        """Undo `down`, and wait until the node takes jobs again."""
 
         def ready() -> bool:
             if self.nodes()[node] in ("idle", "mixed", "allocated"):
@@ -228,14 +209,6 @@ class Cluster:
             return False
 
         wait_for(ready, timeout, lambda: f"{node} takes jobs: {self.nodes()}\n{self.tails()}")
-
-    def crash(self, node: str) -> None:
-        """As if the power of the node failed: slurmd and all processes of its jobs are gone at once.
-
-        SLURM notices after SlurmdTimeout and some more, half a minute altogether; at once where `down` follows.
-        """
-        self._keepers.pop(node).stop()
-        self._daemons.pop(node)
 
     def tails(self, lines: int = 15) -> str:
         """The last lines of the log of each daemon."""
@@ -252,30 +225,21 @@ class Cluster:
             self._start_accounting(timeout)
         self._start("slurmctld", "slurmctld", "-D", "-c")
         for node in NODES:
-            self._boot(node)
+            self._start(node, "slurmd", "-D", "-N", node)
         wait_for(self._all_idle, timeout, "all nodes are idle")
 
     def stop(self) -> None:
         """Kill all processes of the cluster."""
-        with ExitStack() as stack:
-            for keeper in self._keepers.values():
-                stack.callback(keeper.stop)
-        self._keepers.clear()
-        self._daemons.clear()
+        self._keeper.stop()
 
-    def _start(self, name: str, program: str, *options: str, keeper: str = "services", **environment: str) -> None:
-        if keeper not in self._keepers:
-            self._keepers[keeper] = Keeper(self.logs / f"keeper-{keeper}.log")
+    def _start(self, name: str, program: str, *options: str, **environment: str) -> None:
         path = shutil.which(program, path=SEARCH_PATH) or program
         log = self.logs / f"{name}.log"
-        pid = self._keepers[keeper].start([path, *options], self.environment | environment, log)
+        pid = self._keeper.start([path, *options], self.environment | environment, log)
         with suppress(psutil.NoSuchProcess):
             self._daemons[name] = psutil.Process(pid)
             return
         raise CommandError(f"{name} ended.")
-
-    def _boot(self, node: str) -> None:
-        self._start(node, "slurmd", "-D", "-N", node, keeper=node)
 
     def _munged(self) -> list[str]:
         # --force: folders of tests may lie below one that all may write to, such as /tmp.
@@ -357,7 +321,7 @@ def _write(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-def _configure(cluster: Cluster, memory_kill: bool, memory_poll: int, extra: Sequence[str]) -> None:
+def _configure(cluster: Cluster, memory_kill: bool, extra: Sequence[str]) -> None:
     folder = cluster.folder
     controller, database, *ports = _free_ports(2 + len(NODES))
     host = socket.gethostname().split(".")[0]
@@ -384,7 +348,7 @@ def _configure(cluster: Cluster, memory_kill: bool, memory_poll: int, extra: Seq
         PropagateResourceLimits=NONE
         JobCompType=jobcomp/none
         JobAcctGatherType=jobacct_gather/linux
-        JobAcctGatherFrequency=task={memory_poll}
+        JobAcctGatherFrequency=task=1
         {"JobAcctGatherParams=OverMemoryKill" if memory_kill else ""}
         AccountingStorageType=accounting_storage/{"slurmdbd" if cluster.accounting else "none"}
         SchedulerType=sched/backfill
@@ -411,10 +375,9 @@ def _configure(cluster: Cluster, memory_kill: bool, memory_poll: int, extra: Seq
         gpu = folder / f"{node}-gpu0"
         gpu.symlink_to("/dev/null")  # any device will do
         gpus.append(f"NodeName={node} Name=gpu File={gpu}")
-        size = f"CPUs={cluster.cpus} RealMemory={cluster.memory} Gres=gpu:1"
+        size = f"CPUs=2 RealMemory={cluster.memory} Gres=gpu:1"
         text.append(f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {size} State=UNKNOWN")
-    for place, name in enumerate(cluster.partitions):
-        default = "NO" if place else "YES"
+    for name, default in (("main", "YES"), ("other", "NO")):
         text.append(f"PartitionName={name} Nodes={','.join(NODES)} Default={default} MaxTime=INFINITE State=UP")
     _write(folder / "slurm.conf", "\n".join([*text, *extra, ""]))
     _write(folder / "gres.conf", "\n".join([*gpus, ""]))
@@ -440,24 +403,18 @@ def start_cluster(
     folder: Path,
     accounting: bool,
     *,
-    cpus: int = 2,
     memory: int = 10000,
-    partitions: Sequence[str] = ("main", "other"),
     memory_kill: bool = False,
-    memory_poll: int = 1,
     extra: Sequence[str] = (),
     timeout: float = 60,
 ) -> Iterator[Cluster]:
-    """A cluster of the nodes n1 and n2, each with one gpu that is only a file; it is gone when the block ends, however it ends.
+    """A cluster of the nodes n1 and n2, each with two CPUs and one GPU that is only a file; it is gone when the block ends.
 
     Args:
         folder: All files of the cluster lie in it, and of no other. Its path has to be short, for there are sockets in it.
         accounting: With slurmdbd and a database of its own, and `ACCOUNT` as the account of the user; without, sacct fails.
-        cpus: Cores of each node, whether the machine has them or not.
         memory: MB of each node.
-        partitions: Each has both nodes; the first is the default.
         memory_kill: Whether SLURM kills what uses more memory than it asked for.
-        memory_poll: Seconds between two looks at the memory of a job.
         extra: More lines of slurm.conf.
         timeout: Seconds for each step of the start.
     """
@@ -471,8 +428,8 @@ def start_cluster(
         (folder / part).mkdir()
     (folder / "munge.key").touch(mode=0o600)
     (folder / "munge.key").write_bytes(os.urandom(128))
-    cluster = Cluster(folder, accounting, cpus, memory, partitions)
-    _configure(cluster, memory_kill, memory_poll, extra)
+    cluster = Cluster(folder, accounting, memory)
+    _configure(cluster, memory_kill, extra)
     try:
         try:
             cluster.start(timeout)

@@ -144,7 +144,7 @@ def ask_with_gres(checkout: Path) -> None:
 def small_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Nodes of two CPUs, with accounting where this machine can."""
     accounting = not reason_to_skip(accounting=True)
-    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting, cpus=2, memory=16000, extra=REMEMBER) as cluster:
+    with start_cluster(tmp_path_factory.mktemp("slurm"), accounting, memory=16000, extra=REMEMBER) as cluster:
         yield cluster
 
 

@@ -40,7 +40,7 @@ def test_what_needs_no_torch_does_not_load_it():
     code = f"""
 import importlib, sys, relstab.data.published
 assert "scipy" not in sys.modules
-for name in {["relstab.data.published", "relstab.filter_spectra", *modules]}:
+for name in {["relstab.data.published", "relstab.filter_spectra", "relstab.stages.spectra", "relstab.stages.tables", *modules]}:
     importlib.import_module(name)
     assert not {{"torch", "torchvision"}} & set(sys.modules), name
 """

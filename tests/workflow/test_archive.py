@@ -14,7 +14,7 @@ from relstab.config import load_config
 from relstab.report import render_report
 from relstab.report.archive import main as write_as_user
 from relstab.report.archive import write_archive
-from relstab.tables.networks import read_tables
+from relstab.tables.networks import read_table
 
 from helpers import RESULTS
 
@@ -45,7 +45,7 @@ def test_a_network_is_shown_and_the_report_is_written_from_the_archive(unpacked)
     shown = CliRunner().invoke(main, ["show", str(network)])
     assert shown.exit_code == 0
     assert "network: its weights" in shown.output
-    tables = {path.stem: read_tables(path)[0] for path in (results / "tables").glob("*.csv")}
+    tables = {path.stem: read_table(path) for path in (results / "tables").glob("*.csv")}
     config = yaml.safe_load((unpacked / "config.yaml").read_text())
     figures = sorted((results / "figures").glob("*.png"))
     page = render_report(tables, figures, config, results / "benchmarks", {})

@@ -163,7 +163,7 @@ def test_kernels_compiled_for_a_gpu_are_kept_with_the_results(device, given, fou
 
 
 def test_a_job_stops_where_torch_cannot_use_its_gpu(monkeypatch):
-    """It does not take the CPU for it, but for a GPU that it did not ask for, or if the config says so."""
+    """It does not fall back to the CPU, unless the job did not ask for a GPU, or the config says cpu."""
     monkeypatch.syspath_prepend(ROOT / "workflow/scripts")
     import job
 

@@ -4,11 +4,9 @@ Most rows start from the finished smoke run. What it does not have (a user's dat
 torchvision's networks) starts from two folders whose files are empty and marked as made, which is all that planning looks at.
 """
 
-import copy
 import os
 import re
 import shutil
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,11 +15,11 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from relstab.config import Config, Training
+from relstab.config.section import Section, section_in
 
-from helpers import RESULTS, ROOT, SMOKE, run
+from helpers import RESULTS, ROOT, SMOKE, changed, copy_checkout, run
 from planning import Job, Planners, to_run
 
 # ---- Where the rows start from -------------------------------------------------------------------------------------------------
@@ -316,18 +314,6 @@ WITHOUT_ROW = {
 }
 
 
-def changed(raw: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``raw`` with other values at dotted keys."""
-    new = copy.deepcopy(dict(raw))
-    for key, value in change.items():
-        *sections, last = key.split(".")
-        section = new
-        for name in sections:
-            section = section.setdefault(name, {})
-        section[last] = value
-    return new
-
-
 def downstream(jobs: list[Job], readers: str) -> dict[str, set[str]]:
     """The files of the jobs that ``readers`` names, and all that read what these make, directly or not."""
     reached = {index for index, job in enumerate(jobs) if job.file and job.is_one_of(readers)}
@@ -370,23 +356,12 @@ def test_a_change_runs_again_what_depends_on_it(plans, row):
 # ---- Every key has a row -------------------------------------------------------------------------------------------------------
 
 
-def model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section that a key holds, and whether it holds several by name; a dict of plain values is ``(None, True)``."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    if origin is dict:
-        return model_in(arguments[1])[0], True
-    if origin in (typing.Union, types.UnionType):
-        return next((found for found in map(model_in, arguments) if found != (None, False)), (None, False))
-    return None, False
-
-
-def leaves(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+def leaves(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
     """All keys with a value, names of the user's as *."""
     for name, info in section.model_fields.items():
-        inner, several = model_in(info.annotation)
-        key = f"{prefix}{name}.*" if several else f"{prefix}{name}"
+        kind = typing.get_origin(info.annotation)
+        inner = None if kind is list else section_in(info.annotation)
+        key = f"{prefix}{name}.*" if kind is dict else f"{prefix}{name}"
         if inner is None:
             yield key
         else:
@@ -504,18 +479,9 @@ def test_a_run_that_continues_on_a_cluster_plans_what_it_would_plan_here(planner
         assert to_run(jobs) == downstream(jobs, "train mnist5k seed1"), name
 
 
-def checkout(folder: Path) -> Path:
-    """A copy of what a run reads of this checkout."""
-    for name in ("workflow", "profiles", "envs", "src", "configs", "slurm"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy2(ROOT / name, folder / name)
-    return folder
-
-
 def test_touched_files_run_nothing_again(planners, finished, tmp_path):
     """Config, overlays, rules, scripts, the library: all of a checkout that was written after the results."""
-    source = checkout(tmp_path / "source")
+    source = copy_checkout(tmp_path / "source")
     later = max(path.stat().st_mtime for path in finished.rglob("*")) + 3600
     for path in source.rglob("*"):
         os.utime(path, (later, later))
@@ -524,7 +490,7 @@ def test_touched_files_run_nothing_again(planners, finished, tmp_path):
 
 def test_an_edited_script_and_library_run_nothing_again(planners, finished, tmp_path):
     """As the default profile says: what of the code has changed is for the user to name, with --forcerun."""
-    source = checkout(tmp_path / "source")
+    source = copy_checkout(tmp_path / "source")
     for name in ("workflow/scripts/train.py", "src/relstab/training/train.py", "envs/relstab.yaml"):
         path = source / name
         path.write_text(path.read_text() + "\n# Another text.\n")

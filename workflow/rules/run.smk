@@ -204,8 +204,12 @@ onstart:
     # Snakemake's own lock outlives a run that was killed, so it is off (profiles/default). This lock ends with its process: a run that was
     # interrupted can be started again at once, and two runs cannot write to one folder.
     try:
-        # An attribute of the workflow, because it has to outlive this block.
-        workflow.run_lock = RunLock(RESULTS, PLANNED)
+        try:
+            # An attribute of the workflow, because it has to outlive this block.
+            workflow.run_lock = RunLock(RESULTS, PLANNED)
+        except OSError as error:
+            sentence = f"expected a folder of results to write to, got {RESULTS} ({error.strerror}): name another (config.yaml: results)"
+            raise WorkflowError(sentence) from None
         cancel_left_over()
         if TOGETHER:
             write_planned(RESULTS, planned_together())
@@ -231,10 +235,10 @@ onsuccess:
         discard_saved(folder)
     if not workflow.touch and any(job.rule.name == "table_claims" for job in workflow.dag.jobs):
         from relstab.report import summary_lines
-        from relstab.tables.networks import read_tables
+        from relstab.tables.networks import read_table
 
         width = shutil.get_terminal_size((130, 24)).columns
-        print("", *summary_lines(read_tables(table("claims"))[0], RESULTS, width), sep="\n", file=sys.stderr)
+        print("", *summary_lines(read_table(table("claims")), RESULTS, width), sep="\n", file=sys.stderr)
 
 
 onerror:

@@ -7,15 +7,14 @@ os.environ["MPLBACKEND"] = "Agg"  # also if a notebook that started the run has 
 from relstab.figures import FIGURES
 from relstab.figures.style import save_figure, style
 from relstab.files.probes import read_images
-from relstab.tables.networks import of_sizes, read_tables
+from relstab.tables.networks import of_sizes, read_table
 
 from job import job
 
 with job(snakemake):
     entry, options = FIGURES[snakemake.wildcards.figure], snakemake.params.options
-    tables = read_tables(*(snakemake.input[argument] for argument in entry.tables))
-    shown = [of_sizes(table, entry.every_size) for table in tables]
-    arguments = dict(zip(entry.tables, shown, strict=True)) | options["draw"]
+    tables = {argument: of_sizes(read_table(snakemake.input[argument]), entry.every_size) for argument in entry.tables}
+    arguments = tables | options["draw"]
     if {"images", "probe"} & set(entry.needs):
         noisy = dict(zip(options.get("noise", []), snakemake.input.get("noisy", []), strict=True))
         images = read_images(snakemake.input.probes, noisy, options["example"])

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from relstab.files.hdf5 import atomic_path, git_commit
 from relstab.report import render_report
-from relstab.tables.networks import read_tables
+from relstab.tables.networks import read_table
 
 from job import job
 
 with job(snakemake), tempfile.TemporaryDirectory() as folder:
     options = snakemake.params.options
     files = [Path(file) for file in snakemake.input]
-    tables = {path.stem: read_tables(path)[0] for path in files if path.suffix == ".csv"}
+    tables = {path.stem: read_table(path) for path in files if path.suffix == ".csv"}
     versions = {"relstab commit": git_commit()} | {
         name: importlib.metadata.version(name) for name in ("torch", "snakemake", "numpy")
     }

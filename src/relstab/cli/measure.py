@@ -128,7 +128,7 @@ def measure_models(
         yield f"{name}: {len(pixels)} images of {named.size} x {named.size} pixels"
         yield _summary(tables[name], perturbations)
     output = output or Path(re.sub(r"[^\w.-]+", "_", "_".join(tables)))
-    table = pd.concat([part.assign() for part in rows], ignore_index=True)
+    table = pd.concat(rows, ignore_index=True)
     table = table[["network", "shuffle", *(column for column in table if column not in ("network", "shuffle"))]]
     csv, png = (output.with_name(output.name + suffix) for suffix in (".csv", ".png"))
     write_table(csv, table)

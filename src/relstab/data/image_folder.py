@@ -226,8 +226,6 @@ def _files_below(folder: str, on_error: Callable[[OSError], None], root: str | N
 
 def list_images(folder: str | Path) -> list[Path]:
     """All files under a folder, sorted by path, whatever their suffix, without hidden ones."""
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"expected a folder of images, got {folder}, which is not a folder")
 
     def fail(error: OSError) -> None:
         raise error

@@ -5,24 +5,30 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from relstab.figures.style import INITIAL, WIDTH, draw_layers, empty_figure, label_of, log_axis, trained_architectures
+from relstab.figures.style import (
+    WIDTH,
+    draw_states,
+    empty_figure,
+    handles_of_states,
+    label_of,
+    log_axis,
+    trained_architectures,
+    wrapped,
+)
 from relstab.paper_layers import paper_layers
 from relstab.tables.networks import KEYS, of_learned
 
 __all__ = ["draw"]
 
 _NAMES = ("D", "G", "R")
-# Architectures beside each other; more are drawn below.
-_COLUMNS = 6
 
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """D_k, G_k and R_k of the k-th layer, after its activation, of the deep networks on images with two lit pixels, trained
     and at initialization; k = 0 is the input, the last point the output. Bands are the range over seeds.
 
-    Lines are means over seeds, bands their range. Networks that did not learn are left out.
+    Lines are means over seeds. Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names for the deep networks on the images with two lit pixels.
@@ -32,8 +38,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     if chosen.empty:
         return empty_figure("no network learned")
     names = trained_architectures(chosen)
-    blocks = -(-len(names) // _COLUMNS)
-    columns = -(-len(names) // blocks)
+    blocks, columns = wrapped(len(names))
     figure = plt.figure(figsize=(WIDTH, 0.3 + 3.7 * blocks))
     parts: Any = figure.subfigures(blocks, 1, squeeze=False)
     for block, part in enumerate(parts[:, 0]):
@@ -44,9 +49,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
         for column, name in zip(axes.T, here, strict=False):
             rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state"])
             for ax, sensitivity_name in zip(column, _NAMES, strict=True):
-                for state, colour, mark in (("init", INITIAL, "s"), ("trained", "k", "o")):
-                    line = "--" if state == "init" else "-"
-                    draw_layers(ax, rows[rows["state"] == state], sensitivity_name, colour, line, mark)
+                draw_states(ax, rows, sensitivity_name)
                 ax.label_outer()
             column[0].set_title(label_of(name), pad=3)
         for column in axes.T[len(here) :]:
@@ -54,9 +57,5 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
                 ax.set_visible(False)
         for ax in axes[:, 0]:
             log_axis(ax.yaxis)
-    handles = [
-        Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
-        Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles_of_states(), loc="outside lower center", ncols=2)
     return figure

@@ -41,9 +41,7 @@ def draw(networks: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     are lighter. Bands are the range over seeds. Of more than six architectures the figure shows six, evenly spread over
     the list; figures 12 and 13 show all.
 
-    Above, gamma_{k,l} of every layer, grey and dashed at initialization; below, trained relative to initialization. Lines are
-    means over seeds in logarithm, bands their range; the deeper the layer, the lighter the line. Networks that did not learn are
-    left out.
+    Lines are means over seeds in logarithm. Networks that did not learn are left out.
 
     Args:
         networks, spectrum: the tables of these names.

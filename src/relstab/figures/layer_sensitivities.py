@@ -3,12 +3,11 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from relstab.figures.style import (
-    INITIAL,
     WIDTH,
-    draw_layers,
+    draw_states,
+    handles_of_states,
     label_of,
     legend_above,
     log_axis,
@@ -26,8 +25,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     """D_k (above) and G_k (below) of the k-th layer, after its activation, trained and at initialization. Bands are the range
     over seeds. Of more than six architectures the figure shows six, evenly spread over the list.
 
-    Of more than six architectures, six that are spread over all of them are shown. Lines are means over seeds, bands their range.
-    Networks that did not learn are left out.
+    Lines are means over seeds. Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names.
@@ -43,17 +41,9 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     for column, name in zip(axes.T, names, strict=True):
         rows = paper_layers(chosen[chosen["architecture"] == name], [*KEYS, "state"])
         for ax, sensitivity_name in zip(column, ("D", "G"), strict=True):
-            for state, colour, mark in (("init", INITIAL, "s"), ("trained", "k", "o")):
-                line = "--" if state == "init" else "-"
-                draw_layers(ax, rows[rows["state"] == state], sensitivity_name, colour, line, mark)
+            draw_states(ax, rows, sensitivity_name)
         column[0].set_title(label_of(name))
     for ax in axes[:, 0]:
         log_axis(ax.yaxis)
-    legend_above(
-        figure,
-        [
-            Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
-            Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
-        ],
-    )
+    legend_above(figure, handles_of_states())
     return figure

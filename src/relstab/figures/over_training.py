@@ -44,8 +44,8 @@ def draw(networks: pd.DataFrame, over_training: pd.DataFrame) -> Figure:
     """D, G and R of the layers during training, from initialization (epoch 0) to the last epoch, with the test error below, at
     the lowest noise level. Lines are means over seeds; the band of the output is their range.
 
-    Layers of the paper are coloured by their depth, from light to dark; the output is black. Lines are means over seeds, bands
-    their range. Networks that did not learn are left out.
+    Layers of the paper are coloured by their depth, from light to dark; the output is black. Networks that did not learn are left
+    out.
 
     Args:
         networks, over_training: the tables of these names.

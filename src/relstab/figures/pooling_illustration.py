@@ -13,12 +13,12 @@ How much a representation f changes is measured relative to images that have not
 """
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LAYERS", "pooling_illustration", "pooling_sensitivities", "relative_change"]
+__all__ = ["LAYERS", "Maps", "channel_maps", "relative_change", "spatial_maps"]
 
 Map = NDArray[np.float64]
+Maps = dict[tuple[str, str], Map]
 
 LAYERS = (0, 1, 2, 4)
 """k of the layers that are shown of spatial pooling; 0 is the image."""
@@ -47,10 +47,11 @@ def relative_change(before: ArrayLike, after: ArrayLike) -> float:
     return float(((other - one) ** 2).sum()) / norms if norms else float("nan")
 
 
-def _spatial() -> dict[tuple[str, str], Map]:
+def spatial_maps() -> Maps:
+    """Two filters and their layers, "homogeneous, k = 0" and so on, by item and version: "filter", "x" or "moved"."""
     lit = np.zeros((_SIZE, _SIZE))
     lit[_SIZE // 2 - 1, _SIZE // 2 - 1] = 1
-    maps = {}
+    maps: Maps = {}
     for name, weights in _SPATIAL.items():
         maps[name, "filter"] = weights
         for version, image in (("x", lit), ("moved", np.roll(lit, 1, axis=1))):
@@ -62,53 +63,16 @@ def _spatial() -> dict[tuple[str, str], Map]:
     return maps
 
 
-def _channel() -> dict[tuple[str, str], Map]:
+def channel_maps() -> Maps:
+    """The image, its two channels and their sum, by item and version: "filter", "x" or "moved"."""
     row, column = np.indices((_SIZE, _SIZE))
     edge = (row + 0.3 * column < 7.5).astype(float)
     filters = {"channel 1": _ORIENTED, "channel 2": np.rot90(_ORIENTED)}
     images = {"x": edge, "moved": np.rot90(edge)}
-    maps: dict[tuple[str, str], Map] = {("image", version): image for version, image in images.items()}
+    maps = {("image", version): image for version, image in images.items()}
     maps |= {(name, "filter"): weights for name, weights in filters.items()}
     for version, image in images.items():
         responses = {name: _layer(image, weights) for name, weights in filters.items()}
         maps |= {(name, version): response for name, response in responses.items()}
         maps["sum of channels", version] = sum(responses.values(), np.zeros_like(image))
     return maps
-
-
-def pooling_illustration() -> pd.DataFrame:
-    """All images, filters and responses of the illustration.
-
-    Returns:
-        A row for each pixel: panel ("spatial", "channel"), item, version ("filter", "x", "moved"), row, column, value. Items of
-        "spatial" are "homogeneous" and "high frequency", the filters, and "homogeneous, k = 0" and so on for each of
-        :data:`LAYERS`; those of "channel" are "image", "channel 1", "channel 2" and "sum of channels".
-    """
-    parts = []
-    for panel, maps in (("spatial", _spatial()), ("channel", _channel())):
-        for (item, version), values in maps.items():
-            row, column = (index.ravel() for index in np.indices(values.shape))
-            keys = {"panel": panel, "item": item, "version": version}
-            parts.append(pd.DataFrame({**keys, "row": row, "column": column, "value": values.ravel()}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def pooling_sensitivities(illustration: pd.DataFrame) -> pd.DataFrame:
-    """How much each item changes when the image does.
-
-    Args:
-        illustration: from :func:`pooling_illustration`.
-
-    Returns:
-        For each item that has both versions: panel, item, mean_x, mean_moved (averages over sites) and D: of all sites in panel
-        "spatial" and for images, of the average over sites for the channels and their sum.
-    """
-    rows = []
-    for (panel, item), part in illustration.groupby(["panel", "item"], sort=False):
-        versions = [part.loc[part["version"] == version, "value"].to_numpy(float) for version in ("x", "moved")]
-        if not all(map(len, versions)):
-            continue
-        means = [float(values.mean()) for values in versions]
-        averaged = panel == "channel" and item != "image"
-        rows.append([panel, item, *means, relative_change(*(means if averaged else versions))])
-    return pd.DataFrame(rows, columns=["panel", "item", "mean_x", "mean_moved", "D"])

@@ -141,12 +141,9 @@ def draw(layers: pd.DataFrame, exponents: pd.DataFrame) -> Figure:
     layers that are not fitted. Titles: fitted exponents with bootstrap intervals over networks, and predicted ones.
     Below: networks of homogeneous filters, which check the closed forms.
 
-    Circles are D_k and squares G_k of representations averaged over channels, for rectified noise, of networks with ReLU:
-    geometric means over seeds, with the standard deviation over seeds of the logarithm as error bars. Filled: after weight decay,
-    or as trained where there is no such state; grey and open: as trained, before weight decay. Layers outside of those to which
-    the exponents are fitted are paler. Dashed: the predicted power laws, through the first fitted layer. Thin lines: closed forms
-    of homogeneous filters at this size. Titles have the exponents, their intervals over networks, and the predictions. Where
-    several experiments belong into one panel, it shows the first in the table; those with 1 < s < F are in no panel.
+    Networks have ReLU, and noise is rectified. An experiment without weight decay has filled points as trained. The power laws go
+    through the first fitted layer. Where several experiments belong into one panel, it shows the first in the table; those with
+    1 < s < F are in no panel.
 
     Args:
         layers: from :func:`relstab.tables.scale_detection.layer_table`.

@@ -26,10 +26,8 @@ def draw(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, 
     seeds, with its bootstrap interval over networks, at the output and at the deepest layer that sees no more than the
     scale.
 
-    Whole representations and Gaussian noise, at zero training loss and, where both activations have it, after weight decay. Lines
-    are means over seeds, bands their range; networks that did not learn are left out. Titles have the ratio of G, of geometric
-    means over seeds, with its bootstrap interval: of the outputs at zero loss, and after weight decay of the deepest layer that
-    sees no more than the scale.
+    Representations are whole, and noise is Gaussian. Lines are means over seeds. There is a panel after weight decay where both
+    activations have it; its ratio is that of the deepest layer, and the ratio of the output is that at zero training loss.
 
     Args:
         layers: from :func:`relstab.tables.scale_detection.layer_table`.

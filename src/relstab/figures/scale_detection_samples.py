@@ -96,8 +96,6 @@ def draw(samples: pd.DataFrame) -> Figure:
     strip, or on an image, and the sites to which a deformation moves them. The bar is the scale xi; dashed lines are
     the borders of the blocks.
 
-    The scale of Task 1 is a bar of length xi, the borders of the blocks of Task 2 are dashed.
-
     Args:
         samples: from :func:`relstab.scale_detection.samples.sample_table`.
     """

@@ -35,8 +35,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
     initialization. Bands are the range over seeds and shuffles. Of more than six architectures the figure shows six,
     evenly spread over the list.
 
-    Of more than six architectures, six that are spread over all of them are shown. Bands are the range over seeds and, where
-    shuffled, over shuffles. Networks that did not learn are left out.
+    Networks that did not learn are left out.
 
     Args:
         networks, sensitivity: the tables of these names.

@@ -25,7 +25,9 @@ __all__ = [
     "INITIAL",
     "draw_errors",
     "draw_layers",
+    "draw_states",
     "empty_figure",
+    "handles_of_states",
     "label_of",
     "legend_above",
     "legend_of_architectures",
@@ -102,11 +104,11 @@ def trained_architectures(table: pd.DataFrame) -> list[str]:
     return [name for name in ARCHITECTURES if name in present] + sorted(present - set(ARCHITECTURES))
 
 
-def spread_out(names: Sequence[str], most: int = COLUMNS) -> list[str]:
-    """All names, if they are at most ``most``; otherwise ``most`` of them in equal steps, with the first and the last."""
-    if len(names) <= most:
+def spread_out(names: Sequence[str]) -> list[str]:
+    """All names, if there are columns for them; otherwise as many in equal steps, with the first and the last."""
+    if len(names) <= COLUMNS:
         return list(names)
-    return [names[round(place * (len(names) - 1) / (most - 1))] for place in range(most)]
+    return [names[round(place * (len(names) - 1) / (COLUMNS - 1))] for place in range(COLUMNS)]
 
 
 def wrapped(panels: int, columns: int = COLUMNS) -> tuple[int, int]:
@@ -223,6 +225,20 @@ def draw_layers(ax: Axes, rows: pd.DataFrame, name: str, colour: str, line: str,
     )
     ax.set(xlabel="layer $k$", ylabel=f"${name}_k$")
     whole_numbers(ax.xaxis)
+
+
+def draw_states(ax: Axes, rows: pd.DataFrame, name: str) -> None:
+    """Draw one sensitivity by layer as :func:`draw_layers`, trained in black, and at initialization dashed in grey."""
+    for state, look in (("init", (INITIAL, "--", "s")), ("trained", ("k", "-", "o"))):
+        draw_layers(ax, rows[rows["state"] == state], name, *look)
+
+
+def handles_of_states() -> list[Line2D]:
+    """Handles of a legend of :func:`draw_states`."""
+    return [
+        Line2D([], [], color="k", marker="o", markersize=3.5, label="trained"),
+        Line2D([], [], color=INITIAL, linestyle="--", marker="s", markersize=3.5, label="initialization"),
+    ]
 
 
 def note_empty(ax: Axes, what: str) -> None:

@@ -36,10 +36,10 @@ def _contents(group: h5py.Group, depth: int = 0) -> Iterator[str]:
             yield f"{indent}{name}  {list(item.shape)} {item.dtype}"
 
 
-def _values(attributes: Mapping[str, Any], indent: str = "  ") -> Iterator[str]:
+def _values(attributes: Mapping[str, Any]) -> Iterator[str]:
     for name, value in attributes.items():
         text = " ".join(str(value).split())
-        yield f"{indent}{name}: {text[:97] + '...' if len(text) > 100 else text}"
+        yield f"  {name}: {text[:97] + '...' if len(text) > 100 else text}"
 
 
 def origin_of(path: str | Path) -> dict[str, str]:

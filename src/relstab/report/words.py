@@ -97,9 +97,7 @@ def verdict_sentence(claims: pd.DataFrame) -> str:
 def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
     """How test error and sensitivity of the trained networks are correlated, one sentence per noise level."""
     sentences = []
-    trained = correlation[correlation["state"] == "trained"]
-    if "group" in trained:
-        trained = trained[trained["group"] == "all"]
+    trained = correlation[(correlation["state"] == "trained") & (correlation["group"] == "all")]
     for (dataset, noise), rows in trained.groupby(["dataset", "noise"]):
         by_name = rows.drop_duplicates("sensitivity").set_index("sensitivity")
         values = [

@@ -35,6 +35,10 @@ class RunLock:
     have no locks or keep them on each machine. The locked file therefore holds a note with the host and process of the run, and
     the run updates the date of the note every 20 s. The note of a run that was killed on another machine expires after 90 s.
 
+    flufl.lock, which locks by hard links that expire, was tried in its place. It compares the date of a lock with the clock of
+    each machine: beside a live run on a machine whose clock is behind, a second one starts. It waits for a run that was killed on
+    this machine, for a day if a lock is dated a day ahead, and it needs hard links.
+
     Args:
         folder: results folder; made if it does not exist.
         planned: time of planning, seconds since 1970; the plan lacks all that another run has made since.

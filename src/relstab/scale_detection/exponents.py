@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from relstab.bootstrap import Bootstrap
+from relstab.bootstrap import Bootstrap, Interval
 from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorrelations
 
-__all__ = ["Exponents", "FittedExponent", "fit_exponent", "predicted_exponents"]
+__all__ = ["Exponents", "fit_exponent", "predicted_exponents"]
 
 # The layer at which exponents for strides are taken: the contributions of other eigenvalues have died out by then.
 _DEEP = 60
@@ -59,26 +59,10 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     return Exponents(-round(alpha, 12) + 0.0, 1.0, round(float(growth), 12))
 
 
-@dataclass(frozen=True)
-class FittedExponent:
-    """Slope of log X against log A, with the interval over networks.
-
-    Attributes:
-        exponent: mean of the slopes of the networks.
-        low, high: percentile bootstrap interval of the mean, over networks; NaN with fewer than 4.
-        networks: how many.
-    """
-
-    exponent: float
-    low: float
-    high: float
-    networks: int
-
-
 def fit_exponent(
     receptive_field: ArrayLike, sensitivity: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> FittedExponent:
-    """Least-squares slope of log X_k against log A_k over layers, network by network, and its mean over networks.
+) -> Interval:
+    """Mean over networks of the least-squares slope of log X_k against log A_k over layers, with its bootstrap interval.
 
     Args:
         receptive_field: A_k, [networks, layers] or [layers], positive.
@@ -93,12 +77,8 @@ def fit_exponent(
         raise ValueError(
             "expected positive receptive fields and sensitivities, whose logarithms are taken, got values of 0 or less"
         )
-    slopes = _slopes(np.log(field), np.log(values))
+    x = np.log(field)
+    x -= x.mean(1, keepdims=True)
+    slopes = (x * np.log(values)).sum(1) / (x * x).sum(1)
     bootstrap = Bootstrap(np.arange(len(slopes)), resamples, seed)
-    return FittedExponent(*bootstrap.interval(bootstrap.mean(slopes), confidence), len(slopes))
-
-
-def _slopes(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least-squares slopes along the last axis."""
-    x = x - x.mean(1, keepdims=True)
-    return np.asarray((x * y).sum(1) / (x * x).sum(1))
+    return bootstrap.interval(bootstrap.mean(slopes), confidence)

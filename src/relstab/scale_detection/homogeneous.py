@@ -205,9 +205,6 @@ def pair_theory(task: ScaleTask, filter_size: int, stride: int, depth: int) -> H
     Returns:
         Expectations by layer; layers that see the whole ring, A_k >= L, and those whose filters overlap with strides, have NaN.
     """
-    _check(filter_size, stride, depth)
-    if task.dimension != 1:
-        raise ValueError(f"expected a task of dimension 1, a ring, got {task.dimension}")
     c = autocorrelations(filter_size, stride, depth)
     field = 1 / c[:, 0]
     lost = 1 / task.scale if task.rule == "block" else 1 / task.size

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relstab.architectures.user_code import source_digest
-from relstab.data.datasets import DATASETS, IMAGE_FOLDER, balanced_choice, balanced_order, load_parts
+from relstab.data.datasets import IMAGE_FOLDER, balanced_choice, balanced_order, load_parts
 from relstab.data.image_shape import Fit, Shape
 from relstab.files.dataset import (
     PARTS,
@@ -60,8 +60,6 @@ def prepare_dataset(
         ValueError: the files, images, labels or arguments are wrong.
         FileNotFoundError: a file is missing and cannot be downloaded.
     """
-    if function is None and name not in (*DATASETS, IMAGE_FOLDER):
-        raise ValueError(f"data.name: expected one of {', '.join(DATASETS)}, {IMAGE_FOLDER}, got {name!r}")
     counts = {"train": train_images, "test": test_images}
     parameters: dict[str, Any] = {
         "name": name,
@@ -76,9 +74,7 @@ def prepare_dataset(
         parameters |= {"root": root, "imagefolder": dict(imagefolder or {})}
     with write_dataset(path, name, parameters, seed) as writer:
         if name == IMAGE_FOLDER:
-            if root is None:
-                raise ValueError("data.root (config.yaml): expected the folder that holds train/ and test/, got null")
-            _write_image_folder(writer, root, counts, seed, workers, nested, **(imagefolder or {}))
+            _write_image_folder(writer, str(root), counts, seed, workers, nested, **(imagefolder or {}))
         else:
             for part, (images, labels) in load_parts(name, root, counts, seed, function, nested).items():
                 writer.add_part(part, images, labels)
@@ -135,8 +131,6 @@ def _write_image_folder(
     """
     from relstab.data.image_folder import Problem, decode_images, first_size, list_folder
 
-    if problems not in ("stop", "skip"):
-        raise ValueError(f"data.imagefolder.problems (config.yaml): expected 'stop' or 'skip', got {problems!r}")
     listing = list_folder(root)
     classes = listing.classes
     if len(classes) < 2:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from relstab.files.dataset import read_noisy_test
+from relstab.files.dataset import read_dataset_name, read_noisy_test
 from relstab.files.hdf5 import read_attributes
 from relstab.files.probes import write_probes
 from relstab.probes import make_probes
@@ -21,7 +21,7 @@ def choose_test_images(noisy_test: str | Path, number: int, seed: int) -> tuple[
         raise ValueError(
             f"expected at most {len(images)} probes, the size of the test set, got {number} (config.yaml: probes.images)"
         )
-    dataset = str(read_attributes(noisy_test)["name"])
+    dataset = read_dataset_name(noisy_test)
     chosen = torch.randperm(len(images), generator=make_generator("probe images", dataset, seed))[:number]
     return images[chosen], chosen, dataset
 

@@ -24,17 +24,16 @@ from relstab.scale_detection.design import VALIDATION, SimpleDesign
 from relstab.scale_detection.ensemble_training import STATES, EnsembleRecipe, TrainedEnsemble, train_ensemble
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, homogeneous_layers, homogeneous_theory, lit_site_probes
 from relstab.scale_detection.measurement import measure_ensemble
-from relstab.scale_detection.perturbations import Noise, make_pair_probes
+from relstab.scale_detection.perturbations import make_pair_probes
 from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
 from relstab.sensitivity import accumulate_sums
 from relstab.sensitivity_table import sensitivity_rows
 
 __all__ = [
-    "load_ensemble",
+    "ensemble_of",
     "load_test_pairs",
     "measure_homogeneous",
     "measure_saved_ensemble",
-    "save_ensemble",
     "save_pair_dataset",
     "save_pair_probes",
     "train_and_save_ensemble",
@@ -43,29 +42,8 @@ __all__ = [
 _PER_MEMBER = ("seeds", "epochs", "reached_zero", "loss")
 
 
-def save_ensemble(
-    path: str | Path,
-    trained: TrainedEnsemble,
-    train: Pairs,
-    test: Pairs,
-    experiment: str = "",
-    config_seed: int = 0,
-    device: str = "cpu",
-) -> None:
-    """Write an ensemble with the training and test pairs of its task, see :func:`relstab.files.ensemble.write_ensemble`."""
-    content = EnsembleFile(
-        experiment=experiment,
-        task=vars(trained.task),
-        design=trained.design.as_dict(),
-        recipe=vars(trained.recipe),
-        states=trained.states,
-        **{name: getattr(trained, name) for name in _PER_MEMBER},
-        pairs={part: (pairs.sites, pairs.labels) for part, pairs in (("train", train), ("test", test))},
-    )
-    write_ensemble(path, content, config_seed, device)
-
-
-def _ensemble_of(content: EnsembleFile) -> tuple[TrainedEnsemble, Pairs, Pairs]:
+def ensemble_of(content: EnsembleFile) -> tuple[TrainedEnsemble, Pairs, Pairs]:
+    """Ensemble, training pairs and test pairs of a file of :func:`train_and_save_ensemble`."""
     design = SimpleDesign(**content.design)
     trained = TrainedEnsemble(
         task=ScaleTask(**content.task),
@@ -80,11 +58,6 @@ def _ensemble_of(content: EnsembleFile) -> tuple[TrainedEnsemble, Pairs, Pairs]:
         **{name: getattr(content, name) for name in _PER_MEMBER},
     )
     return trained, Pairs(*content.pairs["train"]), Pairs(*content.pairs["test"])
-
-
-def load_ensemble(path: str | Path) -> tuple[TrainedEnsemble, Pairs, Pairs]:
-    """Ensemble, training pairs and test pairs of a file of :func:`save_ensemble`."""
-    return _ensemble_of(read_ensemble(path))
 
 
 def train_and_save_ensemble(
@@ -130,7 +103,16 @@ def train_and_save_ensemble(
         checkpoint_minutes=checkpoint_minutes,
         validation=validation,
     )
-    save_ensemble(path, trained, train, test, experiment, config_seed, str(choose_device(device)))
+    content = EnsembleFile(
+        experiment=experiment,
+        task=vars(task),
+        design=design.as_dict(),
+        recipe=vars(recipe),
+        states=trained.states,
+        **{name: getattr(trained, name) for name in _PER_MEMBER},
+        pairs={part: (pairs.sites, pairs.labels) for part, pairs in (("train", train), ("test", test))},
+    )
+    write_ensemble(path, content, config_seed, str(choose_device(device)))
     mark_saved(trained.checkpoints)
     return trained
 
@@ -163,7 +145,7 @@ def measure_saved_ensemble(
         batch_size, device: as in :func:`relstab.measure_sensitivity`.
     """
     content = read_ensemble(network)
-    trained, train, test = _ensemble_of(content)
+    trained, train, test = ensemble_of(content)
     rows = measure_ensemble(trained, test, probes, (seed, content.experiment), batch_size, device)
     least = trained.task.least_error_of_translation_invariant if trained.design.stride == 1 else 0.0
     rows = rows.assign(
@@ -253,14 +235,13 @@ def load_test_pairs(path: str | Path) -> tuple[ScaleTask, Pairs]:
     return ScaleTask(**task), Pairs(sites, torch.from_numpy(2 * labels.astype(np.int8) - 1))
 
 
-def save_pair_probes(path: str | Path, dataset: str | Path, number: int, noise: Noise = "gaussian", seed: int = 0) -> None:
-    """Perturb the first test pairs by moves of one site and matching noise, and write them as probes.
+def save_pair_probes(path: str | Path, dataset: str | Path, number: int, seed: int = 0) -> None:
+    """Perturb the first test pairs by moves of one site and matching Gaussian noise, and write them as probes.
 
     Args:
         path: of the HDF5 file.
         dataset: file of :func:`save_pair_dataset`.
         number: P.
-        noise: "gaussian" or "rectified".
         seed: of the whole run.
     """
     task, pairs = load_test_pairs(dataset)
@@ -270,5 +251,5 @@ def save_pair_probes(path: str | Path, dataset: str | Path, number: int, noise: 
             f"(config.yaml: scale_detection.probes)"
         )
     name = read_dataset_name(dataset)
-    probes = make_pair_probes(task, pairs.sites[:number], noise, make_generator("pair probes", name, seed))
-    write_probes(path, probes, name, {"images": number, "noise": noise}, seed)
+    probes = make_pair_probes(task, pairs.sites[:number], generator=make_generator("pair probes", name, seed))
+    write_probes(path, probes, name, {"images": number, "noise": "gaussian"}, seed)

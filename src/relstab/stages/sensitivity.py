@@ -146,8 +146,6 @@ def measure_shuffled(
         which: channels that are permuted, "input" or "both".
         seed: of the run.
     """
-    if which not in ("input", "both"):
-        raise ValueError(f"expected which to be 'input' or 'both', got {which!r}")
     images = read_probes(probes)
     place = choose_device(device)
     identity = NetworkKey.from_attributes(read_attributes(network)).identity

@@ -194,7 +194,7 @@ def sample_table(tasks: Mapping[str, Mapping[str, Any]], seed: int) -> pd.DataFr
 
 
 def make_table(function: str, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> pd.DataFrame:
-    """A table of a run; if two versions of the code made its inputs, a warning and the column ``code`` say so.
+    """A table of a run; if two versions of the code made its inputs, a warning and the column ``code`` name them.
 
     Args:
         function: of this module.

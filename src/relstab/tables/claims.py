@@ -26,7 +26,6 @@ from relstab.tables.networks import (
     of_learned,
     of_sizes,
     output_sensitivities,
-    with_statistics,
 )
 from relstab.tables.noise_ratio import LEARNED, noise_ratio
 
@@ -377,8 +376,7 @@ def claim_table(
     settings = _Settings(confidence, resamples, seed)
     levels = sorted(networks["noise"].unique())
     outputs = output_sensitivities(networks, sensitivity)
-    lowest = with_statistics(of_learned(sensitivity[sensitivity["noise"] == levels[0]], networks))
-    lowest = of_sizes(lowest, every=False)
+    lowest = of_sizes(of_learned(sensitivity[sensitivity["noise"] == levels[0]], networks), every=False)
     in_depth = paper_layers(lowest, [*keys_of(lowest), "state", "shuffle", "statistics"])
     plain = in_depth[in_depth["shuffle"] == "none"]
     rows: list[_Row] = []

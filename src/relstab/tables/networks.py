@@ -33,8 +33,6 @@ __all__ = [
     "once",
     "output_sensitivities",
     "read_table",
-    "read_tables",
-    "with_statistics",
 ]
 
 _ALL_SIZES = "all"
@@ -81,11 +79,6 @@ def read_table(path: str | Path) -> pd.DataFrame:
         ) from error
 
 
-def read_tables(*paths: str | Path) -> list[pd.DataFrame]:
-    """Tables as they were written; see :func:`read_table`."""
-    return [read_table(path) for path in paths]
-
-
 def convolutional(sensitivity: pd.DataFrame) -> set[str]:
     """Architectures with a convolution among the layers of a table of sensitivities."""
     return set(sensitivity.loc[sensitivity["kind"].str.contains("Conv"), "architecture"])
@@ -99,11 +92,6 @@ def in_group(table: pd.DataFrame, group: str, sensitivity: pd.DataFrame) -> pd.D
 def initial_states(table: pd.DataFrame) -> list[str]:
     """States at initialization in a table: "init" always, and the others that it has ("init_frozen")."""
     return ["init", *sorted(state for state in table["state"].unique() if state.startswith("init") and state != "init")]
-
-
-def with_statistics(sensitivity: pd.DataFrame) -> pd.DataFrame:
-    """Table with the column ``statistics`` of shuffled networks' batch norm; without one they are "stale", of the unshuffled."""
-    return sensitivity.assign(statistics=sensitivity["statistics"].fillna("") if "statistics" in sensitivity else "stale")
 
 
 def keys_of(table: pd.DataFrame) -> list[str]:

@@ -134,11 +134,10 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
                 networks = int(np.sum(usable))
                 if networks and values.shape[1] >= 2:
                     stream = derive_seed("exponent", seed, *map(str, keys), *map(str, group), name)
-                    fitted = fit_exponent(field[usable], values[usable], confidence, resamples, stream)
-                    exponent, low, high = fitted.exponent, fitted.low, fitted.high
+                    exponent, low, high = fit_exponent(field[usable], values[usable], confidence, resamples, stream)
                     if np.isfinite(theory[0]).all() and (theory[0] > 0).all():
                         closed = _closed_fields(head, chosen[name])
-                        finite = fit_exponent(closed, theory[:1]).exponent
+                        finite = fit_exponent(closed, theory[:1]).value
                 ends = [min(chosen[name]), max(chosen[name])] if chosen[name] else [0, 0]
                 rows.append(
                     [*keys, head["rule"], int(head["filter_size"]), int(head["stride"]), *group, name, *ends,

@@ -94,7 +94,7 @@ class TrainingRun:
         tensorboard: folder for the event file; None for none.
         lowest: test error so far.
         epoch: how far it has come.
-        forward: the model, compiled where the recipe says so.
+        forward: the model, compiled if the recipe asks for it.
         rate: the learning rate of the present step on a GPU, in memory that a CUDA graph reads, float32; None on a CPU.
         graphed: the step as a CUDA graph; None where there are none.
     """

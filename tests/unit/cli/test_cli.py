@@ -95,6 +95,12 @@ def test_an_unknown_network_is_one_sentence(folder, model, message):
     assert "Traceback" not in output
 
 
+def test_files_that_are_no_images_are_left_out_with_a_warning(folder):
+    (folder / "images/notes.png").write_text("none")
+    with pytest.warns(UserWarning, match=r"1 files are left out, the first: .*notes\.png is not an image"):
+        assert len(read_images(folder / "images", 20, 3, 32, 0)) == 8
+
+
 def test_a_folder_without_images_is_one_sentence(folder):
     (folder / "empty").mkdir()
     output = run("measure", "mine.py:network", "--images", "empty", status=1)

@@ -4,41 +4,47 @@ import re
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from relstab.architectures import ARCHITECTURES
 from relstab.config import ConfigError, load_config
 from relstab.training.learning_rate import learning_rate
 
+import helpers
 from helpers import ROOT
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
-PAPER = yaml.safe_load((ROOT / "configs/paper.yaml").read_text())
+PAPER = ROOT / "configs/paper.yaml"
 BUILDER = f"{ROOT}/configs/own/two_layers.py:build"
 
 
 def changed(path, value):
+    return helpers.changed(BASE, {path: value})
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def merged(path):
+    """The config of a run with an overlay."""
     raw = copy.deepcopy(BASE)
-    *sections, key = path.split(".")
-    section = raw
-    for name in sections:
-        section = section.setdefault(name, {})
-    section[key] = value
+    update_config(raw, yaml.safe_load(path.read_text()))
     return raw
 
 
-def merge(base, overlay):
-    """Sections key by key, as Snakemake merges config files."""
-    merged = dict(base)
-    for key, value in overlay.items():
-        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
-    return merged
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_config_is_a_valid_overlay(path, monkeypatch):
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_an_overlay_of_the_default(path, monkeypatch):
     monkeypatch.chdir(ROOT)  # the files that own.yaml names are seen from there
     overlay = yaml.safe_load(path.read_text())
-    assert load_config(merge(BASE, overlay)).results == overlay["results"] != BASE["results"]
+    config = load_config(merged(path), path.name)
+    assert config.results == overlay["results"] != BASE["results"]
+    assert "$schema=schema.json" in path.read_text().splitlines()[0]
+    # What the default config says of single architectures does not reach into it unseen.
+    if "epochs" in overlay.get("training", {}):
+        for name in config.architectures:
+            own = overlay.get("recipes", {}).get(name, {})
+            assert config.training_of(name).epochs == own.get("epochs", overlay["training"]["epochs"]), name
+            assert config.training_of(name).width == own.get("width", overlay["training"].get("width", 1.0)), name
 
 
 def test_a_log_whose_package_is_missing_is_refused(monkeypatch):
@@ -260,7 +266,7 @@ def test_deep_networks_on_pairs_have_their_own_recipe():
 
 def test_the_papers_config_has_scale_detection_at_the_size_of_the_reference():
     """L = 128, xi = 32, H = 1000, ten seeds, 1,024 pairs in batches of 8; with strides F = s = 2, K = 7, gap 0 and a ridge."""
-    config = load_config(merge(BASE, PAPER))
+    config = load_config(merged(PAPER))
     for name, experiment in config.scale_detection.experiments.items():
         assert (experiment.size, experiment.scale, experiment.channels) == (128, 32, 1000), name
         assert (experiment.seeds, experiment.pairs, experiment.batch_size) == (10, 1024, 8), name
@@ -282,14 +288,16 @@ def test_the_papers_config_holds_its_recipe():
 
     Eleven of the fully connected, which have Adam at a constant 0.1 without decay. The weights of best test error.
     """
-    config = load_config(merge(BASE, PAPER))
+    config = load_config(merged(PAPER))
     assert config.noise == [0, 0.01, 0.1, 1, 10, 30, 100]
     assert config.architectures == [
         "fc2", "fc4", "fc6", "lenet", "alexnet", "vgg11", "vgg11_bn", "vgg16_bn", "vgg19_bn", "resnet18", "resnet34", "resnet50",
         "efficientnet_b0",
     ]  # fmt: skip
     assert (config.data.mean, config.data.std) == ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
-    assert config.sensitivity.weights == "best"
+    assert (config.data.name, config.sensitivity.weights) == ("cifar10", "best")
+    assert (config.probes.images, config.channel_shuffle.count) == (500, 5)
+    assert "vgg16_bn" in config.imagenet.networks
     for name in config.architectures:
         recipe = config.training_of(name)
         assert (recipe.epochs, recipe.batch_size, recipe.width) == (250, 128, 1.0), name
@@ -309,11 +317,11 @@ def test_the_papers_config_holds_its_recipe():
             assert (recipe.optimizer, recipe.weight_decay) == ("adam", 0), name
 
 
-@pytest.mark.parametrize("path", [None, *sorted((ROOT / "configs").glob("*.yaml"))], ids=lambda path: path.stem if path else "-")
+@pytest.mark.parametrize("path", [None, *CONFIGS], ids=lambda path: path.stem if path else "-")
 def test_no_epoch_of_any_shipped_config_has_a_learning_rate_of_zero(path, monkeypatch):
     """At schedule_fraction 0.8, a fifth of the epochs once trained nothing."""
     monkeypatch.chdir(ROOT)
-    config = load_config(merge(BASE, yaml.safe_load(path.read_text())) if path else BASE)
+    config = load_config(merged(path) if path else BASE)
     images = config.scale_detection.images
     recipes = [config.training_of(name) for name in config.architectures]
     recipes += [images.training_of(name) for name in config.scale_detection.architectures]

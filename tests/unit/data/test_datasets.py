@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from relstab.data.datasets import balanced_order
+from relstab.data.datasets import balanced_choice, balanced_order
 from relstab.data.published import SYSTEM_FASHION_MNIST
 from relstab.files.dataset import normalise, pixel_histogram, pixel_moments, read_dataset, read_dataset_name, read_noisy_test
 from relstab.stages.datasets import prepare_dataset, write_noisy_test
@@ -63,6 +63,11 @@ def test_fewer_images_are_balanced(tmp_path):
     with pytest.raises(ValueError, match=r"data.train_images .*: expected at most 4000 images, got 4001"):
         prepare_dataset(tmp_path / "many.h5", "mnist5k", train_images=4001)
     assert not (tmp_path / "many.h5").exists()
+
+
+def test_a_class_with_too_few_images_for_a_balanced_choice_is_named():
+    with pytest.raises(ValueError, match="expected 3 images of class 1 for a balanced choice of 6, got 2: lower"):
+        balanced_choice(np.repeat([0, 1], [5, 2]), 6, np.random.default_rng(0))
 
 
 def test_training_sets_of_an_axis_are_nested_balanced_and_those_of_one_size(tmp_path):
@@ -126,11 +131,6 @@ def test_histograms_give_the_moments_of_random_pixels():
     mean, std = pixel_moments(pixel_histogram(images))
     assert mean == pytest.approx(images.mean((0, 2, 3)) / 255, rel=1e-12)
     assert std == pytest.approx(images.std((0, 2, 3)) / 255, rel=1e-12)
-
-
-def test_an_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"data.name: expected one of mnist5k, .*, got 'cifar'"):
-        prepare_dataset(tmp_path / "x.h5", "cifar")
 
 
 def test_the_file_carries_its_parameters_and_seed(tmp_path):

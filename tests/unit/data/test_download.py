@@ -9,7 +9,7 @@ import pytest
 
 from relstab.data.download import DownloadError, download
 
-from helpers import Server, closed_url
+from helpers import Server, closed_url, wait_for
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -81,7 +81,7 @@ def test_the_next_server_replaces_one_without_the_file_or_with_another(server, p
     server.files["/wrong.bin"] = b"wrong" * 100
     fetch(path, f"{server.url}/missing.bin", closed_url(), f"{server.url}/wrong.bin", f"{server.url}/file.bin")
     assert_whole(path)
-    assert [name for name, _ in server.requests] == ["/missing.bin", "/wrong.bin", "/file.bin"]
+    assert server.requests == ["/missing.bin", "/wrong.bin", "/file.bin"]
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,6 @@ def start_download(path, url):
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), url, SHA256], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     return process
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
 
 
 def test_of_two_processes_one_downloads_and_one_waits(server, path):

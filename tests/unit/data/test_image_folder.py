@@ -3,7 +3,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 
 import numpy as np
@@ -17,6 +16,8 @@ from relstab.data.image_shape import Shape
 from relstab.files.dataset import read_dataset
 from relstab.files.hdf5 import open_hdf5
 from relstab.stages.datasets import prepare_dataset
+
+from helpers import has_ended, wait_for
 
 SIZE = 8
 OPTIONS = {"channels": 3, "size": SIZE, "fit": "exact", "resize_to": None, "problems": "stop"}
@@ -288,6 +289,10 @@ def test_without_a_size_it_is_that_of_the_first_image(folder, tmp_path):
         put(noise((4, 5)), file)
     with pytest.raises(ValueError, match=r"ant/0.png, the first image: .* got 4 x 5 pixels: set data.imagefolder.size"):
         prepared(tmp_path, folder, size=None)
+    for file in list_images(folder):
+        file.write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"expected images in train/, got none that can be decoded"):
+        prepared(tmp_path, folder, size=None)
 
 
 def test_links_are_followed_and_circles_are_not(folder, tmp_path):
@@ -295,11 +300,14 @@ def test_links_are_followed_and_circles_are_not(folder, tmp_path):
     (folder / "train" / "ant").rename(elsewhere)
     (folder / "train" / "ant").symlink_to(elsewhere)
     (elsewhere / "again").symlink_to(elsewhere)
-    (elsewhere / ".hidden").write_bytes(b"")
+    for hidden in (elsewhere, folder / "train"):
+        (hidden / ".hidden").write_bytes(b"")
     nested = elsewhere / "nested"
     nested.mkdir()
     (elsewhere / "0.png").rename(nested / "0.png")
-    assert len(list_folder(folder).files["train"]) == 21
+    listing = list_folder(folder)
+    assert len(listing.files["train"]) == 21
+    assert listing.problems == []
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to itself", "class that is a link to itself", "folder that cannot be listed"])
@@ -353,14 +361,6 @@ def test_few_large_files_are_shared_among_the_processes(folder):
     assert len(list(decode_images(folder, files, Shape(3, SIZE), workers=1))) == 7
 
 
-def has_ended(process):
-    # Where nobody inherits orphans, what has ended stays in the list of processes.
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 @pytest.mark.parametrize("files", [21, 1])
 def test_the_processes_that_decode_end_with_a_killed_parent(folder, files):
     """With one file, processes that never got one as well."""
@@ -378,12 +378,7 @@ def test_the_processes_that_decode_end_with_a_killed_parent(folder, files):
     assert len(children) >= 3  # one of them keeps track of what they share
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 60
-    while (alive := [child for child in children if not has_ended(child)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for child in alive:
-        child.kill()
-    assert not alive
+    wait_for(lambda: all(map(has_ended, children)))
 
 
 def test_names_that_are_no_text_are_listed(folder, tmp_path):

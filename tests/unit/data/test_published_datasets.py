@@ -198,7 +198,7 @@ def test_what_is_missing_is_downloaded_once(small, server, tmp_path):
     root = tmp_path / "data"
     small.assert_read(root)
     small.assert_read(root)
-    assert sorted(server.requests) == sorted((f"/{name}", None) for name in small.packed)
+    assert sorted(server.requests) == sorted(f"/{name}" for name in small.packed)
     assert files_below(root) == set(small.packed)
 
 
@@ -319,7 +319,7 @@ def test_files_may_lie_in_either_folder_in_either_form(make, server, tmp_path, n
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(places[number % 2][path])
     small.assert_read(tmp_path)
-    assert server.requests == [(f"/{file}", None)]
+    assert server.requests == [f"/{file}"]
 
 
 def test_mnist_and_fashion_mnist_are_told_apart_though_their_files_share_names(make, server, tmp_path):
@@ -333,7 +333,7 @@ def test_mnist_and_fashion_mnist_are_told_apart_though_their_files_share_names(m
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").unlink()
     server.files["/train-images-idx3-ubyte.gz"] = both[0].packed["train-images-idx3-ubyte.gz"]
     both[0].assert_read(tmp_path)
-    assert [path for path, _ in server.requests] == ["/train-images-idx3-ubyte.gz"]
+    assert server.requests == ["/train-images-idx3-ubyte.gz"]
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").unlink()
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"neither"))
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz .*: expected decompressed sha256"):

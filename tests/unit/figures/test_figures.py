@@ -359,7 +359,9 @@ def test_arrows_are_the_displacements_of_a_field_that_does_not_fold(samples):
         assert np.abs(arrows.U).max() > 0.1
         border = (columns == 0) | (rows == 0) | (columns == 7) | (rows == 7)
         np.testing.assert_allclose(arrows.U.reshape(8, 8)[border], 0, atol=1e-6)  # sines vanish at the border
-    figure = deformations.draw(samples[0], displacement=0.5, cutoff=2)
+    colour = {"images": samples[0]["images"].repeat(3, axis=0)}
+    figure = deformations.draw(colour, displacement=0.5, cutoff=2)
+    assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8, 3)}
     assert next(ax.get_title() for ax in figure.axes if "delta" in ax.get_title()) == r"$c = 2$, $\delta = 0.5$ pixels"
 
 

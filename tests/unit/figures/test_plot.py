@@ -10,7 +10,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 import relstab
-from relstab.figures.style import style
 
 
 def table(scale=1.0):
@@ -40,6 +39,8 @@ def test_lines_are_the_layers_of_the_paper_with_intervals():
         assert band.min() == pytest.approx(factor * 1 * 0.804)
         assert ax.get_yscale() == "log"
     assert len(relstab.plot_layers(table(), layers="all").axes[0].lines[0].get_xdata()) == 6
+    linear = table().assign(kind="Linear")  # without an activation, all rows
+    assert len(relstab.plot_layers(linear).axes[0].lines[0].get_xdata()) == 6
 
 
 def test_several_networks_and_their_shuffled_selves_share_colours():
@@ -59,6 +60,10 @@ def test_wrong_tables_are_refused():
         relstab.plot_layers(table(), what=("Q",))
     with pytest.raises(ValueError, match="expected a table, or tables by name, got none"):
         relstab.plot_layers({})
+    with pytest.raises(ValueError, match=r"expected tables of relstab\.measure_sensitivity by name, got int for 'a'"):
+        relstab.plot_layers({"a": 3})
+    with pytest.raises(ValueError, match="expected layers to be 'paper' or 'all', got 'some'"):
+        relstab.plot_layers(table(), layers="some")
 
 
 def test_importing_figures_leaves_the_backend_of_a_notebook_alone():
@@ -66,16 +71,3 @@ def test_importing_figures_leaves_the_backend_of_a_notebook_alone():
     environment = {**os.environ, "MPLBACKEND": "svg"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip().lower() == "svg"
-
-
-def test_figures_do_not_depend_on_a_users_settings():
-    settings = dict(plt.rcParams)
-    with plt.rc_context({"text.usetex": True, "axes.facecolor": "red", "font.family": "fantasy", "savefig.dpi": 7}):
-        with style(8):
-            assert not plt.rcParams["text.usetex"]
-            assert plt.rcParams["savefig.dpi"] == "figure"
-            inside = {key: value for key, value in plt.rcParams.items() if key != "backend"}
-        assert plt.rcParams["axes.facecolor"] == "red"
-    with style(8):
-        assert {key: value for key, value in plt.rcParams.items() if key != "backend"} == inside
-    assert dict(plt.rcParams) == settings

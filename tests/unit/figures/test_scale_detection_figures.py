@@ -19,7 +19,7 @@ from relstab.figures import (
     scale_detection_errors,
     scale_detection_samples,
 )
-from relstab.figures.pooling_illustration import LAYERS, pooling_illustration, pooling_sensitivities, relative_change
+from relstab.figures.pooling_illustration import LAYERS, channel_maps, relative_change, spatial_maps
 from relstab.figures.style import save_figure, style
 from relstab.scale_detection.homogeneous import receptive_fields
 from relstab.tables.networks import correlation_table
@@ -138,7 +138,6 @@ def pair_samples():
 def tables():
     layers, (networks, sensitivity) = simple_layers(), deep_tables()
     return {
-        "illustration": pooling_illustration(),
         "samples": pair_samples(),
         "layers": layers,
         "exponents": exponents(layers),
@@ -150,7 +149,7 @@ def tables():
 
 def drawn(name, tables):
     modules = {
-        "fig02": (pooling, ["illustration"]),
+        "fig02": (pooling, []),
         "fig05": (scale_detection_samples, ["samples"]),
         "fig06": (scale_detection_errors, ["networks", "sensitivity", "correlation"]),
         "fig07": (pooling_scaling, ["layers", "exponents"]),
@@ -183,25 +182,25 @@ def numbers(values):
 # Figure 2
 
 
-def test_pooling_makes_a_move_matter_less_and_high_frequencies_do_not(tables):
-    change = pooling_sensitivities(tables["illustration"]).set_index("item")["D"]
-    pooled = [change[f"homogeneous, k = {k}"] for k in LAYERS]
+def test_pooling_makes_a_move_matter_less_and_high_frequencies_do_not():
+    maps = spatial_maps()
+    pooled, kept = (
+        [relative_change(*(maps[f"{name}, k = {k}", version] for version in ("x", "moved"))) for k in LAYERS]
+        for name in ("homogeneous", "high frequency")
+    )
     assert pooled[0] == 1  # two different pixels have nothing in common
     assert pooled[1] == pytest.approx(1 / 3)  # 3 of 9 sites of either window are not in the other
     assert all(before > 1.3 * after for before, after in itertools.pairwise(pooled))
-    for k in LAYERS:
-        assert change[f"high frequency, k = {k}"] == pytest.approx(1)
+    assert kept == pytest.approx([1] * len(LAYERS))
 
 
-def test_the_sum_of_oriented_channels_does_not_change_when_the_edge_is_rotated(tables):
-    numbers = pooling_sensitivities(tables["illustration"]).set_index("item")
+def test_the_sum_of_oriented_channels_does_not_change_when_the_edge_is_rotated():
+    mean = {key: values.mean() for key, values in channel_maps().items()}
     for name in ("channel 1", "channel 2"):
-        assert numbers.loc[name, "D"] > 0.3
-    assert numbers.loc["channel 1", "mean_x"] == pytest.approx(numbers.loc["channel 2", "mean_moved"], rel=1e-12)
-    total = numbers.loc["sum of channels"]
-    assert total["mean_x"] == pytest.approx(total["mean_moved"], rel=1e-12)
-    assert total["mean_x"] > 0
-    assert total["D"] < 1e-20
+        assert relative_change(mean[name, "x"], mean[name, "moved"]) > 0.3
+    assert mean["channel 1", "x"] == pytest.approx(mean["channel 2", "moved"], rel=1e-12)
+    assert mean["sum of channels", "x"] > 0
+    assert relative_change(mean["sum of channels", "x"], mean["sum of channels", "moved"]) < 1e-20
 
 
 def test_relative_changes_are_1_between_what_has_nothing_in_common():
@@ -216,11 +215,14 @@ def test_figure_2_has_the_computed_numbers_beside_the_images(tables):
     # Two filters with two versions of each layer; two filters, and an image, two channels and their sum in two versions.
     assert sum(bool(ax.images) for ax in figure.axes) == 2 * (1 + 2 * len(LAYERS)) + 2 + 4 * 2
     labels = "\n".join(ax.get_xlabel() for ax in figure.axes)
-    for _, row in pooling_sensitivities(tables["illustration"]).iterrows():
-        assert f"{row['D']:.2f}$" in labels
+    spatial, channel = spatial_maps(), channel_maps()
+    changes = [relative_change(values, spatial[item, "moved"]) for (item, version), values in spatial.items() if version == "x"]
+    changes.append(relative_change(channel["image", "x"], channel["image", "moved"]))
+    changes += [relative_change(channel[name, "x"].mean(), channel[name, "moved"].mean()) for name in ("channel 1", "channel 2")]
+    for change in changes:
+        assert f"{change:.2f}$" in labels
     last = next(ax for ax in figure.axes if ax.get_title() == "$k = 4$")
-    values = tables["illustration"].query("item == 'homogeneous, k = 4' and version == 'x'")["value"]
-    np.testing.assert_allclose(last.images[0].get_array().ravel(), values)
+    np.testing.assert_allclose(last.images[0].get_array(), spatial["homogeneous, k = 4", "x"])
 
 
 # Figure 5

@@ -175,6 +175,12 @@ def test_a_table_that_was_edited_is_refused(tmp_path):
         table.write_text(text)
         with pytest.raises(FileError, match=r"networks.csv was changed after the run wrote it: delete it and run again"):
             check_input(table, tmp_path)
+    other = plan_of("table_history", {}, {}, tmp_path / "tables/history.csv", tmp_path)
+    record(table, tmp_path, other)
+    with pytest.raises(
+        FileError, match=r"expected the record of tables/networks.csv, got that of tables/history.csv: delete both"
+    ):
+        check_input(table, tmp_path)
     (tmp_path / ".made/tables/networks.csv.json").write_text("{")
     with pytest.raises(FileError, match=r"networks.csv.json is damaged: delete it"):
         check_input(table, tmp_path)

@@ -12,6 +12,8 @@ import pytest
 from relstab.runs import lock as run_lock
 from relstab.runs.lock import FolderInUseError, RunLock
 
+from helpers import wait_for
+
 HOLD = """
 import sys, time
 from relstab.runs.lock import RunLock
@@ -114,10 +116,7 @@ def test_a_run_updates_the_date_of_its_note(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_INTERVAL", 0.05)
     lock = RunLock(tmp_path)
     os.utime(tmp_path / ".lock", (0, 0))
-    deadline = time.monotonic() + 30
-    while (tmp_path / ".lock").stat().st_mtime == 0 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert time.time() - (tmp_path / ".lock").stat().st_mtime < 60
+    wait_for(lambda: abs(time.time() - (tmp_path / ".lock").stat().st_mtime) < 60)
     lock.release()
 
 

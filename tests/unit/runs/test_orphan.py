@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from relstab.files.hdf5 import atomic_path
 from relstab.runs.orphan import RunEndedError, belong_to_this_process, discard_scripts, run_has_ended
+
+from helpers import has_ended, wait_for
 
 RUN = """
 import subprocess, sys, time
@@ -34,30 +37,15 @@ with ends_with_run(grace=1), atomic_path(sys.argv[1]) as temporary:
 """
 
 
-def gone(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().split()[2] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def wait_for(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("manner", ["obedient", "deaf"])
 def test_a_job_ends_when_its_run_is_killed(tmp_path, manner):
     path = tmp_path / "result"
     path.write_text("first")
     run = subprocess.Popen([sys.executable, "-c", RUN, JOB, path, manner], stdout=subprocess.PIPE, text=True)
-    pid = int(run.stdout.readline())
+    job = psutil.Process(int(run.stdout.readline()))
     wait_for((tmp_path / "result.started").exists)
     run.send_signal(signal.SIGKILL)  # and it stays a zombie until it is waited for
-    wait_for(lambda: gone(pid))
+    wait_for(lambda: has_ended(job))
     run.wait()
     assert path.read_text() == "first"
 

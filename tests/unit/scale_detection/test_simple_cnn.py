@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from relstab.files.ensemble import read_ensemble
 from relstab.runs.seeding import make_generator
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_training import EnsembleRecipe, train_ensemble
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
-from relstab.stages.scale_detection import load_ensemble, train_and_save_ensemble
+from relstab.stages.scale_detection import ensemble_of, train_and_save_ensemble
 
 # Depth, filter, stride, and sites of the ring: windows that overlap, touch, go round the ring more than once, do not
 # fill it evenly, lie as they are read (F = s = 2), or are of one site.
@@ -575,7 +576,9 @@ def test_the_stage_validates_a_ridge_on_pairs_that_are_not_tested(tmp_path):
         for name, ridge in (("plain", 0.0), ("ridge", 0.01)):
             recipe = EnsembleRecipe(epochs=2, ridge=ridge)
             train_and_save_ensemble(tmp_path / f"{name}.h5", "one", task, DESIGN, recipe, 64, 1, device="cpu")
-    (_, train, everything), (trained_with, same, test) = (load_ensemble(tmp_path / f"{n}.h5") for n in ("plain", "ridge"))
+    (_, train, everything), (trained_with, same, test) = (
+        ensemble_of(read_ensemble(tmp_path / f"{name}.h5")) for name in ("plain", "ridge")
+    )
     assert torch.equal(train.sites, same.sites)
     assert (len(train), len(everything), len(test)) == (64, 384, 256)
     assert int(test.labels.sum()) == 0

@@ -8,7 +8,7 @@ import torch
 
 from relstab.scale_detection.perturbations import make_pair_probes, move_sites
 from relstab.scale_detection.simple_cnn import SimpleDesign
-from relstab.scale_detection.tasks import Pairs, ScaleTask, split_pairs
+from relstab.scale_detection.tasks import ScaleTask, split_pairs
 
 SMALL = [
     *(ScaleTask("distance", 12, scale, gap) for scale, gap in ((6, 0), (4, 1), (4, 2), (3, 1.5))),
@@ -82,13 +82,6 @@ def test_enumeration_is_a_loop_over_all_pairs(task):
     assert list(map(tuple, pairs.sites.tolist())) == list(expected)
     assert pairs.labels.tolist() == list(expected.values())
     assert list(task.counts) == counts(pairs)
-
-
-def test_blocks_of_half_the_image_are_its_quadrants():
-    task = ScaleTask("block", 8, 4, dimension=2)
-    assert counts(task.enumerate()) == [4 * math.comb(16, 2), math.comb(64, 2) - 4 * math.comb(16, 2)]
-    corners = torch.tensor([[0, 3], [0, 4], [4, 7], [3 * 8 + 3, 4 * 8 + 4], [4 * 8 + 4, 7 * 8 + 7]])
-    assert task.label(corners[:, 0], corners[:, 1]).tolist() == [1, -1, 1, -1, 1]
 
 
 def test_a_large_image_is_enumerated_as_sites():
@@ -237,20 +230,6 @@ def test_noise_on_images_has_the_norm_of_the_move_image_by_image(generator):
     torch.testing.assert_close(added, moved, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("task", [task for task in MOVED if task.rule == "block"], ids=named)
-def test_moves_leave_the_label_of_blocks(task, generator):
-    before, after = moved(task, generator)
-    assert not torch.equal(before, after)
-    assert torch.equal(task.label(after[:, 0], after[:, 1]), task.label(before[:, 0], before[:, 1]))
-
-
-def test_moves_follow_from_the_generator():
-    task = MOVED[0]
-    one, again, other = (moved(task, torch.Generator().manual_seed(seed))[1] for seed in (1, 1, 2))
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
-
-
 def test_two_sites_that_meet_are_one_lit_site():
     task = ScaleTask("distance", 16, 4)
     probes = make_pair_probes(task, torch.tensor([[6, 8]] * 200), generator=torch.Generator().manual_seed(0))
@@ -372,10 +351,3 @@ def test_designs_that_cannot_be_are_refused(options, message):
 def test_noise_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match="expected noise to be 'gaussian' or 'rectified', got 'uniform'"):
         make_pair_probes(MOVED[0], MOVED[0].enumerate().sites, "uniform")
-
-
-def test_pairs_are_chosen_by_slices_and_masks():
-    pairs = Pairs(torch.tensor([[0, 1], [0, 2], [1, 2]], dtype=torch.int32), torch.tensor([1, -1, 1], dtype=torch.int8))
-    assert pairs[1:].sites.tolist() == [[0, 2], [1, 2]]
-    assert pairs[pairs.labels > 0].sites.tolist() == [[0, 1], [1, 2]]
-    assert len(pairs[:1]) == 1

@@ -92,7 +92,7 @@ def test_files_that_were_made_with_different_parameters_are_refused_with_both(tm
         network_table(networks)
 
 
-def test_a_table_of_two_versions_of_the_code_says_so(tmp_path):
+def test_a_table_of_two_versions_of_the_code_names_them(tmp_path):
     files = [network_file(tmp_path / f"{seed}.h5", seed=seed, code=code) for seed, code in enumerate(("new", "old", "new"))]
     with warnings.catch_warnings(action="error"):
         table = make_table("network_table", {"networks": [files[0], files[2]]}, {})
@@ -100,7 +100,7 @@ def test_a_table_of_two_versions_of_the_code_says_so(tmp_path):
     with pytest.warns(UserWarning, match="2 versions of the code made what this table holds, new and old: see its column code"):
         table = make_table("network_table", {"networks": files}, {})
     assert table["code"].tolist() == ["new", "old", "new"]
-    # A table that is made from it says so, too.
+    # A table that is made from it names them, too.
     write_table(tmp_path / "networks.csv", table)
     outputs = [sensitivity_file(tmp_path / f"s{seed}.h5", ["init", "trained"], seed=seed) for seed in range(3)]
     write_table(tmp_path / "sensitivity.csv", sensitivity_table(outputs, []))

@@ -14,7 +14,6 @@ from relstab.tables.networks import (
     of_sizes,
     output_sensitivities,
     read_table,
-    read_tables,
 )
 
 from helpers import synthetic
@@ -152,7 +151,7 @@ def test_tables_survive_the_disk(tmp_path):
     networks, sensitivity, _ = synthetic(networks=3)
     networks.to_csv(tmp_path / "networks.csv", index=False)
     sensitivity.to_csv(tmp_path / "sensitivity.csv", index=False)
-    again = read_tables(tmp_path / "networks.csv", tmp_path / "sensitivity.csv")
+    again = [read_table(tmp_path / f"{name}.csv") for name in ("networks", "sensitivity")]
     pd.testing.assert_frame_equal(again[0], networks)
     pd.testing.assert_frame_equal(again[1], sensitivity, check_dtype=False)
     assert set(again[1]["shuffle"]) == {"none", "0", "1"}
@@ -169,7 +168,7 @@ def test_identifiers_are_text_and_none_is_missing(tmp_path):
     tables = {"networks": networks, "sensitivity": sensitivity, "spectrum": spectrum}
     for name, table in tables.items():
         write_table(tmp_path / f"{name}.csv", table)
-    again = read_tables(*(tmp_path / f"{name}.csv" for name in tables))
+    again = [read_table(tmp_path / f"{name}.csv") for name in tables]
     assert set(again[0]["dataset"]) == {"007"}
     assert set(again[2]["architecture"]) == {"NA", "nan", "null"}
     assert set(again[1]["layer"]) == {"input", "0.2", "a1", "0.20", "a2", "output"}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relstab.files.ensemble import read_rows, write_rows
+from relstab.files.ensemble import read_ensemble, read_rows, write_rows
 from relstab.files.hdf5 import open_hdf5
 from relstab.scale_detection import ensemble_training
 from relstab.scale_detection.design import SimpleDesign
@@ -18,7 +18,7 @@ from relstab.scale_detection.perturbations import make_pair_probes
 from relstab.scale_detection.samples import sample_table
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
 from relstab.stages.scale_detection import (
-    load_ensemble,
+    ensemble_of,
     measure_homogeneous,
     measure_saved_ensemble,
     train_and_save_ensemble,
@@ -118,6 +118,12 @@ def test_exponents_of_power_laws_are_their_powers(homogeneous, tmp_path):
         assert check.loc["G", "exponent"] == pytest.approx(check.loc["G", "finite_size"], abs=0.01)
 
 
+def test_overlapping_windows_with_strides_have_fields_and_no_closed_form():
+    theory = pair_theory(ScaleTask("distance", 64, 16), 4, 2, 3)
+    assert np.isfinite(theory.receptive_field).all()
+    assert np.isnan([theory.D, theory.G]).all()
+
+
 def test_layers_pool_while_the_sensitivity_to_moves_falls_as_it_should():
     rows = measured().query("state == 'decayed' and noise == 'rectified' and representation == 'average' and k > 0 and k < 7")
     rows = rows.assign(theory_D=1 / rows["receptive_field"])
@@ -169,7 +175,7 @@ def ensemble(tmp_path_factory):
 
 def test_an_ensemble_comes_back_from_its_file(ensemble):
     path, trained = ensemble
-    loaded, train, test = load_ensemble(path)
+    loaded, train, test = ensemble_of(read_ensemble(path))
     assert (loaded.task, loaded.design, loaded.recipe) == (trained.task, trained.design, trained.recipe)
     assert (loaded.epochs, loaded.reached_zero, loaded.seeds) == (trained.epochs, trained.reached_zero, [0, 1, 2, 3])
     np.testing.assert_array_equal(np.array(loaded.loss), np.array(trained.loss))
@@ -208,7 +214,7 @@ def test_measurements_of_an_ensemble_are_a_table_with_their_theory(ensemble, hom
 
 def test_samples_have_their_label_and_move_by_one_site():
     tasks = {"Task 1": ScaleTask("distance", 32, 8, 2), "images": ScaleTask("block", 8, 4, dimension=2)}
-    table = sample_table(tasks, count=3)
+    table = sample_table(tasks)
     assert len(table) == 2 * 2 * 3 * 2
     ring = table[table["task"] == "Task 1"].pivot(index=["label", "sample"], columns="lit", values="column")
     apart = (ring[0] - ring[1]).abs()
@@ -218,7 +224,7 @@ def test_samples_have_their_label_and_move_by_one_site():
     # To one of eight neighbours on an image.
     steps = np.maximum((table["moved_row"] - table["row"]).abs(), (table["moved_column"] - table["column"]).abs())
     assert set(steps) <= {0, 1}
-    pd.testing.assert_frame_equal(table, sample_table(tasks, count=3))
+    pd.testing.assert_frame_equal(table, sample_table(tasks))
 
 
 OTHERS = synthetic(networks=3)
