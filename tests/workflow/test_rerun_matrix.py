@@ -5,6 +5,7 @@ torchvision's networks) starts from two folders whose files are empty and marked
 """
 
 import copy
+import importlib.util
 import os
 import re
 import shutil
@@ -287,6 +288,8 @@ ROWS = [
     # Torchvision's networks.
     Row({"imagenet.networks": ["resnet18", "alexnet", "vgg11"]},
         "imagenet_network vgg11", "folder"),
+    *([Row({"imagenet.networks": ["resnet18", "alexnet", "timm:resnet18.a1_in1k"]},
+        "imagenet_network timm-resnet18.a1_in1k", "folder")] if importlib.util.find_spec("timm") else []),
     Row({"imagenet.networks": ["resnet18"]}, "table_imagenet_sensitivity, table_imagenet_spectrum", "folder"),
     Row({"imagenet.networks": [], "imagenet.weights": {}}, NOTHING, "folder"),
     Row({"imagenet.weights.resnet18": "second.pth"},
