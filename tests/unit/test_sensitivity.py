@@ -786,7 +786,7 @@ def test_models_without_layers_to_watch_say_what_works():
         np.testing.assert_allclose(table["D"], expected["D"].iloc[[0, -1]], rtol=1e-6)
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 9), reason="torch.export.unflatten of torch 2.3 to 2.6 fails on a Sequential")
+@pytest.mark.skipif(torch.__version__ < (2, 9), reason="torch.export.unflatten of torch 2.5 and 2.6 fails on a Sequential")
 def test_an_exported_program_is_measured_unflattened():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
     probes = random_probes(dtype=torch.float32)
