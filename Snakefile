@@ -1,7 +1,7 @@
 # How deep convolutional networks lose spatial information: from images to figures.
 # Data flow: config -> dataset -> networks -> (probes -> sensitivity), spectra -> tables -> figures, claims -> report; beside it the
-# scale-detection tasks, which need no data set: networks -> sensitivity -> the same tables, figures, claims. And torchvision's networks
-# on ImageNet: published weights -> networks, a folder of images -> probes, then as above.
+# scale-detection tasks, which need no data set: networks -> sensitivity -> the same tables, figures, claims. And networks of torchvision
+# and timm on ImageNet: published weights -> networks, a folder of images -> probes, then as above.
 
 from snakemake.utils import min_version
 

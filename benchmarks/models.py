@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import relstab
+from relstab.activations import tensors
 from relstab.architectures.torchvision import torchvision
 
 TORCHVISION = """alexnet vgg11 vgg16_bn resnet18 resnet34 resnet50 resnext50_32x4d wide_resnet50_2 googlenet inception_v3:96 densenet121
@@ -99,10 +100,6 @@ def other_count(model, images):
     output = model.eval()(images.requires_grad_())
     for handle in handles:
         handle.remove()
-    if not isinstance(output, torch.Tensor):
-        output = next(
-            value for value in (output.values() if isinstance(output, dict) else output) if isinstance(value, torch.Tensor)
-        )
 
     def behind(node):
         """Whether weights lie behind an activation, before the next one."""
@@ -118,7 +115,7 @@ def other_count(model, images):
                 waiting += [parent for parent, _ in node.next_functions]
         return False
 
-    waiting, seen, count = [output.grad_fn], set(), 0
+    waiting, seen, count = [tensor.grad_fn for tensor in tensors(output)], set(), 0
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

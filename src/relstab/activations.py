@@ -118,9 +118,13 @@ class FunctionalActivations(TorchFunctionMode):
 
 @dataclass
 class _Node:
-    """A tensor of the trace: the nodes that it was computed from, and whether a weighted layer ran since the last activation."""
+    """A tensor of the trace: the nodes that it was computed from, and whether a weighted layer ran since the last activation.
+
+    ``factors`` are the ids of those parents that gate it.
+    """
 
     parents: list["_Node"]
+    factors: set[int] = field(default_factory=set)
     of_images: bool = False
     of_parameters: bool = False
     pending: bool = False
@@ -152,13 +156,13 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors(vars(value))
 
 
-def _ancestors(node: _Node) -> Iterator[_Node]:
+def _ancestors(node: _Node, through_factors: bool = True) -> Iterator[_Node]:
     """The node and all nodes that it was computed from."""
     waiting, seen = [node], {id(node)}
     while waiting:
         yield (node := waiting.pop())
         for parent in node.parents:
-            if id(parent) not in seen:
+            if id(parent) not in seen and (through_factors or id(parent) not in node.factors):
                 seen.add(id(parent))
                 waiting.append(parent)
 
@@ -180,13 +184,13 @@ class Trace(FunctionalActivations):
     def _node(self, tensor: Tensor) -> _Node:
         return self._nodes.get(id(tensor)) or _Node([], of_parameters=isinstance(tensor, nn.Parameter))
 
-    def _is_weighted(self, function: str, args: Any, kwargs: Any, parents: list[_Node]) -> bool:
-        if not any(node.of_images for node in parents):
+    def _is_weighted(self, function: str, args: Any, kwargs: Any, result: _Node) -> bool:
+        if not result.of_images:
             return False
         if function == "multi_head_attention_forward":
             return True
         if function in _MATRIX_PRODUCTS:
-            return any(node.of_parameters and not node.of_images for node in parents)
+            return any(node.of_parameters and not node.of_images for node in result.parents)
         if function not in _CONVOLUTIONS:
             return False
         weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
@@ -194,7 +198,7 @@ class Trace(FunctionalActivations):
             return False
         node = self._node(weight)
         if node.of_images:
-            self._mark_gates(node, parents)  # it chooses the weights of a convolution
+            self._mark_gates(node, result)  # it chooses the weights of a convolution
         return node.of_parameters or node.of_images or type(self._stack[-1].module).__name__ in WEIGHTED
 
     def ran(self, function: str, args: Any, kwargs: Any, result: Any) -> None:
@@ -202,21 +206,21 @@ class Trace(FunctionalActivations):
         results = list(tensors(result)) if result is not None else [value for value in args[:1] if isinstance(value, Tensor)]
         if not parents or not results:
             return
-        weighted = self._is_weighted(function, args, kwargs, parents)
-        self.weighted += weighted
         node = _Node(
             parents,
             of_images=any(parent.of_images for parent in parents),
             of_parameters=any(parent.of_parameters for parent in parents),
-            pending=weighted or any(parent.pending for parent in parents),
         )
+        weighted = self._is_weighted(function, args, kwargs, node)
+        self.weighted += weighted
+        node.pending = weighted or any(parent.pending for parent in parents)
         first = results[0]
         # An expanded tensor has the size of the tensor that it was expanded from.
         node.size = math.prod(n for n, stride in zip(first.shape, first.stride(), strict=True) if stride)
         if function in _PRODUCTS and len(parents) > 1:
             for parent in parents:
                 if parent.of_images and parent.size < first.numel():
-                    self._mark_gates(parent, parents)
+                    self._mark_gates(parent, node)
         if function in ACTIVATION_FUNCTIONS and self._stack and node.of_images:
             self._activate(function, node)
         for tensor in results:
@@ -258,12 +262,20 @@ class Trace(FunctionalActivations):
             node.pending = False
 
     @staticmethod
-    def _mark_gates(factor: _Node, operands: list[_Node]) -> None:
+    def _mark_gates(factor: _Node, result: _Node) -> None:
         """Mark the activations from which a factor is computed, but none of the other operands."""
-        others = {id(node) for operand in operands if operand is not factor for node in _ancestors(operand)}
+        result.factors.add(id(factor))
+        others = {id(node) for operand in result.parents if operand is not factor for node in _ancestors(operand)}
         for node in _ancestors(factor):
             if id(node) not in others and node.layer is not None:
                 node.layer.gate = True
+
+    def end(self, output: Any) -> None:
+        """The network has returned ``output``: an activation that reaches it also on a way without factors is no gate."""
+        for tensor in tensors(output):
+            for node in _ancestors(self._node(tensor), through_factors=False):
+                if node.layer is not None:
+                    node.layer.gate = False
 
     def found(self, which: Literal["paper", "blocks"]) -> list[tuple[str, int]]:
         """What :func:`find_layers` returns, after the images went through the network."""
@@ -334,5 +346,5 @@ def find_layers(model: nn.Module, images: Tensor, which: Literal["paper", "block
     reference = next(model.parameters(), images)
     trace = Trace(model, images := images.to(reference.device, reference.dtype))
     with evaluating(model), trace:
-        model(images)
+        trace.end(model(images))
     return trace.found(which)

@@ -26,7 +26,7 @@ def _modes(size: int) -> tuple[Array, Array]:
     line = 2 - 2 * np.cos(math.pi * position / size)
     # Equal eigenvalues differ by rounding: they are rounded before the stable sort, so that ties keep the order of (a, b).
     eigenvalues = (line[:, None] + line).ravel()
-    order = np.argsort(eigenvalues.round(9), stable=True)
+    order = np.argsort(eigenvalues.round(9), kind="stable")
     modes = np.einsum("ax,by->abxy", waves, waves).reshape(-1, size, size)
     return eigenvalues[order], modes[order]
 

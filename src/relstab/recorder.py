@@ -188,7 +188,10 @@ class Trial:
             stack.enter_context(FunctionalActivations(model, function))
             if trace is not None:
                 stack.enter_context(trace)
-            return [tensor.clone() for tensor in floating_tensors(model(images))]
+            output = model(images)
+            if trace is not None:
+                trace.end(output)
+            return [tensor.clone() for tensor in floating_tensors(output)]
 
 
 class Recorder:

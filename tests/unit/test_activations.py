@@ -91,6 +91,22 @@ def test_a_gate_at_one_place_is_a_gate_as_in_the_other_blocks():
     assert names(model) == ["0.relu(1)", "0.relu(3)", "2.relu(1)", "2.relu(3)"]
 
 
+def test_what_makes_a_factor_and_also_reaches_the_output_otherwise_is_a_layer():
+    """As in focal modulation: contexts are summed, and their mean over the image is one more term with a factor."""
+
+    class Focal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.context, self.gates, self.excite = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            context, gates = functional.gelu(self.context(x)), self.gates(x)
+            overall = functional.silu(self.excite(context.mean((2, 3), keepdim=True)))
+            return x * (context * gates[:, :1] + overall * gates[:, 1:])
+
+    assert names(Focal()) == ["gelu(1)"]
+
+
 def test_gated_linear_units_are_layers():
     class Gated(nn.Module):
         def __init__(self):

@@ -58,7 +58,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def test_the_conda_environment_is_that_of_pyproject():
     environment = yaml.safe_load((ROOT / "envs/relstab.yaml").read_text())
     listed = {Requirement(line) for part in environment["dependencies"] if isinstance(part, dict) for line in part["pip"]}
-    assert listed == set(map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["pipeline"]))
+    required = map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["pipeline"])
+    assert listed == set({requirement.name: requirement for requirement in required}.values())  # the pipeline's bounds count
+
+
+def test_the_oldest_versions_are_the_lower_bounds_of_the_library():
+    lines = (ROOT / "envs/oldest.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    bounds = map(Requirement, PROJECT["dependencies"])
+    assert [str(pin).replace("==", ">=") for pin in pinned] == list(map(str, bounds))
 
 
 def test_the_tested_versions_are_within_the_ranges():

@@ -1,5 +1,6 @@
-"""The workflow over torchvision's networks: from files of weights and a folder of images to its two figures."""
+"""The workflow over pretrained networks: from files of weights and a folder of images to its two figures."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -8,22 +9,24 @@ import torch
 import yaml
 from PIL import Image
 
-from relstab.architectures.torchvision_networks import build_torchvision
+from relstab.architectures.imagenet_networks import build_imagenet_network
+from relstab.files.network import in_file_names
 
 from helpers import ROOT, run
 
 
 def test_the_workflow_draws_both_figures_from_files_alone(planners, tmp_path):
-    for name in ("resnet18", "squeezenet1_1"):
-        torch.save(build_torchvision(name, seed=11).state_dict(), tmp_path / f"{name}.pth")
+    names = ["resnet18", "squeezenet1_1", *(["timm:test_resnet"] if importlib.util.find_spec("timm") else [])]
+    for name in names:
+        torch.save(build_imagenet_network(name, seed=11).state_dict(), tmp_path / f"{in_file_names(name)}.pth")
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for number in range(16):
         pixels = rng.integers(0, 256, (7, 9, 3), np.uint8)
         Image.fromarray(pixels).resize((90, 70), Image.Resampling.BICUBIC).save(tmp_path / f"images/{number}.png")
     section = {
-        "networks": ["resnet18", "squeezenet1_1"],
-        "weights": {"resnet18": "resnet18.pth", "squeezenet1_1": "squeezenet1_1.pth"},
+        "networks": names,
+        "weights": {name: f"{in_file_names(name)}.pth" for name in names},
         "images": "images", "probes": 6, "resize": 70, "crop": 64,
     }  # fmt: skip
     raw = yaml.safe_load((ROOT / "configs/smoke.yaml").read_text()) | {"imagenet": section, "results": "out", "device": "cpu"}
@@ -37,7 +40,7 @@ def test_the_workflow_draws_both_figures_from_files_alone(planners, tmp_path):
         assert (tmp_path / target).with_suffix(".pdf").exists()
     assert not (tmp_path / "out/networks/mnist5k").exists()  # the run's own networks are not trained for it
     sensitivity = pd.read_csv(tmp_path / "out/tables/imagenet_sensitivity.csv", dtype={"shuffle": str})
-    assert set(sensitivity["architecture"]) == {"resnet18", "squeezenet1_1"}
+    assert set(sensitivity["architecture"]) == set(names)
     assert set(sensitivity["shuffle"]) == {"none", "0"}
     spectrum = pd.read_csv(tmp_path / "out/tables/imagenet_spectrum.csv")
     assert set(spectrum["state"]) == {"init", "trained"}

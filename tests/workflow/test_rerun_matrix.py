@@ -4,6 +4,7 @@ Most rows start from the finished smoke run. What it does not have (a user's dat
 torchvision's networks) starts from two folders whose files are empty and marked as made, which is all that planning looks at.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -285,6 +286,8 @@ ROWS = [
     # Torchvision's networks.
     Row({"imagenet.networks": ["resnet18", "alexnet", "vgg11"]},
         "imagenet_network vgg11", "folder"),
+    *([Row({"imagenet.networks": ["resnet18", "alexnet", "timm:resnet18.a1_in1k"]},
+        "imagenet_network timm-resnet18.a1_in1k", "folder")] if importlib.util.find_spec("timm") else []),
     Row({"imagenet.networks": ["resnet18"]}, "table_imagenet_sensitivity, table_imagenet_spectrum", "folder"),
     Row({"imagenet.networks": [], "imagenet.weights": {}}, NOTHING, "folder"),
     Row({"imagenet.weights.resnet18": "second.pth"},

@@ -10,6 +10,7 @@ from relstab.architectures.user_code import source_digest
 from relstab.config import IMAGENET, RECIPE_VERSION, ConfigError, Training, check_text, load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.files.hdf5 import file_digest
+from relstab.files.network import in_file_names
 from relstab.figures import FIGURES
 from relstab.figures.note import figure_note
 from relstab.scale_detection.design import PAIRS, SimpleDesign
@@ -39,7 +40,9 @@ SCALE = f"{RESULTS}/scale_detection"
 # Architectures of which one job may train several networks at the same time: their kernels leave most of a GPU idle.
 SHARES_GPU = CONFIG.networks_per_job > 1 and CONFIG.device != "cpu"
 TOGETHER = [name for name, each in ARCHITECTURES.items() if each.launch_bound and SHARES_GPU]
-# Images on which torchvision's networks are measured.
+# Pretrained networks by their names in file names.
+PRETRAINED = {in_file_names(name): name for name in CONFIG.imagenet.networks}
+# Images on which they are measured.
 IMAGENET_IMAGES = f"{RESULTS}/datasets/{IMAGENET}.h5"
 HAS_IMAGENET_IMAGES = bool(CONFIG.imagenet.networks and CONFIG.imagenet.images)
 # Simple CNNs of one experiment and activation, all seeds in one file.
@@ -48,7 +51,7 @@ ENSEMBLE = "{experiment}/{activation}"
 
 wildcard_constraints:
     dataset=r"\w+",
-    architecture=r"\w+",
+    architecture=r"\w+|timm-\w+(\.\w+)?",
     noise=r"[0-9.e+-]+",
     subset=r"(_images\d+)?",
     seed=r"\d+",
@@ -87,13 +90,18 @@ def of_pair_networks(pattern):
 
 
 def of_imagenet_networks(pattern):
-    """File names of ``pattern`` for torchvision's networks: one per architecture, without noise."""
-    return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, subset="", seed=0) for name in CONFIG.imagenet.networks]
+    """File names of ``pattern`` for the pretrained networks: one per architecture, without noise."""
+    return [pattern.format(dataset=IMAGENET, architecture=name, noise=0, subset="", seed=0) for name in PRETRAINED]
+
+
+def local_weights(wildcards):
+    """Local file of the weights of a pretrained network, if the config names one."""
+    return CONFIG.imagenet.weights.get(PRETRAINED.get(wildcards.architecture))
 
 
 def pretrained_from(wildcards):
     """Input of a pretrained network: a local file of its weights if the config names one, and images for its batch norms."""
-    weights = CONFIG.imagenet.weights.get(wildcards.architecture)
+    weights = local_weights(wildcards)
     return {
         **({"weights": weights} if weights else {}),
         **({"images": IMAGENET_IMAGES} if HAS_IMAGENET_IMAGES else {}),
@@ -102,7 +110,7 @@ def pretrained_from(wildcards):
 
 def digest_of_weights(wildcards):
     """Digest of the local file of a pretrained network; empty where there is none."""
-    weights = CONFIG.imagenet.weights.get(wildcards.architecture)
+    weights = local_weights(wildcards)
     return file_digest(weights) if weights and os.path.isfile(weights) else ""
 
 
@@ -227,7 +235,7 @@ def data_options():
 
 
 def imagenet_memory(wildcards):
-    """Memory (MB) of a job on torchvision's networks: some copies of the weights, activations at 224 pixels, probes."""
+    """Memory (MB) of a job on pretrained networks: some copies of the weights, activations at 224 pixels, probes."""
     pixels = 3 * CONFIG.imagenet.crop**2
     return 4000 + 6000 * CONFIG.imagenet.crop**2 // 224**2 + 10 * 4 * pixels * CONFIG.imagenet.probes // 10**6
 
@@ -254,7 +262,7 @@ def recipe_of(wildcards):
 
 
 def trained_weights(wildcards):
-    """Which state of the weights counts as trained; torchvision's networks have one state."""
+    """Which state of the weights counts as trained; pretrained networks have one state."""
     return "last" if wildcards.dataset == IMAGENET else CONFIG.sensitivity.weights
 
 

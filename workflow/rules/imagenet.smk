@@ -1,4 +1,4 @@
-# Networks that torchvision has trained on ImageNet, and images to measure them on. The rules for the networks of the run measure their
+# Networks that torchvision or timm has trained on ImageNet, and images to measure them on. The rules for the networks of the run measure their
 # filters and sensitivities.
 
 

@@ -1,4 +1,4 @@
-"""Choose and decode images for torchvision's networks."""
+"""Choose and decode images for pretrained networks."""
 
 from relstab.stages.imagenet import write_imagenet_images
 

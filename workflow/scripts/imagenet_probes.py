@@ -1,4 +1,4 @@
-"""Perturb images for torchvision's networks."""
+"""Perturb images for pretrained networks."""
 
 from relstab.stages.imagenet import write_imagenet_probes
 

@@ -24,6 +24,7 @@ __all__ = [
     "Architecture",
     "POOLING_NAMES",
     "PoolingName",
+    "TIMM",
     "architecture_source",
     "build_model",
     "describe_own",
@@ -34,6 +35,8 @@ ActivationName = Literal["relu", "tanh", "gelu", "abs"]
 PoolingName = Literal["max", "average", "none"]
 ACTIVATION_NAMES = get_args(ActivationName)
 POOLING_NAMES = get_args(PoolingName)
+TIMM = "timm:"
+"""Beginning of the names of timm's networks, ``timm:convnext_atto``."""
 
 
 @dataclass(frozen=True)

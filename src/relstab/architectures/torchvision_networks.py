@@ -1,4 +1,4 @@
-"""Classification networks of torchvision, built by name, and weights read from a file and fitted to them."""
+"""Classification networks of torchvision, built by name, and weights read from a file and fitted to a network."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from relstab.architectures.torchvision import torchvision
 from relstab.runs.nearest import nearest
 
-__all__ = ["build_torchvision", "check_image_size", "check_name", "fit_weights", "read_weights", "size_arguments"]
+__all__ = ["build_torchvision", "check_name", "fit_weights", "read_weights", "size_arguments"]
 
 # Both networks convert images that are normalised with ImageNet's statistics to the scale they were trained on, and have further
 # outputs for training alone, which are left out.
@@ -72,12 +72,21 @@ def _check_sums(path: Path) -> None:
                 raise ValueError("wrong digest in its name")
 
 
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    _check_sums(path)
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     """State dict of a file, without the prefixes that wrappers of the network add; nothing in the file is executed.
 
     Args:
         path: file of a state dict, also under a key "state_dict" or "model", also of a network inside a DataParallel.
-        name: of the network, in torchvision's registry.
+        name: of the network.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,12 +96,11 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of weights of {name}, but {where} does not exist")
     try:
-        _check_sums(path)
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        content = _content(path)
     except Exception as error:  # a damaged or hostile file can make the reader raise anything
         raise ValueError(
-            f"expected a complete file of torch.save(model.state_dict(), ...), but {where} cannot be read as weights "
-            f"({type(error).__name__}{f': {error}' if str(error).startswith('wrong') else ''})"
+            f"expected a complete file of torch.save(model.state_dict(), ...) or of safetensors, but {where} cannot be read as "
+            f"weights ({type(error).__name__}{f': {error}' if str(error).startswith('wrong') else ''})"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -118,14 +126,14 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, nam
     """State dict of a network with the values of ``weights``.
 
     Args:
-        model: from :func:`build_torchvision`.
+        model: any network.
         weights: from :func:`read_weights`.
         path, name: the file and the network, for messages.
 
     Raises:
         ValueError: an entry is missing, unknown, of another shape or not finite; the message names the first.
     """
-    where = f"{path} does not fit {name} of torchvision (config.yaml: imagenet.weights.{name})"
+    where = f"{path} does not fit {name} (config.yaml: imagenet.weights.{name})"
     # The state dict of the network itself holds the versions of its layers; some do not load without them.
     fitted: dict[str, Tensor] = model.state_dict()
     for key, value in fitted.items():
@@ -144,24 +152,3 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, nam
     if unknown is not None:
         raise ValueError(f"{where}: got {unknown!r}, which the network does not have")
     return fitted
-
-
-def check_image_size(model: nn.Module, images: Tensor, name: str) -> None:
-    """Run two images through a network, so that a wrong image size is reported before the network is measured.
-
-    Raises:
-        ValueError: the network does not take images of this size.
-        TypeError: its output is not one tensor.
-    """
-    size = images.shape[-1]
-    try:
-        with torch.no_grad():
-            output = model(images[:2])
-    except (RuntimeError, AssertionError, ValueError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"expected images of a size that {name} takes, 224 x 224 for most networks, got {size} x {size} pixels (config.yaml: "
-            f"imagenet.crop); torchvision reports: {cause}"
-        ) from error
-    if not isinstance(output, Tensor):
-        raise TypeError(f"expected one tensor as the output of {name}, got {type(output).__name__}")

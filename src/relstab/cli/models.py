@@ -1,6 +1,5 @@
 """Networks by their names on the command line."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from relstab.architectures.imagenet_networks import MEAN, STD
+from relstab.architectures.timm_networks import build_timm, images_of
 from relstab.architectures.torchvision import torchvision
 from relstab.architectures.torchvision_networks import build_torchvision, fit_weights, read_weights
 from relstab.architectures.user_code import load_function
@@ -16,8 +17,6 @@ from relstab.files.hdf5 import read_attributes
 from relstab.files.network import load_network
 
 __all__ = ["NamedModel", "load_model"]
-
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -45,30 +44,12 @@ def _seeded(build: Callable[[], Any], seed: int) -> Any:
 
 
 def _timm(name: str, pretrained: bool, size: int | None, seed: int) -> NamedModel:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("expected timm, which is not installed: pip install timm") from error
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:6]}*")[:3]
-        raise ValueError(
-            f"expected a name in timm.list_models(), got {name!r}" + (f"; there are {', '.join(near)}" if near else "")
-        )
-
-    def build() -> nn.Module:
-        if size is not None:
-            try:  # transformers have parameters per patch
-                sized: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=size)
-                return sized
-            except TypeError:
-                pass
-        model: nn.Module = timm.create_model(name, pretrained=pretrained)
-        return model
-
-    model = _seeded(build, seed)
-    config = importlib.import_module("timm.data").resolve_data_config(model=model)
-    channels, rows, _ = config["input_size"]
-    return NamedModel(name, model, channels, size or rows, (tuple(config["mean"]), tuple(config["std"])))
+    try:  # transformers have parameters per patch
+        model = build_timm(name, {} if size is None else {"img_size": size}, seed, pretrained)
+    except TypeError:
+        model = build_timm(name, {}, seed, pretrained)
+    made_for = images_of(model)
+    return NamedModel(name, model, made_for.channels, size or made_for.size, (made_for.mean, made_for.std))
 
 
 def _torchvision(name: str, pretrained: bool, size: int | None, seed: int) -> NamedModel:
@@ -77,7 +58,7 @@ def _torchvision(name: str, pretrained: bool, size: int | None, seed: int) -> Na
     if pretrained:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         model = torchvision.models.get_model(name, weights=weights, **arguments)
-    return NamedModel(name, model, 3, size or (299 if name == "inception_v3" else 224), _IMAGENET)
+    return NamedModel(name, model, 3, size or (299 if name == "inception_v3" else 224), (MEAN, STD))
 
 
 def _own(reference: str, size: int | None, seed: int) -> NamedModel:
@@ -92,7 +73,7 @@ def _of_a_run(path: Path, state: str) -> NamedModel:
     attributes = read_attributes(path)
     name = f"{attributes.get('architecture', path.stem)} {state}"
     if "image_shape" not in attributes:
-        return NamedModel(name, load_network(path, state), normalisation=_IMAGENET)
+        return NamedModel(name, load_network(path, state), normalisation=(MEAN, STD))
     channels, size, _ = (int(n) for n in attributes["image_shape"])
     return NamedModel(name, load_network(path, state), channels, size)
 

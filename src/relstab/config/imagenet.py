@@ -1,27 +1,36 @@
-"""Section ``imagenet``: torchvision's pretrained networks."""
+"""Section ``imagenet``: pretrained networks of torchvision and timm."""
 
-from pydantic import model_validator
+import importlib.util
+from typing import Annotated
 
-from relstab.config.section import AnyPath, AtLeastTwo, Count, Distinct, Name, NoBraces, Section, key, one_of, refuse
+from pydantic import Field, model_validator
+
+from relstab.architectures import TIMM
+from relstab.config.section import AnyPath, AtLeastTwo, Count, Distinct, NoBraces, Section, key, one_of, refuse
 from relstab.files.network import IMAGENET
 
 __all__ = ["IMAGENET", "ImageNet"]
 
+# In timm, a point stands before the tag of the weights: timm:convnext_atto.d2_in1k.
+PublishedName = Annotated[str, Field(pattern=rf"^(\w+|{TIMM}\w+(\.\w+)?)$")]
+
 
 class ImageNet(Section):
-    """Networks that torchvision has trained on ImageNet: their filters beside those at initialization and, where there is a
-    folder of images, their sensitivities, with and without shuffled channels (channel_shuffle.count shuffles; images are deformed
-    as probes tells).
+    """Networks that torchvision or timm has trained on ImageNet: their filters beside those at initialization and, where there
+    is a folder of images, their sensitivities, with and without shuffled channels (channel_shuffle.count shuffles; images are
+    deformed as probes tells).
     """
 
-    networks: Distinct[Name] = key(
-        [], "Names of torchvision's classification networks, [vgg11_bn, resnet18] and 78 more; []: none."
+    networks: Distinct[PublishedName] = key(
+        [],
+        "Names of torchvision's classification networks, [vgg11_bn, resnet18] and 78 more, and of timm's, [timm:convnext_atto, "
+        "timm:resnet18.a1_in1k]; []: none.",
     )
     weights: dict[str, NoBraces] = key(
         {},
-        "By network: a local file of its weights (.pth, a state dict), as in {resnet18: weights/resnet18-f37072fd.pth}. "
-        "Torchvision's default weights of the others are read from the folder of torch's hub (TORCH_HOME); those that are not "
-        "there are downloaded into it.",
+        "By network: a local file of its weights (.pth or .safetensors, a state dict), as in {resnet18: "
+        "weights/resnet18-f37072fd.pth}. Torchvision's default weights of the others are read from the folder of torch's hub "
+        "(TORCH_HOME), timm's from that of Hugging Face's (HF_HOME); those that are not there are downloaded into it.",
     )
     images: AnyPath | None = key(
         None,
@@ -35,6 +44,12 @@ class ImageNet(Section):
     @model_validator(mode="after")
     def _agree(self) -> "ImageNet":
         wrong = {f"weights.{name}": one_of(name, self.networks) for name in self.weights if name not in self.networks}
+        if importlib.util.find_spec("timm") is None:
+            wrong |= {
+                f"networks.{index}": f"expected timm, which is not installed, for {name!r}: pip install timm"
+                for index, name in enumerate(self.networks)
+                if name.startswith(TIMM)
+            }
         if self.crop > self.resize:
             wrong["crop"] = f"expected at most imagenet.resize ({self.resize}), got {self.crop}"
         refuse(wrong)

@@ -34,6 +34,7 @@ _EXPECTED = {
 # Every pattern in the models.
 _PATTERNS = {
     r"^\w+$": "a name of letters, digits and underscores",
+    r"^(\w+|timm:\w+(\.\w+)?)$": "a name in torchvision or timm, such as resnet18 or timm:convnext_atto",
     r"^[^{}]+$": "a path without braces, which mark wildcards in file names",
     r"^(auto|cpu|cuda(:\d+)?)$": "'auto', 'cpu', 'cuda' or 'cuda:N'",
 }

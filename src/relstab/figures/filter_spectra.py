@@ -29,7 +29,7 @@ from relstab.tables.networks import of_learned
 
 __all__ = ["draw", "draw_all", "draw_pretrained"]
 
-# Names of torchvision's networks are longer than those of the run.
+# Names of pretrained networks are longer than those of the run.
 _PRETRAINED_COLUMNS = 4
 # Modes of a 5 x 5 filter. Beside more of them, those of a 3 x 3 filter would be a sliver on a linear axis.
 _LINEAR_MODES = 25
@@ -68,9 +68,9 @@ def draw_all(networks: pd.DataFrame, spectrum: pd.DataFrame, skips: bool) -> Fig
 
 
 def draw_pretrained(spectrum: pd.DataFrame) -> Figure:
-    """Filters of torchvision's networks, pretrained on ImageNet. Above: mean squared projection gamma of each layer's filters
-    on the modes of the grid Laplacian, in order of frequency; mode 1 is the homogeneous filter, and layers with larger
-    filters have more modes. Below: the same relative to initialization. Deeper layers are lighter.
+    """Filters of networks that are pretrained on ImageNet. Above: mean squared projection gamma of each layer's filters on the
+    modes of the grid Laplacian, in order of frequency; mode 1 is the homogeneous filter, and layers with larger filters have
+    more modes. Below: the same relative to initialization. Deeper layers are lighter.
 
     Args:
         spectrum: the table of ImageNet networks.

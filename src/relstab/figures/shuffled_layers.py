@@ -25,7 +25,7 @@ from relstab.tables.networks import KEYS, of_learned
 
 __all__ = ["draw", "draw_pretrained"]
 
-# Names of torchvision's networks are longer than those of the run.
+# Names of pretrained networks are longer than those of the run.
 _PRETRAINED_COLUMNS = 4
 
 
@@ -48,7 +48,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame) -> Figure:
 
 
 def draw_pretrained(sensitivity: pd.DataFrame) -> Figure:
-    """R_k of the k-th layer, after its activation, of torchvision's networks on validation images; k = 0 is the input, the
+    """R_k of the k-th layer, after its activation, of pretrained networks on validation images; k = 0 is the input, the
     last point the output. Full lines: the network; dashed lines: with the channels between convolutions shuffled, bands
     are the range over shuffles. Black: pretrained; grey: at initialization.
 

@@ -1,4 +1,4 @@
-"""The file of the images that torchvision's networks are measured on, as pixels of 0 to 255."""
+"""The file of the images that pretrained networks are measured on, as pixels of 0 to 255."""
 
 import os
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """The file of a network: its weights at initialization, at snapshots, at best and at the end, and its training history."""
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relstab.architectures import ARCHITECTURES, architecture_source, build_model
+from relstab.architectures import ARCHITECTURES, TIMM, architecture_source, build_model
 from relstab.files.hdf5 import open_hdf5, provenance, read_attributes, write_hdf5
 from relstab.filter_spectra import has_spectrum
 
@@ -28,8 +29,10 @@ __all__ = [
     "TrainedNetwork",
     "check_finite",
     "copy_state",
+    "in_file_names",
     "load_network",
     "noise_level",
+    "out_of_file_names",
     "read_filters",
     "read_history",
     "save_network",
@@ -37,7 +40,17 @@ __all__ = [
 ]
 
 IMAGENET = "imagenet"
-"""Data set of torchvision's pretrained networks in files and tables."""
+"""Data set of the pretrained networks of torchvision and timm in files and tables."""
+
+
+def in_file_names(architecture: str) -> str:
+    """Name of an architecture in file names, "timm-convnext_atto" for "timm:convnext_atto": some file systems have no colon."""
+    return architecture.replace(":", "-")
+
+
+def out_of_file_names(name: str) -> str:
+    """Name of an architecture from its name in file names; no architecture has a hyphen in its name."""
+    return name.replace("-", ":")
 
 
 def noise_level(noise: float | str) -> float:
@@ -51,7 +64,7 @@ class NetworkKey:
 
     Attributes:
         dataset: name of its data set.
-        architecture: its name in :data:`relstab.ARCHITECTURES` or in torchvision.
+        architecture: its name in :data:`relstab.ARCHITECTURES`, in torchvision, or "timm:" and that in timm.
         noise: sigma, the norm of the noise on its training images.
         seed: number of the network among those of its architecture and noise level, from 0.
         training_images: size of its training set where that is an axis of the run; None where all networks have the same
@@ -84,7 +97,7 @@ class NetworkKey:
     def path(self) -> str:
         """File name without its ending: "mnist5k/lenet/noise0.01/seed3", "mnist5k/lenet/noise0.01_images64/seed3"."""
         subset = "" if self.training_images is None else f"_images{self.training_images}"
-        return f"{self.dataset}/{self.architecture}/noise{self.noise:.12g}{subset}/seed{self.seed}"
+        return f"{self.dataset}/{in_file_names(self.architecture)}/noise{self.noise:.12g}{subset}/seed{self.seed}"
 
     @property
     def identity(self) -> tuple[str | float | int, ...]:
@@ -213,25 +226,25 @@ def save_pretrained(
     parameters: Mapping[str, Any],
     device: str,
 ) -> None:
-    """Write a pretrained network of torchvision to HDF5, for :func:`load_network`.
+    """Write a pretrained network of torchvision or timm to HDF5, for :func:`load_network`.
 
     Args:
         path: of the HDF5 file.
-        key: which network it is; its architecture is the name in torchvision's registry.
+        key: which network it is; its architecture is a name of
+            :func:`relstab.architectures.imagenet_networks.build_imagenet_network`.
         states: "init" and "last"; the file also holds "last" under the name "best".
-        arguments: of :func:`relstab.architectures.torchvision_networks.build_torchvision`.
+        arguments: of its constructor.
         parameters: everything that the states depend on besides the name and the arguments.
         device: on which they were computed.
     """
-    from relstab.architectures.torchvision import torchvision
-
+    builder = "timm" if key.architecture.startswith(TIMM) else "torchvision"
     attributes = {
         **provenance(parameters, device=device),
         **key.as_dict(),
         "snapshots": [],
-        "builder": "torchvision",
+        "builder": builder,
         "builder_arguments": json.dumps(arguments),
-        "torchvision_version": torchvision.__version__,
+        f"{builder}_version": importlib.import_module(builder).__version__,
         "parameters_in_order": list(states["last"]),
     }
     with write_hdf5(path, attributes, "network") as file:
@@ -258,11 +271,11 @@ def read_history(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[np
 def _build(attributes: Mapping[str, Any]) -> "nn.Module":
     """Network of a file, with its weights not yet read."""
     name = str(attributes["architecture"])
-    if attributes.get("builder") == "torchvision":
+    if attributes.get("builder") in ("torchvision", "timm"):
         # Imported here, because it takes a second and few networks need it.
-        from relstab.architectures.torchvision_networks import build_torchvision
+        from relstab.architectures.imagenet_networks import build_imagenet_network
 
-        return build_torchvision(name, json.loads(attributes["builder_arguments"]))
+        return build_imagenet_network(name, json.loads(attributes["builder_arguments"]))
     channels, rows, cols = (int(n) for n in attributes["image_shape"])
     own = json.loads(attributes["parameters"]).get("own")
     if own and name in ARCHITECTURES and architecture_source(name).get("source") != own["source"]:

@@ -74,7 +74,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             fast = torch.cuda.get_device_capability(device) >= (8, 0)
         else:
-            capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+            # Older versions of torch do not tell what a CPU can do.
+            known = device.type == "cpu" and hasattr(torch.cpu, "get_capabilities")
+            capabilities = torch.cpu.get_capabilities() if known else {}
             fast = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
         return torch.bfloat16 if fast else torch.float32
     if name not in ("float32", "bfloat16"):
@@ -115,8 +117,13 @@ def repeatable(device: torch.device) -> Iterator[None]:
                 setattr(owner, name, value)
                 flags.callback(setattr, owner, name, before)
 
-        for precision in _float32_precisions():
-            set_flag(precision, "fp32_precision", "ieee")
+        if hasattr(torch.backends, "fp32_precision"):
+            for precision in _float32_precisions():
+                set_flag(precision, "fp32_precision", "ieee")
+        else:  # torch before 2.9 computes by the older flags
+            flags.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+            set_flag(torch.backends.cudnn, "allow_tf32", False)
         set_flag(torch.backends.cudnn, "deterministic", True)
         set_flag(torch.backends.cudnn, "benchmark", False)
         yield

@@ -1,8 +1,9 @@
-"""The stages of the networks that torchvision has trained on ImageNet: their weights, images to measure them on, probes."""
+"""The stages of networks that torchvision or timm has trained on ImageNet: their weights, images to measure them on, probes."""
 
 import collections
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pooch
@@ -10,15 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relstab.architectures import TIMM
+from relstab.architectures.imagenet_networks import MEAN, STD, build_imagenet_network, check_image_size
+from relstab.architectures.timm_networks import build_timm
 from relstab.architectures.torchvision import torchvision
-from relstab.architectures.torchvision_networks import (
-    build_torchvision,
-    check_image_size,
-    check_name,
-    fit_weights,
-    read_weights,
-    size_arguments,
-)
+from relstab.architectures.torchvision_networks import check_name, fit_weights, read_weights, size_arguments
 from relstab.batch_norm import estimate_batch_statistics
 from relstab.data.download import download
 from relstab.data.image_folder import ImageProblem, list_images, read_image
@@ -30,20 +27,12 @@ from relstab.runs.devices import choose_device
 from relstab.runs.seeding import derive_seed, make_generator
 
 __all__ = [
-    "MEAN",
-    "STD",
     "hub_weights",
     "read_calibration_images",
     "write_imagenet_images",
     "write_imagenet_probes",
     "write_pretrained",
 ]
-
-MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's training pixels, by channel, on the scale from 0 to 1."""
-
-STD = (0.229, 0.224, 0.225)
-"""Standard deviation of these pixels."""
 
 # Images that the statistics of batch norm at initialization are estimated on, and how many per batch: 50 images of 224 x 224 are
 # 640 MB in the first layers of a VGG.
@@ -85,6 +74,21 @@ def hub_weights(name: str) -> Path:
     return path
 
 
+def _pretrained_weights(name: str, weights: str | Path | None) -> tuple[Path, dict[str, Tensor]]:
+    """File and state dict of a network; where timm reads the file, its name in the registry stands for it."""
+    if weights is None and name.startswith(TIMM):
+        try:
+            model = build_timm(name.removeprefix(TIMM), pretrained=True)
+        except OSError as error:
+            raise OSError(f"{error}; or name a local file (config.yaml: imagenet.weights.{name})") from error
+        config: Any = model.pretrained_cfg
+        return Path(f"{config['architecture']}.{config['tag']}"), copy_state(model)
+    if not name.startswith(TIMM):
+        check_name(name)
+    source = hub_weights(name) if weights is None else Path(weights)
+    return source, read_weights(source, name)
+
+
 def write_pretrained(
     path: str | Path,
     name: str,
@@ -93,27 +97,25 @@ def write_pretrained(
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
-    """Write a network of torchvision to HDF5 in the format of :func:`relstab.save_network`.
+    """Write a network of torchvision or timm to HDF5 in the format of :func:`relstab.save_network`.
 
-    Its states are "init", as torchvision's constructor initialises it, and "last", with the pretrained weights ("best" is the
-    same). :func:`relstab.load_network` builds it through torchvision.
+    Its states are "init", as the library's constructor initialises it, and "last", with the pretrained weights ("best" is the
+    same). :func:`relstab.load_network` builds it through the library.
 
     Args:
         path: of the HDF5 file.
-        name: in torchvision's registry, ``torchvision.models.list_models(module=torchvision.models)``.
+        name: see :func:`relstab.architectures.imagenet_networks.build_imagenet_network`.
         weights: local file, see :func:`relstab.architectures.torchvision_networks.read_weights`; None for torchvision's default
-            weights, see :func:`hub_weights`.
+            weights, see :func:`hub_weights`, or for those that timm publishes.
         calibration_images: [N, 3, n, n], normalised, on which the running statistics of batch norm at initialization are
             estimated; None leaves them at mean 0 and variance 1, which are no statistics of any image.
         seed: of the whole run.
         device: on which the images go through the network.
     """
-    check_name(name)
-    source = hub_weights(name) if weights is None else Path(weights)
-    loaded = read_weights(source, name)
+    source, loaded = _pretrained_weights(name, weights)
     arguments = size_arguments(name, loaded)
     key = NetworkKey(IMAGENET, name, 0.0, 0)
-    model = build_torchvision(name, arguments, derive_seed("initialization", seed, *key.identity))
+    model = build_imagenet_network(name, arguments, derive_seed("initialization", seed, *key.identity))
     pretrained = fit_weights(model, loaded, source, name)
     chosen = choose_device(device)
     if calibration_images is not None:
@@ -126,7 +128,7 @@ def write_pretrained(
     states["last"] = copy_state(model)
     parameters = {
         "weights": source.name,
-        "weights_sha256": pooch.file_hash(str(source), "sha256"),
+        **({"weights_sha256": pooch.file_hash(str(source), "sha256")} if source.is_file() else {}),
         "config_seed": seed,
         "calibration_images": 0 if calibration_images is None else len(calibration_images),
     }

@@ -174,6 +174,30 @@ def test_what_cannot_be_run_is_one_sentence(path, value, sentence):
     assert re.fullmatch(".*".join(parts), str(caught.value)), caught.value
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_networks_of_timm_need_timm(monkeypatch, installed):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if installed else None)
+    names = ["resnet18", "timm:convnext_atto", "timm:resnet18.a1_in1k"]
+    raw = {"imagenet": {"networks": names, "weights": {"timm:convnext_atto": "a.pth"}}}
+    if installed:
+        assert load_config(raw).imagenet.networks == names
+        return
+    sentence = (
+        r"expected timm, which is not installed, for 'timm:convnext_atto': pip install timm "
+        r"\(config.yaml: imagenet.networks\[1\]\)\n"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(raw)
+
+
+@pytest.mark.parametrize("name", ["timm:a b", "timm:a/b", "resnet-18", "timm:", "timm:x.y.z", "torchvision:resnet18"])
+def test_names_of_pretrained_networks_are_checked(name):
+    with pytest.raises(
+        ConfigError, match=r"expected a name in torchvision or timm, such as .*\(config.yaml: imagenet.networks\[0\]\)"
+    ):
+        load_config({"imagenet": {"networks": [name]}})
+
+
 def test_sizes_and_sweeps_are_axes():
     assert load_config({"data": {"train_images": [512, 64]}}).data.training_sizes == [512, 64]
     assert load_config({"data": {"train_images": 64}}).data.training_sizes == [None]

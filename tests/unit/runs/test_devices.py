@@ -26,8 +26,11 @@ def test_precision_follows_the_hardware_and_the_config(monkeypatch):
     assert choose_precision("float32", cpu) == torch.float32
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
     for amx, avx in ((True, True), (True, False), (False, True), (False, False)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx, avx=avx: {"amx_bf16": amx, "avx512_bf16": avx})
+        capabilities = {"amx_bf16": amx, "avx512_bf16": avx}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities, raising=False)
         assert choose_precision("auto", cpu) == (torch.bfloat16 if amx or avx else torch.float32)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older versions of torch
+    assert choose_precision("auto", cpu) == torch.float32
     for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
         assert choose_precision("auto", cuda) == dtype
@@ -75,6 +78,7 @@ def flags_before_inside_and_after(state, uses, sender):
     sender.send([*seen, flags()])
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has the older flags alone")
 @pytest.mark.parametrize("state", FLAGS)
 def test_float32_is_exact_inside_and_all_flags_are_as_before_after(state):
     context = multiprocessing.get_context("fork")
@@ -91,6 +95,29 @@ def test_float32_is_exact_inside_and_all_flags_are_as_before_after(state):
     assert inside[9:11] == [True, False]
     assert after == before
     assert [before, later] == [seen[False][0], seen[False][-1]]
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_older_versions_of_torch_get_their_flags_back(monkeypatch, precision):
+    """As torch before 2.9, which has no newer flags."""
+    if hasattr(torch.backends, "fp32_precision"):
+        newer = torch.backends
+
+        class Older:
+            cudnn, mkldnn, cuda = newer.cudnn, newer.mkldnn, newer.cuda
+
+        monkeypatch.setattr(torch, "backends", Older)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    assert before[1]
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with repeatable(torch.device("cuda")):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before[0])
 
 
 def hold(folder, names, slots, taken):

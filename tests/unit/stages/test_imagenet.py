@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 import relstab
+from relstab.architectures.imagenet_networks import MEAN, STD
 from relstab.architectures.torchvision import torchvision
 from relstab.architectures.torchvision_networks import build_torchvision
 from relstab.config import ConfigError, load_config
@@ -25,8 +26,6 @@ from relstab.files.probes import read_probes
 from relstab.runs.seeding import derive_seed
 from relstab.stages import imagenet
 from relstab.stages.imagenet import (
-    MEAN,
-    STD,
     hub_weights,
     read_calibration_images,
     write_imagenet_images,
@@ -151,7 +150,7 @@ def test_networks_of_other_kinds_come_back_as_they_were(tmp_path, name):
 
 def test_images_that_a_network_does_not_take_get_one_sentence(tmp_path):
     torch.save(trained("squeezenet1_1").state_dict(), tmp_path / "weights.pth")
-    sentence = r"images of a size that squeezenet1_1 takes, .*, got 8 x 8 pixels \(config.yaml: imagenet.crop\); torchvision"
+    sentence = r"images of a size that squeezenet1_1 takes, .*, got 8 x 8 pixels \(config.yaml: imagenet.crop\); the network"
     with pytest.raises(ValueError, match=sentence):
         write_pretrained(tmp_path / "a.h5", "squeezenet1_1", tmp_path / "weights.pth", torch.randn(2, 3, 8, 8))
     assert not (tmp_path / "a.h5").exists()
@@ -389,7 +388,10 @@ def test_the_published_files_have_digests_in_their_names():
             {"networks": ["resnet18", "resnet18"]},
             "expected distinct values, got 'resnet18' more than once",
         ),
-        ({"networks": ["res/net"]}, r"expected a name of letters, .*, got 'res/net' \(config.yaml: imagenet.networks\[0\]"),
+        (
+            {"networks": ["res/net"]},
+            r"expected a name in torchvision or timm, .*, got 'res/net' \(config.yaml: imagenet.networks\[0\]",
+        ),
         ({"networks": ["vgg11"], "weights": {"vgg13": "a.pth"}}, "expected one of vgg11, got 'vgg13' .*imagenet.weights.vgg13"),
         ({"networks": ["vgg11"], "weights": {"vgg11": "{a}.pth"}}, "expected a path without braces"),
         ({"resize": 200}, "expected at most imagenet.resize .200., got 224 .config.yaml: imagenet.crop."),
