@@ -24,8 +24,8 @@ import pandas as pd
 from relstab.architectures import ARCHITECTURES
 from relstab.figures.authors import efficientnet, geometric_means, training_set_sizes
 from relstab.files.hdf5 import read_attributes
-from relstab.number_text import number_text
 from relstab.tables.networks import keys_of, output_sensitivities, read_table
+from relstab.tables.number_text import number_text
 
 DOCS = Path(__file__).parent
 RUNS = DOCS / "results"

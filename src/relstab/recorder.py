@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from relstab.activations import FunctionalActivations, Trace, evaluating, tensors
-from relstab.function_check import departure
 from relstab.layer_sums import LayerAccumulator, Scratch
 from relstab.runs.devices import repeatable
 from relstab.runs.nearest import nearest
 from relstab.sensitivity_table import LayerSums
 
-__all__ = ["Recorder", "RepresentationStore", "Trial", "floating_tensors", "placed", "unwrapped"]
+__all__ = ["Recorder", "RepresentationStore", "Trial", "departure", "floating_tensors", "placed", "unwrapped"]
 
 _Key = tuple[str, str, int]
 """Name and kind of a layer, and the number of its call in a pass; 0 for all calls."""
+# Images of the batch on which a network is tried, and how many of them are in the smaller batch.
+_IMAGES, _FEWER = 4, 2
 
 
 def floating_tensors(value: Any) -> Iterator[Tensor]:
@@ -118,6 +119,53 @@ def _function_call(name: str, kind: str) -> _Key:
     return name, kind, 0
 
 
+def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    return [tensor.clone() for tensor in floating_tensors(model(images))]
+
+
+def _states_of_generators(images: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if images.is_cuda else [])]
+
+
+def _comparable(first: list[Tensor], second: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(a, b) for a, b in zip(first, second, strict=False) if a.shape == b.shape]
+
+
+def _alike(first: list[Tensor], second: list[Tensor], rtol: float, atol: float) -> bool:
+    """Whether numbers are close where their shapes can be compared."""
+    return all(torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True) for a, b in _comparable(first, second))
+
+
+def departure(model: nn.Module, images: Tensor, fewer: list[Tensor] | None = None) -> Literal["random", "company"] | None:
+    """Why a network in evaluation mode is not a function of one image; None where it is one.
+
+    A "random" network draws random numbers: its R is about 1, whatever the network is. A "company" network gives an image another
+    output among other images: its D and G depend on the size of the batch.
+
+    Args:
+        model: any module.
+        images: [N, ...]; the first four are put through the network, and two of them alone. If these outputs differ, the four are
+            put through again, which tells the two causes apart.
+        fewer: the floating-point tensors that the network returned for the first two images, if they are known.
+    """
+    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
+    batch = images[:_IMAGES].to(parameter)
+    with evaluating(model), repeatable(batch.device):
+        before = _states_of_generators(batch)
+        output = _outputs(model, batch)
+        if not all(map(torch.equal, before, _states_of_generators(batch))):
+            return "random"
+        if fewer is None:
+            fewer = _outputs(model, batch[:_FEWER])
+        of_images = [tensor[: len(batch[:_FEWER])] if tensor.ndim and len(tensor) == len(batch) else tensor for tensor in output]
+        all_compared = len(_comparable(of_images, fewer)) == len(output) == len(fewer)
+        if all_compared and _alike(of_images, fewer, rtol=1e-3, atol=1e-8):
+            return None
+        if not _alike(output, _outputs(model, batch), rtol=1e-3, atol=1e-8):
+            return "random"
+    return None if _alike(of_images, fewer, rtol=1e-2, atol=1e-3) else "company"
+
+
 class Trial:
     """What one pass of two images tells before a measurement.
 
@@ -125,7 +173,7 @@ class Trial:
         model: any module.
         images: of the measurement; the first two, and four for the check.
         which: layers to find, see :func:`relstab.find_layers`.
-        check: whether to look for a :func:`relstab.function_check.departure`.
+        check: whether to look for a :func:`departure`.
         required: whether a network in which they are not found is an error, and not one for the measurement to report.
 
     Attributes:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relstab.figures.style import WIDTH, log_axis, note_empty
-from relstab.number_text import number_text
 from relstab.scale_detection.homogeneous import receptive_fields
+from relstab.tables.number_text import number_text
 
 __all__ = ["TASKS", "draw"]
 

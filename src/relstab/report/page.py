@@ -17,9 +17,9 @@ from matplotlib.markers import MarkerStyle
 
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of, mark, trained_architectures
-from relstab.number_text import number_text
 from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, first_rows, run_sentences, verdict_sentence
 from relstab.tables.networks import keys_of, output_sensitivities
+from relstab.tables.number_text import number_text
 
 __all__ = ["render_report"]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from relstab.number_text import number_text
 from relstab.report.words import first_rows, verdict_sentence
+from relstab.tables.number_text import number_text
 
 __all__ = ["summary_lines"]
 

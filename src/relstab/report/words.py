@@ -8,7 +8,7 @@ import pandas as pd
 
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of
-from relstab.number_text import number_text
+from relstab.tables.number_text import number_text
 
 __all__ = ["CLAIM_FIGURES", "correlation_sentences", "figure_title", "first_rows", "run_sentences", "verdict_sentence"]
 

@@ -15,8 +15,8 @@ from relstab.files.hdf5 import read_attributes
 from relstab.files.network import NetworkKey, load_network, read_history
 from relstab.files.probes import read_probes
 from relstab.files.sensitivity import write_sensitivity
-from relstab.function_check import departure
 from relstab.probes import make_probes
+from relstab.recorder import departure
 from relstab.runs.devices import choose_device
 from relstab.runs.seeding import derive_seed, make_generator
 from relstab.sensitivity import accumulate_sums

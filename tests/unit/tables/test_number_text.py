@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from relstab.number_text import number_text
+from relstab.tables.number_text import number_text
 
 
 @pytest.mark.parametrize(
