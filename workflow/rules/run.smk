@@ -51,6 +51,11 @@ from relstab.runs.snapshot import EditedError, changed_user_code, discard_snapsh
 GIVEN = copy.deepcopy(config)
 # Files that --configfile names, for messages.
 OVERLAYS = [Path(file).name for file in workflow.overwrite_configfiles]
+# What the command line says of the config, to say it again in a command.
+GIVEN_ON_COMMAND_LINE = {
+    "configfile": [os.path.relpath(file) for file in workflow.overwrite_configfiles],
+    "config": [f"{key}={value}" for key, value in workflow.config_settings.config.items()],
+}
 SUBMITS_JOBS = workflow.resource_settings.nodes is not None
 
 # Jobs end when this run ends.
@@ -238,7 +243,9 @@ onsuccess:
         from relstab.tables.networks import read_table
 
         width = shutil.get_terminal_size((130, 24)).columns
-        print("", *summary_lines(read_table(table("claims")), RESULTS, width), sep="\n", file=sys.stderr)
+        given = [f"--{option} {' '.join(words)}" for option, words in GIVEN_ON_COMMAND_LINE.items() if words]
+        command = " ".join(["snakemake report --cores", str(workflow.cores or 1), *given])
+        print("", *summary_lines(read_table(table("claims")), RESULTS, width, command), sep="\n", file=sys.stderr)
 
 
 onerror:

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,8 @@ def _measured(
     seed: int,
 ) -> pd.DataFrame:
     model = named.model.to(device)
-    if _untrained_batch_norms(model):
+    untrained = _untrained_batch_norms(model)
+    if untrained and perturbations:
         relstab.estimate_batch_statistics(model, images.to(device))
     generator = torch.Generator().manual_seed(seed)
     chosen = None if layers == "all" else layers
@@ -80,7 +82,8 @@ def _measured(
         norm = torch.linalg.vector_norm((deformed - images).flatten(1), dim=1)
         return relstab.measure_perturbations(model, images, perturbations, norm, chosen, generator=generator)
     probes = relstab.make_probes(images, displacement, cutoff, generator=generator)
-    return relstab.measure_sensitivity(model, probes, layers=chosen, constant="nan")
+    batch_norm: Literal["running", "per_version"] = "per_version" if untrained else "running"
+    return relstab.measure_sensitivity(model, probes, layers=chosen, constant="nan", batch_norm=batch_norm)
 
 
 def _panels(table: pd.DataFrame, perturbations: Sequence[str]) -> pd.DataFrame:
@@ -118,6 +121,11 @@ def measure_models(
         named = load_model(reference, pretrained, weights, state, size, seed)
         name = named.name if named.name not in tables else reference
         pixels = read_images(images, number, named.channels, named.size, seed)
+        norms = ""
+        if _untrained_batch_norms(named.model):
+            norms = (
+                f"; batch norm has not seen an image, and uses the statistics of {'these' if perturbations else 'each version'}"
+            )
         arguments = (layers, displacement, cutoff, perturbations, where, seed)
         tables[name] = _measured(named, _normalised(pixels, named), *arguments)
         rows.append(tables[name].assign(network=name, shuffle="none"))
@@ -125,7 +133,7 @@ def measure_models(
             mixed = NamedModel(name, relstab.shuffle_channels(named.model, seed=seed), normalisation=named.normalisation)
             shuffled[name] = _measured(mixed, _normalised(pixels, named), *arguments)
             rows.append(shuffled[name].assign(network=name, shuffle=str(seed)))
-        yield f"{name}: {len(pixels)} images of {named.size} x {named.size} pixels"
+        yield f"{name}: {len(pixels)} images of {named.size} x {named.size} pixels{norms}"
         yield _summary(tables[name], perturbations)
     output = output or Path(re.sub(r"[^\w.-]+", "_", "_".join(tables)))
     table = pd.concat(rows, ignore_index=True)

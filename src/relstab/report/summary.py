@@ -19,13 +19,23 @@ def _claim_rows(claims: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def summary_lines(claims: pd.DataFrame, results: str | Path, width: int) -> list[str]:
+def _report_line(results: Path, command: str) -> str:
+    report, claims = results / "report.html", results / "tables/claims.csv"
+    if not report.exists():
+        return f"report   none yet: `{command}` writes it, one HTML page"
+    if claims.exists() and report.stat().st_mtime < claims.stat().st_mtime:
+        return f"report   {report}, of an earlier run: `{command}` writes it again"
+    return f"report   {report}"
+
+
+def summary_lines(claims: pd.DataFrame, results: str | Path, width: int, command: str = "snakemake report") -> list[str]:
     """The verdicts of the claims in one table, one line per claim, and where figures, tables and report are.
 
     Args:
         claims: the table of this name.
         results: folder of the run.
         width: of the lines; statements are cut off at it.
+        command: writes the report of this run.
     """
     rows = [("claim", "verdict", "statistic", "statement"), *_claim_rows(claims)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -35,11 +45,14 @@ def summary_lines(claims: pd.DataFrame, results: str | Path, width: int) -> list
         lines.append(line if len(line) <= width else f"{line[: width - 1]}\N{HORIZONTAL ELLIPSIS}")
     results = Path(results)
     figures = len(list((results / "figures").glob("*.png")))
-    report = results / "report.html"
+    first = first_rows(claims)
+    without = first.loc[(first["verdict"] == "undecided") & first["low"].isna(), "claim"].astype(str)
+    why = f"No interval, for want of networks that learned or of architectures: {', '.join(without)} (docs/conventions.md)"
     return [
         *lines,
         verdict_sentence(claims),
+        *([why] if len(without) else []),
         f"figures  {results / 'figures'} ({figures}, as PDF and PNG)",
         f"tables   {results / 'tables'} (the claims above: claims.csv)",
-        f"report   {report}" if report.exists() else "report   none yet: `snakemake report` writes it, one HTML page",
+        _report_line(results, command),
     ]

@@ -1,5 +1,7 @@
 """The few lines at the end of a run."""
 
+import os
+
 import numpy as np
 import pandas as pd
 
@@ -25,6 +27,7 @@ def test_each_claim_is_one_line_about_the_most_networks(tmp_path):
     # Columns stand below their heads.
     assert len({line.index(word) for line, word in zip(lines, ("statement", "rho", "training"), strict=False)}) == 1
     assert lines[3] == "Of 2 claims, this run finds 1 not supported (1) and 1 undecided."
+    assert lines[4] == "No interval, for want of networks that learned or of architectures: 7a (docs/conventions.md)"
 
 
 def test_lines_fit_the_terminal(tmp_path):
@@ -41,4 +44,10 @@ def test_files_are_where_it_says(tmp_path):
     assert str(tmp_path / "tables") in tables
     assert "snakemake report" in report
     (tmp_path / "report.html").touch()
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/claims.csv").touch()
+    os.utime(tmp_path / "report.html", (1, 1))
+    command = "snakemake report --configfile mine.yaml"
+    assert f"of an earlier run: `{command}` writes it again" in summary_lines(CLAIMS, tmp_path, 100, command)[-1]
+    os.utime(tmp_path / "report.html")
     assert summary_lines(CLAIMS, tmp_path, 100)[-1] == f"report   {tmp_path / 'report.html'}"
