@@ -153,6 +153,7 @@ def render_report(
     times = _times(Path(benchmarks))
     return template.from_string(source).render(
         title=f"relstab on {config['data']['name']}",
+        confidence=f"{config['correlation']['confidence']:.0%}",
         measured=run_sentences(config, tables["networks"]),
         found=[verdict_sentence(claims), *correlation_sentences(tables["correlation"])],
         claims=_claims(claims, extra, set(order)),

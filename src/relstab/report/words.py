@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from relstab.config import load_config
+from relstab.data.datasets import IMAGE_FOLDER
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of
 from relstab.tables.number_text import number_text
@@ -58,17 +60,31 @@ def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str
     learned = int(networks["learned"].sum())
     probes = config["probes"]
     sizes = [f"{size:,}" for size in sorted(networks["test_images"].unique())]
+    data = config["data"]["name"]
+    if data == IMAGE_FOLDER:
+        data = f"the images of the folder {config['data']['root']}"
+    best = " Each is the network of the epoch with the lowest test error." if config["sensitivity"]["weights"] == "best" else ""
     sentences = [
-        f"The run trained {_counted(len(networks), 'network')} on {config['data']['name']}: "
+        f"The run trained {_counted(len(networks), 'network')} on {data}: "
         f"{_counted(len(architectures), 'architecture')} ({_joined(architectures)}) at "
         f"{_counted(len(levels), 'noise level')} (sigma = {_joined([f'{level:g}' for level in levels])}), from "
-        f"{_counted(networks['seed'].nunique(), 'seed')}.",
+        f"{_counted(networks['seed'].nunique(), 'seed')}.{_narrow(config, networks)}",
         f"{learned:,} of them learned; their test errors, on {_joined(sizes)} "
-        f"images, are between {_error_range(networks)}. Networks that did not learn are left out of correlations and figures.",
+        f"images, are between {_error_range(networks)}.{best} Networks that did not learn are left out of correlations and "
+        "figures.",
         f"The sensitivities D, G and R were measured with P = {probes['images']:,} test images, deformed by a displacement of "
         f"{probes['displacement']:g} {'pixel' if probes['displacement'] == 1 else 'pixels'} with cutoff c = {probes['cutoff']}.",
     ]
     return sentences if learned else [sentences[0], "None of them learned: errors are at chance.", sentences[2]]
+
+
+def _narrow(config: Mapping[str, Any], networks: pd.DataFrame) -> str:
+    """A sentence on the architectures whose width is not 1."""
+    checked = load_config(dict(config), "the config of the run")
+    of_data = networks[networks["dataset"] == checked.data.name]
+    widths = {name: checked.training_of(name).width for name in of_data["architecture"].unique()}
+    changed = [f"{label_of(name)} ({width:g})" for name, width in widths.items() if width != 1]
+    return f" Not of full width, with the factor of their channels: {_joined(changed)}." if changed else ""
 
 
 def _error_range(networks: pd.DataFrame) -> str:

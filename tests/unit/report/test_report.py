@@ -58,6 +58,15 @@ def test_sentences_say_what_was_run_and_found(tables):
     assert "1 architecture (LeNet) at 2 noise levels (sigma = 0 and 3), from 5 seeds" in first
     assert second.startswith("9 of them learned")
     assert f"P = {CONFIG['probes']['images']:,} test images" in third
+    changed = {
+        "data": CONFIG["data"] | {"name": "imagefolder", "root": "my/images"},
+        "sensitivity": CONFIG["sensitivity"] | {"weights": "best"},
+    }
+    networks = tables["networks"].assign(dataset="imagefolder", architecture="vgg11_bn")
+    first, second, _ = run_sentences(CONFIG | changed, networks)
+    assert "on the images of the folder my/images: " in first
+    assert "Not of full width, with the factor of their channels: VGG11bn (0.25)." in first
+    assert "the epoch with the lowest test error" in second
     assert verdict_sentence(tables["claims"]) == (
         "Of 3 claims, this run finds 1 supported (1), 1 not supported (2) and 1 undecided."
     )
