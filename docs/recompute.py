@@ -25,7 +25,7 @@ from relstab.architectures import ARCHITECTURES
 from relstab.figures.authors import efficientnet, geometric_means, training_set_sizes
 from relstab.files.hdf5 import read_attributes
 from relstab.tables.networks import keys_of, output_sensitivities, read_table
-from relstab.tables.number_text import number_text
+from relstab.tables.number_text import interval_text, number_text
 
 DOCS = Path(__file__).parent
 RUNS = DOCS / "results"
@@ -46,8 +46,7 @@ def number(value: float, digits: int = 2) -> str:
 
 def interval(row: pd.Series, name: str, digits: int = 2) -> str:
     """A statistic with the two ends of its interval, where it has one."""
-    ends = "" if np.isnan(row["low"]) else f" [{number(row['low'], digits)}, {number(row['high'], digits)}]"
-    return f"{number(row[name], digits)}{ends}"
+    return f"{number(row[name], digits)} {interval_text(row['low'], row['high'], f'.{digits}f')}".rstrip()
 
 
 def _with_ends(row: pd.Series, name: str) -> str:

@@ -119,8 +119,8 @@ def _function_call(name: str, kind: str) -> _Key:
     return name, kind, 0
 
 
-def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
-    return [tensor.clone() for tensor in floating_tensors(model(images))]
+def _copies(output: Any) -> list[Tensor]:
+    return [tensor.clone() for tensor in floating_tensors(output)]
 
 
 def _states_of_generators(images: Tensor) -> list[Tensor]:
@@ -148,20 +148,19 @@ def departure(model: nn.Module, images: Tensor, fewer: list[Tensor] | None = Non
             put through again, which tells the two causes apart.
         fewer: the floating-point tensors that the network returned for the first two images, if they are known.
     """
-    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
-    batch = images[:_IMAGES].to(parameter)
+    batch = placed(model, images[:_IMAGES])
     with evaluating(model), repeatable(batch.device):
         before = _states_of_generators(batch)
-        output = _outputs(model, batch)
+        output = _copies(model(batch))
         if not all(map(torch.equal, before, _states_of_generators(batch))):
             return "random"
         if fewer is None:
-            fewer = _outputs(model, batch[:_FEWER])
+            fewer = _copies(model(batch[:_FEWER]))
         of_images = [tensor[: len(batch[:_FEWER])] if tensor.ndim and len(tensor) == len(batch) else tensor for tensor in output]
         all_compared = len(_comparable(of_images, fewer)) == len(output) == len(fewer)
         if all_compared and _alike(of_images, fewer, rtol=1e-3, atol=1e-8):
             return None
-        if not _alike(output, _outputs(model, batch), rtol=1e-3, atol=1e-8):
+        if not _alike(output, _copies(model(batch)), rtol=1e-3, atol=1e-8):
             return "random"
     return None if _alike(of_images, fewer, rtol=1e-2, atol=1e-3) else "company"
 
@@ -239,7 +238,7 @@ class Trial:
             output = model(images)
             if trace is not None:
                 trace.end(output)
-            return [tensor.clone() for tensor in floating_tensors(output)]
+            return _copies(output)
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from relstab.figures import FIGURES
 from relstab.figures.style import label_of, mark, trained_architectures
 from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, first_rows, run_sentences, verdict_sentence
 from relstab.tables.networks import keys_of, output_sensitivities
-from relstab.tables.number_text import number_text
+from relstab.tables.number_text import interval_text, number_text
 
 __all__ = ["render_report"]
 
@@ -55,14 +55,13 @@ def _claims(claims: pd.DataFrame, extra: Sequence[str], shown: set[str]) -> list
     first = set(first_rows(claims).index)
     for index, row in zip(claims.index, claims.to_dict("records"), strict=True):
         number = re.sub(r"\D.*", "", str(row["claim"]))
-        interval = "" if pd.isna(row["low"]) else f"[{number_text(row['low'], '.3g')}, {number_text(row['high'], '.3g')}]"
         rows.append(
             {
                 **{name: str(row[name]) for name in ("claim", "statement", "verdict")},
                 "first": index in first,
                 "class": str(row["verdict"]).replace(" ", "-"),
                 "statistic": _cell(float(row["statistic"])) | {"text": number_text(row["statistic"], ".3g")},
-                "interval": interval,
+                "interval": interval_text(row["low"], row["high"], ".3g"),
                 "extra": [_cell(row[name])["text"] for name in extra],
                 "figures": [(name, figure_title(name).split(".")[0]) for name in CLAIM_FIGURES.get(number, []) if name in shown],
             }

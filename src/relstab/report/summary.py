@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from relstab.report.words import first_rows, verdict_sentence
-from relstab.tables.number_text import number_text
+from relstab.tables.number_text import interval_text, number_text
 
 __all__ = ["summary_lines"]
 
@@ -14,8 +14,8 @@ def _claim_rows(claims: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Claim, verdict, statistic with its interval, statement."""
     rows = []
     for row in first_rows(claims).to_dict("records"):
-        interval = "" if pd.isna(row["low"]) else f" [{number_text(row['low'])}, {number_text(row['high'])}]"
-        rows.append((str(row["claim"]), str(row["verdict"]), number_text(row["statistic"]) + interval, str(row["statement"])))
+        statistic = f"{number_text(row['statistic'])} {interval_text(row['low'], row['high'])}".strip()
+        rows.append((str(row["claim"]), str(row["verdict"]), statistic, str(row["statement"])))
     return rows
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from relstab.config import load_config
 from relstab.data.datasets import IMAGE_FOLDER
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of
-from relstab.tables.number_text import number_text
+from relstab.tables.number_text import interval_text, number_text
 
 __all__ = ["CLAIM_FIGURES", "correlation_sentences", "figure_title", "first_rows", "run_sentences", "verdict_sentence"]
 
@@ -80,9 +79,8 @@ def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str
 
 def _narrow(config: Mapping[str, Any], networks: pd.DataFrame) -> str:
     """A sentence on the architectures whose width is not 1."""
-    checked = load_config(dict(config), "the config of the run")
-    of_data = networks[networks["dataset"] == checked.data.name]
-    widths = {name: checked.training_of(name).width for name in of_data["architecture"].unique()}
+    names = networks.loc[networks["dataset"] == config["data"]["name"], "architecture"].unique()
+    widths = {name: (config["recipes"].get(name) or {}).get("width") or config["training"]["width"] for name in names}
     changed = [f"{label_of(name)} ({width:g})" for name, width in widths.items() if width != 1]
     return f" Not of full width, with the factor of their channels: {_joined(changed)}." if changed else ""
 
@@ -117,8 +115,7 @@ def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
     for (dataset, noise), rows in trained.groupby(["dataset", "noise"]):
         by_name = rows.drop_duplicates("sensitivity").set_index("sensitivity")
         values = [
-            f"rho(eps, {name}) = {number_text(row['rho'])}"
-            + ("" if pd.isna(row["low"]) else f" [{number_text(row['low'])}, {number_text(row['high'])}]")
+            f"rho(eps, {name}) = {number_text(row['rho'])} {interval_text(row['low'], row['high'])}".rstrip()
             for name, row in by_name.iterrows()
             if pd.notna(row["rho"])
         ]

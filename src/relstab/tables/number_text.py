@@ -1,8 +1,8 @@
-"""A number as figures, reports and pages show it."""
+"""A number and an interval as figures, reports and pages show them."""
 
 import math
 
-__all__ = ["number_text"]
+__all__ = ["interval_text", "number_text"]
 
 
 def number_text(value: float, form: str = ".2f", missing: str = "") -> str:
@@ -14,3 +14,8 @@ def number_text(value: float, form: str = ".2f", missing: str = "") -> str:
         missing: text of NaN.
     """
     return missing if math.isnan(value) else f"{value:z{form}}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval_text(low: float, high: float, form: str = ".2f") -> str:
+    """Both ends in brackets; "" where there is no interval."""
+    return "" if math.isnan(low) else f"[{number_text(low, form)}, {number_text(high, form)}]"
