@@ -12,10 +12,15 @@ from relstab.data.published import PUBLISHED
 from relstab.files.dataset import PARTS, Labels, Parts
 from relstab.runs.seeding import derive_seed
 
-__all__ = ["DATASETS", "IMAGE_FOLDER", "balanced_choice", "balanced_order", "load_parts"]
+__all__ = ["DATASETS", "IMAGE_FOLDER", "balanced_choice", "balanced_order", "dataset_label", "load_parts"]
 
 IMAGE_FOLDER = "imagefolder"
 """Name of the data set that is a folder of images."""
+
+
+def dataset_label(data: Mapping[str, Any]) -> str:
+    """What figures and the report call the data set of a run, whose section ``data`` of the config is given."""
+    return str(data["label"] or (f"images of {data['root']}" if data["name"] == IMAGE_FOLDER else data["name"]))
 
 
 def balanced_order(labels: Labels, rng: np.random.Generator) -> NDArray[np.int64]:

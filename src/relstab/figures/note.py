@@ -1,6 +1,7 @@
 """What a figure is about, in a line below it: the data set, the number P of probes, the seeds."""
 
 from relstab.config import IMAGENET, Config
+from relstab.data.datasets import dataset_label
 from relstab.figures import FigureEntry
 
 __all__ = ["figure_note"]
@@ -21,7 +22,7 @@ def figure_note(entry: FigureEntry, config: Config) -> str:
     """The line below a figure of a run; "" for figures that show no measurement."""
     tables, scale = set(entry.tables.values()), config.scale_detection
     if tables <= {"scale_detection_samples"}:
-        parts = [config.data.name, "one of the probes"] if "probe" in entry.needs else []
+        parts = [dataset_label(dict(config.data)), "one of the probes"] if "probe" in entry.needs else []
     elif any(name.startswith("imagenet") for name in tables):
         parts = [IMAGENET, f"P = {config.imagenet.probes:,} probes" if "imagenet_sensitivity" in tables else ""]
     elif "scale_detection_networks" in tables:
@@ -35,5 +36,5 @@ def figure_note(entry: FigureEntry, config: Config) -> str:
         kept, seeds = config.data.kept_training_images, {len(config.seeds_of(name)) for name in config.architectures}
         sizes = {*kept} if isinstance(kept, list) else {kept} if kept else set()
         probes = f"P = {config.probes.images:,} probes" if tables & _MEASURED else ""
-        parts = [config.data.name, _counted(sizes, "training image"), probes, _counted(seeds, "seed")]
+        parts = [dataset_label(dict(config.data)), _counted(sizes, "training image"), probes, _counted(seeds, "seed")]
     return ", ".join(filter(None, parts))

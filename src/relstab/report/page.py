@@ -3,7 +3,6 @@
 import base64
 import importlib.resources
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,18 @@ import yaml
 from matplotlib.colors import to_hex
 from matplotlib.markers import MarkerStyle
 
+from relstab.data.datasets import dataset_label
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of, mark, trained_architectures
-from relstab.report.words import CLAIM_FIGURES, correlation_sentences, figure_title, first_rows, run_sentences, verdict_sentence
+from relstab.report.words import (
+    CLAIM_FIGURES,
+    correlation_sentences,
+    figure_title,
+    first_rows,
+    run_sentences,
+    shown_verdicts,
+    verdict_sentence,
+)
 from relstab.tables.networks import keys_of, output_sensitivities
 from relstab.tables.number_text import interval_text, number_text
 
@@ -53,8 +61,7 @@ def _claims(claims: pd.DataFrame, extra: Sequence[str], shown: set[str]) -> list
     """Claims with their ``extra`` columns and the figures of this run that show them."""
     rows = []
     first = set(first_rows(claims).index)
-    for index, row in zip(claims.index, claims.to_dict("records"), strict=True):
-        number = re.sub(r"\D.*", "", str(row["claim"]))
+    for index, row in zip(claims.index, claims.assign(verdict=shown_verdicts(claims)).to_dict("records"), strict=True):
         rows.append(
             {
                 **{name: str(row[name]) for name in ("claim", "statement", "verdict")},
@@ -63,7 +70,7 @@ def _claims(claims: pd.DataFrame, extra: Sequence[str], shown: set[str]) -> list
                 "statistic": _cell(float(row["statistic"])) | {"text": number_text(row["statistic"], ".3g")},
                 "interval": interval_text(row["low"], row["high"], ".3g"),
                 "extra": [_cell(row[name])["text"] for name in extra],
-                "figures": [(name, figure_title(name).split(".")[0]) for name in CLAIM_FIGURES.get(number, []) if name in shown],
+                "figures": [(name, figure_title(name).split(".")[0]) for name in CLAIM_FIGURES[row["claim"]] if name in shown],
             }
         )
     return rows
@@ -151,10 +158,10 @@ def render_report(
     extra = [name for name in claims.columns if name not in ("claim", "statement", "statistic", "low", "high", "verdict")]
     times = _times(Path(benchmarks))
     return template.from_string(source).render(
-        title=f"relstab on {config['data']['name']}",
+        title=f"relstab on {dataset_label(config['data'])}",
         confidence=f"{config['correlation']['confidence']:.0%}",
         measured=run_sentences(config, tables["networks"]),
-        found=[verdict_sentence(claims), *correlation_sentences(tables["correlation"])],
+        found=[verdict_sentence(claims), *correlation_sentences(tables["correlation"], config["data"])],
         claims=_claims(claims, extra, set(order)),
         claim_columns=extra,
         figures=[

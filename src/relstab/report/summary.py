@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from relstab.report.words import first_rows, verdict_sentence
+from relstab.report.words import first_rows, shown_verdicts, verdict_sentence
 from relstab.tables.number_text import interval_text, number_text
 
 __all__ = ["summary_lines"]
@@ -12,8 +12,8 @@ __all__ = ["summary_lines"]
 
 def _claim_rows(claims: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Claim, verdict, statistic with its interval, statement."""
-    rows = []
-    for row in first_rows(claims).to_dict("records"):
+    rows, first = [], first_rows(claims)
+    for row in first.assign(verdict=shown_verdicts(first)).to_dict("records"):
         statistic = f"{number_text(row['statistic'])} {interval_text(row['low'], row['high'])}".strip()
         rows.append((str(row["claim"]), str(row["verdict"]), statistic, str(row["statement"])))
     return rows
@@ -46,7 +46,7 @@ def summary_lines(claims: pd.DataFrame, results: str | Path, width: int, command
     results = Path(results)
     figures = len(list((results / "figures").glob("*.png")))
     first = first_rows(claims)
-    without = first.loc[(first["verdict"] == "undecided") & first["low"].isna(), "claim"].astype(str)
+    without = first.loc[(shown_verdicts(first) == "undecided") & first["low"].isna(), "claim"].astype(str)
     why = f"No interval, for want of networks that learned or of architectures: {', '.join(without)} (docs/conventions.md)"
     return [
         *lines,

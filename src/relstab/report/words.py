@@ -6,29 +6,46 @@ from typing import Any
 
 import pandas as pd
 
-from relstab.data.datasets import IMAGE_FOLDER
+from relstab.data.datasets import dataset_label
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of
 from relstab.tables.number_text import interval_text, number_text
 
-__all__ = ["CLAIM_FIGURES", "correlation_sentences", "figure_title", "first_rows", "run_sentences", "verdict_sentence"]
+__all__ = [
+    "CLAIM_FIGURES",
+    "correlation_sentences",
+    "figure_title",
+    "first_rows",
+    "run_sentences",
+    "shown_verdicts",
+    "verdict_sentence",
+]
 
 CLAIM_FIGURES = {
     "1": ["fig01_relative_sensitivity", "fig10_error_scatter"],
+    "1'": ["initialization"],
     "2": ["fig01_relative_sensitivity", "fig10_error_scatter"],
+    "2'": ["initialization"],
     "3": ["fig01_relative_sensitivity", "fig10_error_scatter"],
     "4": ["fig03_shuffled_layers"],
     "5": ["fig03_shuffled_layers"],
+    "5a": ["fig03_shuffled_layers"],
+    "5b": ["fig03_shuffled_layers"],
     "6": ["fig04_filter_spectra"],
-    "7": ["fig11_layer_sensitivities", "fig07_pooling_scaling"],
+    "7a": ["fig07_pooling_scaling"],
+    "7b": ["initialization"],
+    "7c": ["initialization"],
     "8": ["fig06_scale_detection_errors", "fig08_deep_scale_detection"],
     "9": ["fig07_pooling_scaling"],
     "10": ["fig07_pooling_scaling"],
     "11": ["relu_tanh"],
     "12": ["fig01_relative_sensitivity"],
+    "12a": ["fig01_relative_sensitivity"],
+    "12b": ["fig01_relative_sensitivity"],
 }
-"""Figures that show what a claim is about, by the number of the claim without its letters and primes."""
-_VERDICTS = ("supported", "not supported", "undecided")
+"""Figures that show what each claim is about."""
+_NO_NETWORKS = "no networks"
+_VERDICTS = ("supported", "not supported", "undecided", _NO_NETWORKS)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -59,12 +76,9 @@ def run_sentences(config: Mapping[str, Any], networks: pd.DataFrame) -> list[str
     learned = int(networks["learned"].sum())
     probes = config["probes"]
     sizes = [f"{size:,}" for size in sorted(networks["test_images"].unique())]
-    data = config["data"]["name"]
-    if data == IMAGE_FOLDER:
-        data = f"the images of the folder {config['data']['root']}"
     best = " Each is the network of the epoch with the lowest test error." if config["sensitivity"]["weights"] == "best" else ""
     sentences = [
-        f"The run trained {_counted(len(networks), 'network')} on {data}: "
+        f"The run trained {_counted(len(networks), 'network')} on {dataset_label(config['data'])}: "
         f"{_counted(len(architectures), 'architecture')} ({_joined(architectures)}) at "
         f"{_counted(len(levels), 'noise level')} (sigma = {_joined([f'{level:g}' for level in levels])}), from "
         f"{_counted(networks['seed'].nunique(), 'seed')}.{_narrow(config, networks)}",
@@ -95,12 +109,18 @@ def first_rows(claims: pd.DataFrame) -> pd.DataFrame:
     return claims.drop_duplicates("claim")
 
 
+def shown_verdicts(claims: pd.DataFrame) -> "pd.Series[str]":
+    """The verdicts for a reader: a claim about which the run has no networks is not called undecided."""
+    return claims["verdict"].astype(str).where(claims["networks"] > 0, _NO_NETWORKS)
+
+
 def verdict_sentence(claims: pd.DataFrame) -> str:
     """How many claims have which verdict, and which have one, over the most networks."""
     rows = first_rows(claims)
-    names = {verdict: list(rows["claim"][rows["verdict"] == verdict].astype(str)) for verdict in _VERDICTS}
+    verdicts = shown_verdicts(rows)
+    names = {verdict: list(rows["claim"][verdicts == verdict].astype(str)) for verdict in _VERDICTS}
     parts = [
-        f"{len(those)} {verdict}" + ("" if verdict == "undecided" else f" ({', '.join(those)})")
+        f"{len(those)} {'with ' * (verdict == _NO_NETWORKS)}{verdict} ({', '.join(those)})"
         for verdict, those in names.items()
         if those
     ]
@@ -108,11 +128,16 @@ def verdict_sentence(claims: pd.DataFrame) -> str:
     return f"Of {_counted(count, 'claim')}, this run finds {_joined(parts)}." if count else "No claim has a verdict."
 
 
-def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
-    """How test error and sensitivity of the trained networks are correlated, one sentence per noise level."""
+def correlation_sentences(correlation: pd.DataFrame, data: Mapping[str, Any]) -> list[str]:
+    """How test error and sensitivity of the trained networks are correlated, one sentence per noise level.
+
+    Args:
+        correlation: the table of this name.
+        data: section of the config.
+    """
     sentences = []
     trained = correlation[(correlation["state"] == "trained") & (correlation["group"] == "all")]
-    for (dataset, noise), rows in trained.groupby(["dataset", "noise"]):
+    for noise, rows in trained.groupby("noise"):
         by_name = rows.drop_duplicates("sensitivity").set_index("sensitivity")
         values = [
             f"rho(eps, {name}) = {number_text(row['rho'])} {interval_text(row['low'], row['high'])}".rstrip()
@@ -121,5 +146,5 @@ def correlation_sentences(correlation: pd.DataFrame) -> list[str]:
         ]
         count = int(by_name["networks"].max())
         text = _joined(values) if values else "too few for a correlation"
-        sentences.append(f"On {dataset} at noise {noise:g}, over {_counted(count, 'network')}: {text}.")
+        sentences.append(f"On {dataset_label(data)} at noise {noise:g}, over {_counted(count, 'network')}: {text}.")
     return sentences

@@ -9,11 +9,11 @@ from relstab.report import summary_lines
 
 CLAIMS = pd.DataFrame(
     [
-        ("1", "rho(eps, R) is positive", -0.23, -0.43, -0.02, "not supported", "all"),
-        ("1", "rho(eps, R) is positive", 0.5, 0.1, 0.9, "supported", "convolutional"),
-        ("7a", "training raises G_k", np.nan, np.nan, np.nan, "undecided", "convolutional"),
+        ("1", "rho(eps, R) is positive", -0.23, -0.43, -0.02, "not supported", "all", 6),
+        ("1", "rho(eps, R) is positive", 0.5, 0.1, 0.9, "supported", "convolutional", 4),
+        ("7a", "training raises G_k", np.nan, np.nan, np.nan, "undecided", "convolutional", 2),
     ],
-    columns=["claim", "statement", "statistic", "low", "high", "verdict", "group"],
+    columns=["claim", "statement", "statistic", "low", "high", "verdict", "group", "networks"],
 )
 
 
@@ -26,7 +26,7 @@ def test_each_claim_is_one_line_about_the_most_networks(tmp_path):
     ]
     # Columns stand below their heads.
     assert len({line.index(word) for line, word in zip(lines, ("statement", "rho", "training"), strict=False)}) == 1
-    assert lines[3] == "Of 2 claims, this run finds 1 not supported (1) and 1 undecided."
+    assert lines[3] == "Of 2 claims, this run finds 1 not supported (1) and 1 undecided (7a)."
     assert lines[4] == "No interval, for want of networks that learned or of architectures: 7a (docs/conventions.md)"
 
 

@@ -9,6 +9,7 @@ import torch
 
 from relstab.files.ensemble import read_ensemble, read_rows, write_rows
 from relstab.files.hdf5 import open_hdf5
+from relstab.report.words import CLAIM_FIGURES
 from relstab.scale_detection import ensemble_training
 from relstab.scale_detection.design import SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
@@ -286,6 +287,7 @@ def test_without_tanh_or_without_anything_learned_claims_are_undecided():
     claims = decided(measured())
     assert claims.loc["11", "verdict"] == "undecided"
     claims = decided(measured(error=0.5))
+    assert set(claims.index) < set(CLAIM_FIGURES)  # the report says where each claim is seen
     assert claims.loc[["9", "10", "11"], "verdict"].tolist() == ["undecided"] * 3
     assert claims.loc[["9", "10", "11"], "statistic"].isna().all()
 
@@ -297,6 +299,7 @@ def test_the_deep_networks_decide_claim_8_as_others_decide_1_and_2():
         .drop_duplicates("claim")
         .set_index("claim")
     )
+    assert set(table.index) < set(CLAIM_FIGURES)
     assert table.loc["8", "statistic"] == min(table.loc["1", "statistic"], table.loc["2", "statistic"])
 
 
