@@ -379,6 +379,7 @@ def measure_perturbations(
     reference: str | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 32,
+    output: str | Callable[[Any], Any] | None = None,
 ) -> "pd.DataFrame":
     """Sensitivity S of every layer to each of several perturbations of the same norm, in one pass of V + 1 versions.
 
@@ -387,7 +388,7 @@ def measure_perturbations(
         images: [P, C, n, n], normalised as the network expects them, in an order that carries no information.
         kinds: kinds of :func:`perturb`; by name also functions, and images that are perturbed already.
         norm: of the perturbations, see :func:`perturb`; by default that of a deformation of the image by one pixel.
-        layers: as in :func:`relstab.measure_sensitivity`.
+        layers, output: as in :func:`relstab.measure_sensitivity`.
         reference: the perturbation that ratios are taken to; by default "noise", or else the first.
         generator: source of the perturbations.
         batch_size: images that go through the network at a time, each in V + 1 versions.
@@ -400,7 +401,7 @@ def measure_perturbations(
     model, images, layers, trial = _prepared(model, images, layers)
     versions = _versions(images, kinds, norm, generator)
     stacks = [images, *versions.values()]
-    recorder = Recorder(model, layers, trial, len(versions))
+    recorder = Recorder(model, layers, trial, len(versions), output=output)
     with repeatable(images.device):
         batches = ((rows, torch.cat([version[rows] for version in stacks])) for rows in _parts(len(images), batch_size))
         sums = _recorded(recorder, model, batches)
@@ -415,6 +416,7 @@ def lie_derivatives(
     reference: str | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 32,
+    output: str | Callable[[Any], Any] | None = None,
 ) -> "pd.DataFrame":
     """Limit of S / norm^2 of :func:`measure_perturbations` at infinitesimal norm: E|df(x) v|^2 / E|f(x1) - f(x2)|^2.
 
@@ -422,7 +424,7 @@ def lie_derivatives(
     this is the derivative to the right. The derivative df is taken by forward differentiation; v is a difference in float64.
 
     Args:
-        model, images, layers, reference, generator, batch_size: as in :func:`measure_perturbations`.
+        model, images, layers, reference, generator, batch_size, output: as in :func:`measure_perturbations`.
         kinds: as there; "jpeg" has no derivative.
 
     Returns:
@@ -439,7 +441,7 @@ def lie_derivatives(
         directions.append((change / image_norms(change).clamp(min=1e-300).reshape(-1, 1, 1, 1)).to(images.dtype))
     by_kind = []
     for direction in directions:
-        recorder = Recorder(model, layers, trial, perturbations=1, tangents=True)
+        recorder = Recorder(model, layers, trial, perturbations=1, tangents=True, output=output)
         with repeatable(images.device), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             batches = ((rows, forward_ad.make_dual(images[rows], direction[rows])) for rows in _parts(len(images), batch_size))
             by_kind.append(_recorded(recorder, model, batches))

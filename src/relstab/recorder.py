@@ -38,6 +38,32 @@ class _NotByImageError(ValueError):
     """The output of a module does not have the images along its first axis."""
 
 
+def _parts(value: Any) -> dict[str, Any]:
+    """Named parts of a model's output: the items of a dict, the fields of a dataclass or named tuple."""
+    if isinstance(value, dict):
+        return {str(name): part for name, part in value.items()}
+    return value._asdict() if hasattr(value, "_asdict") else dict(getattr(value, "__dict__", {}))
+
+
+def _chosen_output(value: Any, output: str | Callable[[Any], Any] | None, warn: bool) -> Any:
+    """The part of the model's output that is measured; ``warn`` if several parts are measured as one."""
+    if callable(output):
+        return output(value)
+    names = ", ".join(_parts(value))
+    if output is not None:
+        if output not in _parts(value):
+            raise ValueError(f"expected output to be one of {names or 'no names'} in {type(value).__name__}, got {output!r}")
+        return _parts(value)[output]
+    count = len(list(floating_tensors(value)))
+    if warn and count > 1:
+        warnings.warn(
+            f"the output is {count} tensors ({names[:80] or type(value).__name__}), which are measured as one; choose a part "
+            f"with output=, a name or a function",
+            stacklevel=5,
+        )
+    return value
+
+
 def _by_image(value: Any, batch: int, layer: str) -> Tensor:
     """A module's output as one tensor [batch, ...]; several tensors as one matrix [batch, features]."""
     parts = [tensor for tensor in floating_tensors(value) if tensor.numel()]
@@ -252,6 +278,7 @@ class Recorder:
         tangents: whether the network gets the images alone, with a tangent each; V is 1.
         medians: whether to keep the output for its medians.
         store: object that also gets the representations.
+        output: the part of the model's output that is measured, as in :func:`relstab.measure_sensitivity`.
 
     Attributes:
         bytes_per_image: of the largest representation seen, one version.
@@ -266,6 +293,7 @@ class Recorder:
         tangents: bool = False,
         medians: bool = False,
         store: RepresentationStore | None = None,
+        output: str | Callable[[Any], Any] | None = None,
     ) -> None:
         self.bytes_per_image = 0
         self._model = model
@@ -283,7 +311,7 @@ class Recorder:
         self._not_by_image = trial.not_by_image
         self._versions = 1 if tangents else perturbations + 1
         self._accumulator = functools.partial(LayerAccumulator, perturbations=perturbations, are_changes=tangents)
-        self._tangents, self._medians, self._store = tangents, medians, store
+        self._tangents, self._medians, self._store, self._output = tangents, medians, store, output
         self._sums: dict[_Key, LayerAccumulator] = {}
         self._left_out: set[str] = set()
         self._order: list[NDArray[np.int64]] = []
@@ -305,13 +333,12 @@ class Recorder:
             stack.enter_context(FunctionalActivations(self._model, self._record_function))
             yield
 
-    def send(self, rows: NDArray[np.int64], stacked: Tensor, choose: Callable[[Any], Any] = lambda output: output) -> None:
+    def send(self, rows: NDArray[np.int64], stacked: Tensor) -> None:
         """Send one batch.
 
         Args:
             rows: positions of its B images among all, [B].
             stacked: the versions, [(V + 1) B, ...].
-            choose: the part of the model's output that is measured.
         """
         self._batch = len(stacked)
         self._order.append(rows)
@@ -321,7 +348,7 @@ class Recorder:
             self._record("input", "input", stacked)
         output = self._model(stacked)
         if "output" in self._rows_of:
-            self._record("output", "output", choose(output))
+            self._record("output", "output", _chosen_output(output, self._output, warn=len(self._order) == 1))
         self._end()
 
     def _measure_size(self, _module: nn.Module, _args: Any, output: Any) -> None:

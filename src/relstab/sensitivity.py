@@ -37,32 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["RepresentationStore", "accumulate_sums", "measure_sensitivity"]
 
 
-def _parts(value: Any) -> dict[str, Any]:
-    """Named parts of a model's output: the items of a dict, the fields of a dataclass or named tuple."""
-    if isinstance(value, dict):
-        return {str(name): part for name, part in value.items()}
-    return value._asdict() if hasattr(value, "_asdict") else dict(getattr(value, "__dict__", {}))
-
-
-def _chosen_output(value: Any, output: str | Callable[[Any], Any] | None, warn: bool) -> Any:
-    """The part of the model's output that is measured; ``warn`` if several parts are measured as one."""
-    if callable(output):
-        return output(value)
-    names = ", ".join(_parts(value))
-    if output is not None:
-        if output not in _parts(value):
-            raise ValueError(f"expected output to be one of {names or 'no names'} in {type(value).__name__}, got {output!r}")
-        return _parts(value)[output]
-    count = len(list(floating_tensors(value)))
-    if warn and count > 1:
-        warnings.warn(
-            f"the output is {count} tensors ({names[:80] or type(value).__name__}), which are measured as one; choose a part "
-            f"with output=, a name or a function",
-            stacklevel=5,
-        )
-    return value
-
-
 def _never_saw_an_image(norm: _BatchNorm) -> bool:
     """Whether the running statistics are those of construction: mean 0 and variance 1."""
     mean, variance = norm.running_mean, norm.running_var
@@ -208,7 +182,7 @@ def accumulate_sums(
     probes, first = _peeked(probes)
     images = first.images if isinstance(first, Probes) else torch.empty(0)
     trial = trial or Trial(model, images)
-    recorder = Recorder(model, layers, trial, medians=True, store=store)
+    recorder = Recorder(model, layers, trial, medians=True, store=store, output=output)
     device = placed(model, torch.empty(0)).device
     total = len(probes) if isinstance(probes, Probes) else None
     # The bar appears on a terminal, after 10 s.
@@ -221,11 +195,9 @@ def accumulate_sums(
         if per_version:
             stack.enter_context(_version_norms(model, probes, batch_size, functools.partial(placed, model)).applied())
         stack.enter_context(recorder.watching())
-        warn = True
         for rows, part in _batches(probes, batch_size, recorder, device):
             stacked = placed(model, torch.cat([part.images, part.deformed, part.noisy]))
-            recorder.send(rows, stacked, functools.partial(_chosen_output, output=output, warn=warn))
-            warn = False
+            recorder.send(rows, stacked)
             bar.update(len(part))
     return recorder.finish()
 

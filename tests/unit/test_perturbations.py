@@ -1,6 +1,7 @@
 """Perturbations: norms, what each kind is, closed forms of S, and the Lie derivative as its limit."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -201,3 +202,27 @@ def test_layers_of_the_paper_and_functions_are_measured():
     assert list(table["perturbation"][:2]) == ["blur", "jpeg"]
     constant = relstab.measure_perturbations(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Threshold(99, 0)), images, "blur", 0.2)
     assert constant["S"].iloc[-1:].isna().all()
+
+
+class Classifier(nn.Module):
+    def __init__(self, alone):
+        super().__init__()
+        self.alone, self.layer = alone, nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+
+    def forward(self, x):
+        logits = self.layer(x)
+        return logits if self.alone else {"logits": logits, "features": x.square()}
+
+
+@pytest.mark.parametrize("measure", [relstab.measure_perturbations, relstab.lie_derivatives])
+def test_a_part_of_the_output_can_be_chosen(measure):
+    several, alone = Classifier(alone=False).double(), Classifier(alone=True).double()
+    several.load_state_dict(alone.state_dict())
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def measured(model, **options):
+        return measure(model, images, generator=torch.Generator().manual_seed(1), layers="output", **options)
+
+    pd.testing.assert_frame_equal(measured(several, output="logits"), measured(alone))
+    with pytest.warns(UserWarning, match=r"the output is 2 tensors \(logits, features\), which are measured as one"):
+        assert measured(several)["S"].tolist() != measured(alone)["S"].tolist()

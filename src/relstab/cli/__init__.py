@@ -50,6 +50,8 @@ def _measuring(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--number", type=click.IntRange(2), default=100, show_default=True, help="Images, drawn at random."),
         click.option("--layers", type=click.Choice(["paper", "blocks", "all"]), default="paper", show_default=True,
                      help="Activations that follow weights, residual and attention blocks, or every module."),
+        click.option("--part", metavar="NAME", help="Of the output, if it has several: a key or an attribute, such as logits. "
+                     "[default: all as one]"),
         click.option("--displacement", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
                      help="Typical displacement of the deformations, in pixels."),
         click.option("--cutoff", type=click.IntRange(2), default=3, show_default=True, help="Largest mode of the deformations."),

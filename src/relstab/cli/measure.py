@@ -70,6 +70,7 @@ def _measured(
     perturbations: Sequence[str],
     device: torch.device,
     seed: int,
+    part: str | None,
 ) -> pd.DataFrame:
     model = named.model.to(device)
     untrained = _untrained_batch_norms(model)
@@ -80,10 +81,10 @@ def _measured(
     if perturbations:
         deformed = relstab.deform(images, displacement, cutoff, generator=torch.Generator().manual_seed(seed))
         norm = torch.linalg.vector_norm((deformed - images).flatten(1), dim=1)
-        return relstab.measure_perturbations(model, images, perturbations, norm, chosen, generator=generator)
+        return relstab.measure_perturbations(model, images, perturbations, norm, chosen, generator=generator, output=part)
     probes = relstab.make_probes(images, displacement, cutoff, generator=generator)
     batch_norm: Literal["running", "per_version"] = "per_version" if untrained else "running"
-    return relstab.measure_sensitivity(model, probes, layers=chosen, constant="nan", batch_norm=batch_norm)
+    return relstab.measure_sensitivity(model, probes, layers=chosen, constant="nan", batch_norm=batch_norm, output=part)
 
 
 def _panels(table: pd.DataFrame, perturbations: Sequence[str]) -> pd.DataFrame:
@@ -104,6 +105,7 @@ def measure_models(
     size: int | None = None,
     number: int = 100,
     layers: str = "paper",
+    part: str | None = None,
     displacement: float = 1.0,
     cutoff: int = 3,
     perturbations: Sequence[str] = (),
@@ -126,7 +128,7 @@ def measure_models(
             norms = (
                 f"; batch norm has not seen an image, and uses the statistics of {'these' if perturbations else 'each version'}"
             )
-        arguments = (layers, displacement, cutoff, perturbations, where, seed)
+        arguments = (layers, displacement, cutoff, perturbations, where, seed, part)
         tables[name] = _measured(named, _normalised(pixels, named), *arguments)
         rows.append(tables[name].assign(network=name, shuffle="none"))
         if shuffle:

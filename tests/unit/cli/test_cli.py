@@ -21,6 +21,17 @@ from torch import nn
 
 def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 5))
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = network()
+
+    def forward(self, x):
+        return {"logits": self.layers(x), "pixels": x}
+
+def parts():
+    return Parts()
 """
 
 
@@ -68,6 +79,16 @@ def test_compare_shuffles_and_perturbs():
     table = pd.read_csv("s.csv")
     assert set(table["perturbation"]) == {"blur"}
     assert "wrote s.png" in output
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_part_of_the_output_is_measured():
+    options = ("--images", "images", "--size", 32, "--layers", "all")
+    run("measure", "mine.py:network", *options, "--output", "alone")
+    run("measure", "mine.py:parts", *options, "--part", "logits", "--output", "part")
+    alone, part = (pd.read_csv(f"{name}.csv").iloc[-1] for name in ("alone", "part"))
+    np.testing.assert_allclose(part[["D", "G", "R"]].astype(float), alone[["D", "G", "R"]].astype(float), rtol=1e-6)
+    assert "expected output to be one of logits, pixels" in run("measure", "mine.py:parts", *options, "--part", "logit", status=1)
 
 
 def test_weights_of_a_file_are_taken(folder):
