@@ -88,7 +88,7 @@ def _draw_correlation(ax: Axes, correlation: pd.DataFrame, noise: list[float]) -
     )
     figure = ax.get_figure()
     assert figure is not None
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=3, handlelength=1.4, handletextpad=0.4, columnspacing=1)
 
 
 def draw(
@@ -112,7 +112,7 @@ def draw(
     noisy = {noise_level(level): image for level, image in noisy.items()}
     noise = sorted(noisy)
     figure = plt.figure(figsize=(WIDTH, 2.6))
-    parts: Any = figure.subfigures(1, 3, width_ratios=[0.42, 1, 1])
+    parts: Any = figure.subfigures(1, 3, width_ratios=[0.42, 1, 1 if len(noise) > 1 else 0.65])
     left, centre, right = parts
     _draw_versions(list(left.subplots(3, 1)), probe)
     outputs = output_sensitivities(networks, sensitivity)
