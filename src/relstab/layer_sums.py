@@ -24,8 +24,8 @@ __all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 # Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
 # of 4,096 terms however wide the layer is.
 _BLOCK = 4096
-# Differences are written for this many entries at a time: small beside the activations.
-_ENTRIES = {"cpu": 2**20, "cuda": 2**24}
+# Entries of one version that are worked on at a time: few, so that what is written of them stays in the processor's cache.
+_ENTRIES = {"cpu": 2**18, "cuda": 2**24}
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
 # Images and features up to which a representation is kept for its medians.
@@ -65,14 +65,14 @@ def _block_norms(rows: Tensor, out: Tensor) -> None:
 
 
 class Scratch:
-    """Memory for differences that all layers share: on a CPU, fresh memory costs more than writing to it."""
+    """Memory for intermediate results that all layers share: on a CPU, fresh memory costs more than writing to it."""
 
     def __init__(self) -> None:
-        self._memory: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._memory: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
-    def like(self, part: Tensor) -> Tensor:
-        """A contiguous tensor of the shape, dtype and device of ``part``; the next call returns the same memory."""
-        key = (part.device, part.dtype)
+    def like(self, part: Tensor, name: str) -> Tensor:
+        """A contiguous tensor of the shape, dtype and device of ``part``; the next call with this name returns it again."""
+        key = (name, part.device, part.dtype)
         if key not in self._memory or len(self._memory[key]) < part.numel():
             self._memory[key] = torch.empty(part.numel(), dtype=part.dtype, device=part.device)
         return self._memory[key][: part.numel()].view(part.shape)
@@ -154,20 +154,24 @@ class LayerAccumulator:
         assert self._sum is not None
         batch, features = versions.shape[1:]
         norms = versions.new_empty(len(versions), batch, -(-features // _BLOCK))
-        projections = []
-        rows = max(1, _ENTRIES.get(versions.device.type, _ENTRIES["cuda"]) // features)
-        for start in range(0, batch, rows):
-            part, out = (versions, norms) if rows >= batch else (t[:, start : start + rows] for t in (versions, norms))
-            changes = part[1:] if self.are_changes else torch.sub(part[1:], part[0], out=self.scratch.like(part[1:]))
+        blocks = max(1, _ENTRIES.get(versions.device.type, _ENTRIES["cuda"]) // (batch * _BLOCK))
+        width, projections = blocks * _BLOCK, []
+        for place, (part, out, sums) in enumerate(
+            zip(versions.split(width, 2), norms.split(blocks, 2), self._sum.split(width), strict=True)
+        ):
+            columns = slice(place * width, (place + 1) * width)
+            changes = part[1:] if self.are_changes else torch.sub(part[1:], part[0], out=self.scratch.like(part[1:], "changes"))
             _block_norms(changes, out[1:])
-            centred = part[0] if self._origin is None else torch.sub(part[0], self._origin, out=self.scratch.like(part[0]))
+            centred = part[0]
+            if self._origin is not None:
+                centred = torch.sub(centred, self._origin[columns], out=self.scratch.like(centred, "centred"))
             _block_norms(centred, out[0])
-            self._sum.add_(centred.sum(0).to(self._sum.device))
+            sums.add_(torch.sum(centred, 0, out=self.scratch.like(centred[0], "sum")).to(sums.device))
             if self._estimate is not None:
-                projections.append(centred @ self._estimate)
+                projections.append(centred @ self._estimate[columns])
         squares = _double(norms).square_()
         values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
-        return values, _double(torch.cat(projections)) if projections else values[0]
+        return values, _double(torch.stack(projections)).sum(0) if projections else values[0]
 
     def keep(self, values: NDArray[np.float64]) -> None:
         """Keep what :meth:`add` returned for a batch, [V + 2, B]."""

@@ -43,6 +43,9 @@ TEXT = (
 )
 """Columns of text in every table. The noise of the scale-detection tables is text, too, which its values show."""
 
+# From 3.1 on, pandas reads all digits of a float in any case, and deprecates the option.
+_EXACT: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+
 GROUPS = ("all", "convolutional")
 """Groups of networks: fully connected networks against the rest can carry a correlation by themselves."""
 
@@ -63,7 +66,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
             dtype={name: str for name in columns if name in TEXT},
             keep_default_na=False,
             na_values={name: [""] for name in columns if name not in TEXT},
-            float_precision="round_trip",
+            **_EXACT,
         )
         if "noise" in table and is_numeric_dtype(table["noise"]):
             table["noise"] = table["noise"].map(noise_level)
