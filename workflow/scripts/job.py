@@ -104,8 +104,8 @@ def _warnings_on(report: Callable[[str], None]) -> Iterator[None]:
 def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     """Write the output of the block to the rule's log, whose last line is the duration of the work without imports.
 
-    The block gets a function that reports a sentence on the terminal; warnings are reported there, too. An error ends the job:
-    one sentence on the terminal, the traceback in the log.
+    The block gets a function that reports a sentence on the terminal; warnings are reported there, too. An error or Ctrl-C ends
+    the job: one sentence on the terminal, the traceback in the log.
     """
     wildcards = ", ".join(f"{key} {value}" for key, value in snakemake.wildcards.items() if value)
     name = f"{snakemake.rule} ({wildcards})" if wildcards else snakemake.rule
@@ -123,6 +123,10 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), _warnings_on(report), _as_planned(snakemake):
                 yield report
+        except KeyboardInterrupt:
+            traceback.print_exc(file=log)
+            report("stopped by Ctrl-C; the next run takes it up again")
+            sys.exit(130)  # as a shell says it
         except Exception as error:
             traceback.print_exc(file=log)
             report(_sentence(error, snakemake.input))

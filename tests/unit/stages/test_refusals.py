@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -206,6 +207,24 @@ def test_a_job_repeats_each_warning_once_on_the_terminal(tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert log.count("the field folds 1") >= 2
     assert "deprecated" in log
+
+
+def test_a_job_stopped_by_ctrl_c_says_so_in_one_line(tmp_path):
+    code = JOB.replace('warnings.warn("deprecated", DeprecationWarning)', "__import__('os').kill(__import__('os').getpid(), 2)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, ROOT / "workflow/scripts"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        # Where the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "relstab: probes (noise 10): stopped by Ctrl-C; the next run takes it up again"
+    assert "Traceback" not in done.stderr
+    assert "KeyboardInterrupt" in (tmp_path / "log.txt").read_text()
+    assert not (tmp_path / "out.txt").exists()
 
 
 def draw(path):
