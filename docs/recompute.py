@@ -152,9 +152,9 @@ class Run:
             for noise in levels for group in ("all", "convolutional")))  # fmt: skip
 
     def sizes(self, architecture: str = "resnet18", confidence: float = 0.95) -> pd.DataFrame:
-        """Geometric means over seeds of error, R and R_median of trained networks by training_images, with intervals of R."""
+        """Geometric means over seeds of error, R and R_median of trained networks by training_images, with intervals."""
         outputs = self.outputs[self.outputs["architecture"] == architecture]
-        return geometric_means(outputs, ["training_images"], ["error", "R", "R_median"], confidence)
+        return geometric_means(outputs, ["training_images"], ["error", "R", "R_median"], confidence, pooled=True)
 
     def sizes_table(self, dataset: str, architecture: str = "resnet18") -> str:
         """The same beside the authors' networks of the nearest size, on "mnist" or "cifar10"."""

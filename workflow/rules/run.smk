@@ -216,6 +216,12 @@ onstart:
             sentence = f"expected a folder of results to write to, got {RESULTS} ({error.strerror}): name another (config.yaml: results)"
             raise WorkflowError(sentence) from None
         cancel_left_over()
+        # With a limit on jobs per second, Snakemake selects jobs a second after each selection, over and over, once more for each job
+        # that has finished: after 150 jobs it takes a fifth of a core. Its default, 100 per second, limits nothing here. A limit that
+        # the user gives stays. https://github.com/snakemake/snakemake/pull/3043
+        limit = workflow.scheduler.job_rate_limiter
+        if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+            workflow.scheduler.job_rate_limiter = None
         if TOGETHER:
             write_planned(RESULTS, planned_together())
         executor = workflow.scheduler._executor

@@ -36,19 +36,29 @@ def efficientnet() -> pd.DataFrame:
 
 def _with_interval(table: pd.DataFrame, columns: list[str], confidence: float = 0.95) -> pd.DataFrame:
     """Add the ends of Student's interval of a geometric mean, exp(ln X -+ t s / sqrt(n))."""
+    freedom = table["freedom"] if "freedom" in table else table["networks"] - 1
     for name in columns:
-        half = student.ppf((1 + confidence) / 2, table["networks"] - 1) * table[f"{name}_logsd"] / np.sqrt(table["networks"])
+        half = student.ppf((1 + confidence) / 2, freedom) * table[f"{name}_logsd"] / np.sqrt(table["networks"])
         table[f"{name}_low"], table[f"{name}_high"] = table[name] * np.exp(-half), table[name] * np.exp(half)
     return table
 
 
-def geometric_means(table: pd.DataFrame, by: list[str], columns: list[str], confidence: float) -> pd.DataFrame:
+def geometric_means(
+    table: pd.DataFrame, by: list[str], columns: list[str], confidence: float, pooled: bool = False
+) -> pd.DataFrame:
     """Geometric mean of each of ``columns`` over the networks of a group, as X, X_low and X_high, and their number, networks.
 
-    X_low and X_high are the ends of Student's interval of the mean logarithm; NaN for a single network.
+    X_low and X_high are the ends of Student's interval of the mean logarithm; NaN for a single network. If ``pooled``, all groups
+    have the same standard deviation of the logarithm, s^2 = sum (n_g - 1) s_g^2 / sum (n_g - 1), with as many degrees of freedom:
+    two networks alone leave one, and an interval of 9 standard deviations to either side.
     """
     logarithms = table[by].assign(**{name: np.log(table[name]) for name in columns})
     groups = logarithms.groupby(by)
     means: pd.DataFrame = groups[columns].mean().map(np.exp)
-    means = means.join(groups[columns].std().add_suffix("_logsd")).assign(networks=groups.size())
+    spreads, size = groups[columns].std(), groups.size()
+    means = means.join(spreads.add_suffix("_logsd")).assign(networks=size)
+    if pooled:
+        freedom = (size - 1).sum()
+        pool = np.sqrt((spreads**2).mul(size - 1, axis=0).sum(min_count=1) / max(freedom, 1))
+        means = means.assign(freedom=freedom, **pool.add_suffix("_logsd"))
     return _with_interval(means.reset_index(), columns, confidence)

@@ -35,6 +35,7 @@ def figure_note(entry: FigureEntry, config: Config) -> str:
     else:
         kept, seeds = config.data.kept_training_images, {len(config.seeds_of(name)) for name in config.architectures}
         sizes = {*kept} if isinstance(kept, list) else {kept} if kept else set()
+        sizes = sizes if entry.every_size or not sizes else {max(sizes)}
         probes = f"P = {config.probes.images:,} probes" if tables & _MEASURED else ""
         parts = [dataset_label(dict(config.data)), _counted(sizes, "training image"), probes, _counted(seeds, "seed")]
     return ", ".join(filter(None, parts))

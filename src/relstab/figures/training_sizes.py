@@ -19,8 +19,8 @@ _LABELS = {"error": r"test error $\epsilon$", "R": "relative sensitivity $R_f$"}
 
 def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Test error and R_f of the output of trained networks against the number P of training images, at the lowest noise level.
-    Points are geometric means over seeds, bars Student's interval of the mean logarithm. Grey: ResNets of Petrini et al. on
-    CIFAR-10 and MNIST, with the same interval of R.
+    Points are geometric means over seeds, bars Student's interval of the mean logarithm, with the spread of the seeds pooled over
+    the sizes of an architecture. Grey: ResNets of Petrini et al. on CIFAR-10 and MNIST, with Student's interval of R.
 
     Networks that did not learn are left out.
 
@@ -36,13 +36,16 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, confidence: float = 
         _draw_authors(ax, name, datasets)
         for architecture in trained_architectures(outputs) if len(outputs) else []:
             rows = outputs[outputs["architecture"] == architecture]
-            means = geometric_means(rows, ["training_images"], [name], confidence)
+            means = geometric_means(rows, ["training_images"], [name], confidence, pooled=True)
             bars = [(means[name] - means[f"{name}_low"]).fillna(0), (means[f"{name}_high"] - means[name]).fillna(0)]
-            look = mark(architecture) | {"linestyle": "-"}
+            # Pale lines hardly show without a darker one below.
+            ax.plot(means["training_images"], means[name], color="0.4", linewidth=2)
+            look = mark(architecture) | {"linestyle": "-", "linewidth": 1.2, "ecolor": "0.4"}
             ax.errorbar(means["training_images"], means[name], yerr=bars, label=label_of(architecture), capsize=2, **look)
         ax.set(xlabel="training images $P$", ylabel=_LABELS[name])
         log_axis(ax.xaxis)
         log_axis(ax.yaxis)
+    axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 1))
     if outputs.empty:
         note_empty(axes[0], "no network learned")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=4)

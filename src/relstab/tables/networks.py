@@ -61,7 +61,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     try:
         columns = pd.read_csv(path, nrows=0).columns
-        table = pd.read_csv(
+        table: pd.DataFrame = pd.read_csv(
             path,
             dtype={name: str for name in columns if name in TEXT},
             keep_default_na=False,

@@ -286,6 +286,12 @@ def test_intervals_of_geometric_means_are_students():
     )
     assert means.loc[2, "R"] == pytest.approx(3)
     assert np.isnan(means.loc[2, "R_low"])
+    # Pooled with two networks of deviation sqrt(2): s^2 = (2 * 1 + 1 * 2) / 3, and t of 3 degrees of freedom is 3.182446.
+    table = pd.concat([table, pd.DataFrame({"key": [3, 3], "R": [1.0, np.e**2]})])
+    pooled = authors.geometric_means(table, ["key"], ["R"], 0.95, pooled=True).set_index("key")
+    half = 3.182446 * (4 / 3) ** 0.5 / np.array([3, 1, 2]) ** 0.5
+    np.testing.assert_allclose(np.log(pooled["R_high"] / pooled["R"]).astype(float), half, rtol=1e-6)
+    np.testing.assert_allclose(pooled["R"].loc[[1, 2]], means["R"])
 
 
 def test_the_authors_displacements_follow_from_their_temperatures():
@@ -403,6 +409,10 @@ def test_notes_say_data_set_probes_and_seeds():
     config = Config(data={"name": "mnist5k", "train_images": 500}, seeds=2, probes={"images": 60}, noise=[0.0])
     notes = {name: figure_note(entry, config) for name, entry in FIGURES.items()}
     assert notes["fig10_error_scatter"] == "mnist5k, 500 training images, P = 60 probes, 2 seeds"
+    # Where the size of the training set is an axis, most figures show the largest alone.
+    several = Config(data={"name": "mnist5k", "train_images": [100, 500]}, seeds=2)
+    assert figure_note(FIGURES["learning_curves"], several) == "mnist5k, 500 training images, 2 seeds"
+    assert figure_note(FIGURES["training_sizes"], several).startswith("mnist5k, 100 to 500 training images, ")
     # A figure of an earlier config may have nothing left in this one.
     bare = Config(scale_detection={"enabled": False}, data={"name": "cifar10"}, seeds=1)
     assert figure_note(FIGURES["fig08_deep_scale_detection"], bare).endswith("probes")
