@@ -101,6 +101,16 @@ def test_a_second_run_has_nothing_to_do(planners, finished):
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RESULTS).rglob("*.*") if path.name != ".lock"}
 
 
+def test_jobs_are_selected_when_one_has_ended_and_not_every_second(finished, tmp_path):
+    """Before each of 5 jobs, one by one. With Snakemake's limit of jobs per second, 9 figures took 111 selections."""
+    shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    figures = sorted(str(path.relative_to(finished)) for path in (finished / RESULTS / "figures").glob("*.png"))[:5]
+    done = run(tmp_path / "run", *figures, "--cores", "1", "--verbose", "--forcerun", "figure")
+    output = done.stdout + done.stderr
+    assert output.count("Finished jobid") == 5
+    assert output.count("Resources before job selection") <= 10
+
+
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_another_place_reruns_nothing(planners, finished, tmp_path, how):
     copy = tmp_path / "copy"
