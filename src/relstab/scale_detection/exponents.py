@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from relstab.bootstrap import Bootstrap, Interval
 from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorrelations
 
-__all__ = ["Exponents", "fit_exponent", "predicted_exponents"]
+__all__ = ["Exponents", "fit_exponent", "predicted_exponents", "slopes"]
 
 # The layer at which exponents for strides are taken: the contributions of other eigenvalues have died out by then.
 _DEEP = 60
@@ -59,6 +59,13 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     return Exponents(-round(alpha, 12) + 0.0, 1.0, round(float(growth), 12))
 
 
+def slopes(receptive_field: NDArray[np.float64], sensitivity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least-squares slope of log X_k against log A_k over layers, [networks], from A_k and X_k, [networks, layers]."""
+    x = np.log(receptive_field)
+    x = x - x.mean(1, keepdims=True)
+    return np.asarray((x * np.log(sensitivity)).sum(1) / (x * x).sum(1))
+
+
 def fit_exponent(
     receptive_field: ArrayLike, sensitivity: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
@@ -77,8 +84,5 @@ def fit_exponent(
         raise ValueError(
             "expected positive receptive fields and sensitivities, whose logarithms are taken, got values of 0 or less"
         )
-    x = np.log(field)
-    x -= x.mean(1, keepdims=True)
-    slopes = (x * np.log(values)).sum(1) / (x * x).sum(1)
-    bootstrap = Bootstrap(np.arange(len(slopes)), resamples, seed)
-    return bootstrap.interval(bootstrap.mean(slopes), confidence)
+    bootstrap = Bootstrap(np.arange(len(values)), resamples, seed)
+    return bootstrap.interval(bootstrap.mean(slopes(field, values)), confidence)

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from relstab.bootstrap import Bootstrap, Interval
 from relstab.runs.seeding import derive_seed
-from relstab.scale_detection.exponents import fit_exponent, predicted_exponents
+from relstab.scale_detection.exponents import fit_exponent, predicted_exponents, slopes
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, pair_theory, receptive_fields
 from relstab.scale_detection.tasks import ScaleTask
 
@@ -15,6 +17,11 @@ __all__ = ["KEYS", "exponent_table", "layer_table", "pooling_layers"]
 
 KEYS = ["experiment", "activation"]
 """Columns that tell ensembles apart."""
+
+_NETWORK = ["seed", "learning_rate"]
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 def layer_table(measured: Iterable[pd.DataFrame], homogeneous: pd.DataFrame) -> pd.DataFrame:
@@ -64,14 +71,45 @@ def layer_table(measured: Iterable[pd.DataFrame], homogeneous: pd.DataFrame) -> 
     return table[[*present, *table.columns.drop(present)]]
 
 
+def _pooling_counts(sensitivity: Array, field: Array, theory: Array, head: pd.Series) -> tuple[Counts, Counts]:
+    """How many layers pool, from the first that counts on, for D and for G, [...].
+
+    Args:
+        sensitivity, field: ln D_k and ln A_k, means over networks, [..., K].
+        theory: ln of the closed form of D_k, [K].
+        head: what the networks share.
+    """
+    start, scale = _first_layer(head) - 1, math.log(head["scale"]) + 1e-9
+    with np.errstate(invalid="ignore"):  # where the closed form is 0, or there is none, any fall counts
+        expected = np.where(np.isfinite(theory[1:]), theory[:-1] - theory[1:], 0.0)
+        falls = sensitivity[..., :-1] - sensitivity[..., 1:] > expected / 2
+    pools = field[..., start:] <= scale
+    pools[..., 1:] &= falls[..., start:]
+    pools = np.logical_and.accumulate(pools, axis=-1)
+    inside = pools if head["rule"] == "distance" else pools & (field[..., start:] < scale - math.log(2) - 2e-9)
+    return inside.sum(-1), pools.sum(-1)
+
+
+def _first_layer(head: pd.Series) -> int:
+    return 1 if head["filter_size"] == head["stride"] else 2
+
+
+def _logarithms(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
+    """ln D_k and ln A_k of each network, [networks, K], and ln of the closed form of D_k, [K]."""
+    tables = (rows.pivot(index=_NETWORK, columns="k", values=name) for name in ("D", "receptive_field", "theory_D"))
+    with np.errstate(divide="ignore"):  # where the closed form is 0
+        sensitivity, field, theory = (np.log(table.to_numpy(float)) for table in tables)
+    return sensitivity, field, theory[0]
+
+
 def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
     """Layers that pool, for the exponents of D and of G.
 
-    They are the first layers, up to the last that sees no more than the scale and by which ln D_k has fallen at least half as
-    much as in the closed form of homogeneous filters. With overlapping windows the first layer is left out: its filter is one
-    block of F sites, not yet the smooth filter whose exponent is predicted. In Task 2, lit sites do not move over the borders of
-    blocks. This leaves out half of the moves that matter to a layer of A_k = xi / 2, and all that matter to one of A_k = xi.
-    These layers count for G only.
+    They are the first layers, up to the last that sees no more than the scale and by which ln D_k, a mean over networks, has
+    fallen at least half as much as in the closed form of homogeneous filters. With overlapping windows the first layer is left
+    out: its filter is one block of F sites, not yet the smooth filter whose exponent is predicted. In Task 2, lit sites do not
+    move over the borders of blocks. This leaves out half of the moves that matter to a layer of A_k = xi / 2, and all that matter
+    to one of A_k = xi. These layers count for G only.
 
     Args:
         rows: of one ensemble, one state, one noise and one representation, 1 <= k <= K, from :func:`layer_table`.
@@ -79,32 +117,28 @@ def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
     Returns:
         The layers for D and for G, in order.
     """
-    columns = ["D", "receptive_field", "theory_D"]
-    with np.errstate(divide="ignore"):  # where the closed form is 0
-        logarithms = np.log(rows[columns].to_numpy(float))
-    mean = {int(k): logarithms[(rows["k"] == k).to_numpy()].mean(0) for k in sorted(rows["k"].unique())}
-    first = rows.iloc[0]
-    scale = math.log(first["scale"]) + 1e-9
-    chosen: list[int] = []
-    for k in range(1 if first["filter_size"] == first["stride"] else 2, max(mean) + 1):
-        sensitivity, field, theory = mean[k]
-        if field > scale:
-            break
-        if chosen:
-            # Where the closed form is 0, or there is none, any fall counts.
-            expected = mean[k - 1][2] - theory if np.isfinite(theory) else 0.0
-            if not mean[k - 1][0] - sensitivity > expected / 2:
-                break
-        chosen.append(k)
-    inside = [k for k in chosen if first["rule"] == "distance" or mean[k][1] < scale - math.log(2) - 2e-9]
-    return inside, chosen
+    head = rows.iloc[0]
+    first = _first_layer(head)
+    sensitivity, field, theory = _logarithms(rows)
+    inside, pools = _pooling_counts(sensitivity.mean(0), field.mean(0), theory, head)
+    return list(range(first, first + int(inside))), list(range(first, first + int(pools)))
+
+
+def _fit(field: Array, values: Array, counts: Counts, bootstrap: Bootstrap, confidence: float) -> Interval:
+    """Mean over networks of the slope of ln X_k against ln A_k over the first layers, as many as ``counts`` in each resample."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a network may have no value in a layer that few resamples use
+        by_count = np.stack([slopes(field[:, :count], values[:, :count]) for count in range(2, values.shape[1] + 1)], 1)
+        weights = bootstrap.counts[:, :, None] * np.isfinite(by_count)
+        mean = (weights * np.where(np.isfinite(by_count), by_count, 0)).sum(1) / weights.sum(1)
+    return bootstrap.interval(mean[np.arange(len(mean)), np.maximum(counts, 2) - 2], confidence)
 
 
 def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Exponents of D_k and G_k against A_k over the layers that pool, fitted and predicted.
 
     The layers follow from :func:`pooling_layers` for the last state of an ensemble, channels averaged. All rows of the ensemble
-    use the same layers.
+    use the same layers. Their intervals are over networks, and in each resample over the layers that pool in it, at least two:
+    where the law bends, the exponent depends on the layers.
 
     Args:
         layers: from :func:`layer_table`.
@@ -117,28 +151,36 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
     rows = []
     for keys, ensemble in layers.groupby(KEYS, sort=False):
         inner = ensemble[(ensemble["k"] >= 1) & (ensemble["k"] <= ensemble["depth"])]
-        chosen = _chosen_layers(str(keys[0]), inner)
         head = inner.iloc[0]
+        reference, chosen = _chosen_layers(str(keys[0]), inner)
         predicted = predicted_exponents(int(head["filter_size"]), int(head["stride"]))
         for group, part in inner.groupby(["state", "noise", "representation"], sort=False):
-            for name in ("D", "G"):
-                here = part[part["k"].isin(chosen[name])]
+            for place, (name, layers_of) in enumerate(chosen.items()):
+                here = part[part["k"].isin(range(min(layers_of, default=1), int(head["depth"]) + 1))]
                 values, field, theory = (
-                    here.pivot(index=["seed", "learning_rate"], columns="k", values=column).to_numpy(float)
-                    if len(here)
-                    else np.empty((0, 0))
+                    here.pivot(index=_NETWORK, columns="k", values=column).to_numpy(float)
                     for column in (name, "receptive_field", f"theory_{name}")
                 )
-                usable = np.isfinite(values).all(1) & (values > 0).all(1) & np.isfinite(field).all(1) if len(values) else []
+                used = len(layers_of)
+                usable = (np.isfinite(values) & (values > 0) & np.isfinite(field))[:, :used].all(1)
                 exponent = low = high = finite = math.nan
                 networks = int(np.sum(usable))
-                if networks and values.shape[1] >= 2:
+                if networks and used >= 2:
                     stream = derive_seed("exponent", seed, *map(str, keys), *map(str, group), name)
-                    exponent, low, high = fit_exponent(field[usable], values[usable], confidence, resamples, stream)
-                    if np.isfinite(theory[0]).all() and (theory[0] > 0).all():
-                        closed = _closed_fields(head, chosen[name])
-                        finite = fit_exponent(closed, theory[:1]).value
-                ends = [min(chosen[name]), max(chosen[name])] if chosen[name] else [0, 0]
+                    bootstrap = Bootstrap(np.arange(networks), resamples, stream)
+                    counts = np.full(len(bootstrap.counts), used)
+                    if reference is not None:
+                        log_d, log_a, log_theory = _logarithms(reference)
+                        shares = bootstrap.counts / networks
+                        with np.errstate(invalid="ignore"):
+                            pooling = _pooling_counts(shares @ log_d[usable], shares @ log_a[usable], log_theory, head)
+                        counts[1:] = pooling[place][1:]
+                    exponent, low, high = _fit(field[usable], values[usable], counts, bootstrap, confidence)
+                    theory = theory[:1, :used]
+                    if np.isfinite(theory).all() and (theory > 0).all():
+                        closed = _closed_fields(head, layers_of)
+                        finite = fit_exponent(closed, theory).value
+                ends = [min(layers_of), max(layers_of)] if layers_of else [0, 0]
                 rows.append(
                     [*keys, head["rule"], int(head["filter_size"]), int(head["stride"]), *group, name, *ends,
                      getattr(predicted, name), finite, exponent, low, high, networks]
@@ -147,14 +189,14 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
     return pd.DataFrame(rows, columns=[*columns, "last_layer", "predicted", "finite_size", "exponent", "low", "high", "networks"])
 
 
-def _chosen_layers(experiment: str, inner: pd.DataFrame) -> dict[str, list[int]]:
-    """Layers to fit, by sensitivity."""
+def _chosen_layers(experiment: str, inner: pd.DataFrame) -> tuple[pd.DataFrame | None, dict[str, list[int]]]:
+    """The rows that say which layers pool, where it is measured, and the layers to fit, by sensitivity."""
     if experiment in HOMOGENEOUS:
-        layers = [int(k) for k in inner["k"] if k >= HOMOGENEOUS[experiment]["first_layer"]]
-        return {"D": layers, "G": layers}
+        layers = sorted(int(k) for k in inner["k"].unique() if k >= HOMOGENEOUS[experiment]["first_layer"])
+        return None, {"D": layers, "G": layers}
     last = "decayed" if (inner["state"] == "decayed").any() else "trained"
     average = inner[(inner["state"] == last) & (inner["noise"] == "rectified") & (inner["representation"] == "average")]
-    return dict(zip(("D", "G"), pooling_layers(average), strict=True))
+    return average, dict(zip(("D", "G"), pooling_layers(average), strict=True))
 
 
 def _closed_fields(head: pd.Series, chosen: list[int]) -> list[float]:

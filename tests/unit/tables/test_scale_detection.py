@@ -142,6 +142,19 @@ def test_layers_pool_while_the_sensitivity_to_moves_falls_as_it_should():
     assert pooling_layers(rows.assign(scale=1)) == ([], [])
 
 
+def test_the_interval_of_an_exponent_takes_in_which_layers_pool():
+    """D_k bends at layer 3: it falls by 0.1 or 0.88 of the closed form. Layers 1 and 2 pool, in some resamples all four."""
+    rows = measured().assign(theory_D=lambda table: 1 / table["receptive_field"], theory_G=np.nan)
+    share = np.where(rows["seed"] % 2 == 0, 0.1, 0.88)
+    rows["D"] *= 2.0 ** ((1 - share) * (rows["k"] >= 3))
+    keys = ["state", "noise", "representation", "sensitivity"]
+    row = exponent_table(rows, resamples=300).set_index(keys).loc[("decayed", "rectified", "average", "D")]
+    assert (row["first_layer"], row["last_layer"]) == (1, 2)
+    assert row["exponent"] == pytest.approx(-1)
+    assert row["low"] == pytest.approx(-1)
+    assert row["high"] > -0.9
+
+
 @pytest.mark.parametrize(("filter_size", "stride", "depth"), [(2, 2, 4), (4, 4, 2), (5, 1, 3)])
 @pytest.mark.parametrize("rule", ["distance", "block"])
 def test_closed_forms_for_pairs_are_those_of_their_probes(filter_size, stride, depth, rule):
