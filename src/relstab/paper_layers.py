@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 __all__ = ["ACTIVATIONS", "ACTIVATION_FUNCTIONS", "WEIGHTED", "paper_layers"]
 
@@ -60,9 +62,15 @@ def paper_layers(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
             )
         return chosen
 
+    masks: dict[tuple[str, ...], NDArray[np.bool_]] = {}  # networks of one architecture have the same layers
+
     def choose(rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.sort_values("index")
-        rows = rows[activations(rows) | (rows["kind"].isin(["input", "output"]) & rows["layer"].isin(["input", "output"]))].copy()
+        names = (*rows["layer"], *rows["kind"])
+        if names not in masks:
+            ends = rows["kind"].isin(["input", "output"]) & rows["layer"].isin(["input", "output"])
+            masks[names] = (activations(rows) | ends).to_numpy()
+        rows = rows[masks[names]].copy()
         rows["k"] = range(len(rows))
         rows["depth"] = rows["k"] / max(len(rows) - 1, 1)
         return rows

@@ -25,6 +25,7 @@ def grid():
     return grid
 
 
+@pytest.mark.slow
 def test_every_part_of_the_check_of_a_gpu_runs_on_a_cpu(gpu_check, capsys):
     gpu_check.main(["--device", "cpu", "--quick"])
     text = capsys.readouterr().out

@@ -33,6 +33,7 @@ def test_public_names_are_what_they_say_after_every_module_was_imported():
         _ = relstab.sensitvity
 
 
+@pytest.mark.slow
 def test_what_needs_no_torch_does_not_load_it():
     rooms = ["config", "tables", "figures", "report"]
     found = (pkgutil.iter_modules([str(ROOT / "src/relstab" / room)], f"relstab.{room}.") for room in rooms)

@@ -188,6 +188,7 @@ for command in [], ["measure"], ["compare"], ["show"], ["doctor"]:
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
+@pytest.mark.slow
 def test_the_library_measures_where_there_are_no_file_locks_of_unix():
     """As on Windows: fcntl cannot be imported."""
     code = """

@@ -361,6 +361,7 @@ def test_few_large_files_are_shared_among_the_processes(folder):
     assert len(list(decode_images(folder, files, Shape(3, SIZE), workers=1))) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [21, 1])
 def test_the_processes_that_decode_end_with_a_killed_parent(folder, files):
     """With one file, processes that never got one as well."""

@@ -126,6 +126,7 @@ def hold(folder, names, slots, taken):
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_processes_spread_over_devices_before_they_share_one_and_then_wait(tmp_path):
     """Three devices with two places each: the first three processes have one each, six two each, the seventh waits for an end."""
     context = multiprocessing.get_context("fork")

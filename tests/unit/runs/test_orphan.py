@@ -37,6 +37,7 @@ with ends_with_run(grace=1), atomic_path(sys.argv[1]) as temporary:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manner", ["obedient", "deaf"])
 def test_a_job_ends_when_its_run_is_killed(tmp_path, manner):
     path = tmp_path / "result"
