@@ -170,11 +170,10 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
                     bootstrap = Bootstrap(np.arange(networks), resamples, stream)
                     counts = np.full(len(bootstrap.counts), used)
                     if reference is not None:
-                        log_d, log_a, log_theory = _logarithms(reference)
-                        shares = bootstrap.counts / networks
-                        with np.errstate(invalid="ignore"):
-                            pooling = _pooling_counts(shares @ log_d[usable], shares @ log_a[usable], log_theory, head)
-                        counts[1:] = pooling[place][1:]
+                        log_d, log_a, log_theory = reference
+                        shares = bootstrap.counts[1:] / networks
+                        means = shares @ log_d[usable], shares @ log_a[usable]
+                        counts[1:] = _pooling_counts(*means, log_theory, head)[place]
                     exponent, low, high = _fit(field[usable], values[usable], counts, bootstrap, confidence)
                     theory = theory[:1, :used]
                     if np.isfinite(theory).all() and (theory > 0).all():
@@ -189,14 +188,14 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
     return pd.DataFrame(rows, columns=[*columns, "last_layer", "predicted", "finite_size", "exponent", "low", "high", "networks"])
 
 
-def _chosen_layers(experiment: str, inner: pd.DataFrame) -> tuple[pd.DataFrame | None, dict[str, list[int]]]:
-    """The rows that say which layers pool, where it is measured, and the layers to fit, by sensitivity."""
+def _chosen_layers(experiment: str, inner: pd.DataFrame) -> tuple[tuple[Array, Array, Array] | None, dict[str, list[int]]]:
+    """The logarithms that say which layers pool, where this is measured, and the layers to fit, by sensitivity."""
     if experiment in HOMOGENEOUS:
         layers = sorted(int(k) for k in inner["k"].unique() if k >= HOMOGENEOUS[experiment]["first_layer"])
         return None, {"D": layers, "G": layers}
     last = "decayed" if (inner["state"] == "decayed").any() else "trained"
     average = inner[(inner["state"] == last) & (inner["noise"] == "rectified") & (inner["representation"] == "average")]
-    return average, dict(zip(("D", "G"), pooling_layers(average), strict=True))
+    return _logarithms(average), dict(zip(("D", "G"), pooling_layers(average), strict=True))
 
 
 def _closed_fields(head: pd.Series, chosen: list[int]) -> list[float]:
