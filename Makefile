@@ -24,7 +24,7 @@ figures: install
 	$(BIN)/snakemake --cores $(CORES) all
 
 # Unit tests run in one process per core, each with one thread: most are too small for two.
-UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) -m "not slow"
+UNIT := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses $(CORES) -m "not slow"
 
 # The slow ones share finished runs and clusters, so that a file stays in one process; in one more than there are cores, because those of
 # the cluster mostly wait for its queue. They come first, as the longest.
