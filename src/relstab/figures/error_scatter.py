@@ -42,7 +42,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
                 points = rows[rows["architecture"] == architecture]
                 draw_errors(ax, points, name, **mark(architecture))
             ax.set(xscale="log", yscale="log")
-            ax.set_title(rho_title(correlation, level, name), pad=3)
+            ax.set_title(rho_title(correlation, level, name), pad=3, fontsize="small")
         line[0].set_ylabel(rf"test error $\epsilon$, $\sigma = {label}$")
     # Axes are shared, and every panel has added its points by now.
     for line in axes:

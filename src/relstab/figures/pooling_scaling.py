@@ -101,8 +101,8 @@ def _note_error(ax: Axes, rows: pd.DataFrame) -> None:
         return
     why = "cannot be learned" if least > 0.1 else "not learned" if error > 0.1 else "learned in part"
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** 0.14)
-    bound = f" (over all pairs no such network is below {least:.2f})" if least else ""
+    ax.set_ylim(low, high * (high / low) ** (0.24 if least else 0.14))
+    bound = f"\n(over all pairs no such network is below {least:.2f})" if least else ""
     ax.text(0.03, 0.97, f"{why}: test error {error:.2f}{bound}", transform=ax.transAxes, va="top", fontsize="small")
 
 

@@ -40,7 +40,7 @@ def draw(networks: pd.DataFrame, sensitivity: pd.DataFrame, correlation: pd.Data
             points = outputs[outputs["architecture"] == architecture]
             draw_errors(ax, points, name, **mark(architecture))
         log_axis(ax.xaxis)
-        ax.set_title(rho_title(correlation, level, name), pad=3)
+        ax.set_title(rho_title(correlation, level, name), pad=3, fontsize="small")
     axes[0].set_ylabel(r"test error $\epsilon$")
     # The axis is shared, and every panel has added its points by now.
     log_axis(axes[0].yaxis)

@@ -377,7 +377,7 @@ def test_error_bars_are_the_spread_over_seeds(tables):
 def test_networks_that_cannot_learn_are_said_to(tables):
     panels = drawn("fig07", tables).axes
     assert [text.get_text() for text in panels[2].texts] == [
-        "cannot be learned: test error 0.23 (over all pairs no such network is below 0.21)"
+        "cannot be learned: test error 0.23\n(over all pairs no such network is below 0.21)"
     ]
     assert panels[2].get_title().split("\n")[0].endswith("as trained")
     # There is no state after weight decay: what was trained is filled.
@@ -386,6 +386,18 @@ def test_networks_that_cannot_learn_are_said_to(tables):
     assert not panels[0].texts
     worse = {**tables, "layers": tables["layers"].assign(test_error=0.4, least_error=0.0)}
     assert "not learned: test error 0.40" in texts(drawn("fig07", worse))
+
+
+def test_the_words_of_figure_7_leave_room_for_its_panels(tables):
+    """A long line in a panel once took a third of the page, and titles ran over its edge."""
+    figure = drawn("fig07", tables)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        assert ax.get_position().width > 0.35
+        assert figure.bbox.x0 <= ax.title.get_window_extent().x0
+        assert ax.title.get_window_extent().x1 <= figure.bbox.x1
+        for text in ax.texts:
+            assert text.get_window_extent().x1 <= ax.bbox.x1
 
 
 def test_zeros_and_nan_are_not_drawn(tables):
