@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import linregress
+from scipy.stats import t as student
 
 from relstab.architectures import ARCHITECTURES
 from relstab.figures.authors import efficientnet, geometric_means, training_set_sizes
@@ -156,6 +158,13 @@ class Run:
         outputs = self.outputs[self.outputs["architecture"] == architecture]
         return geometric_means(outputs, ["training_images"], ["error", "R", "R_median"], confidence, pooled=True)
 
+    def size_slope(self, name: str, architecture: str = "resnet18", confidence: float = 0.95) -> str:
+        """Slope of ln X, of R or error, against ln P over the trained networks, with its interval."""
+        outputs = self.outputs[self.outputs["architecture"] == architecture]
+        fit = linregress(np.log(outputs["training_images"]), np.log(outputs[name]))
+        half = student.ppf((1 + confidence) / 2, len(outputs) - 2) * fit.stderr
+        return f"{number(fit.slope)} {interval_text(fit.slope - half, fit.slope + half, '.2f')}"
+
     def sizes_table(self, dataset: str, architecture: str = "resnet18") -> str:
         """The same beside the authors' networks of the nearest size, on "mnist" or "cifar10"."""
         theirs = training_set_sizes()
@@ -226,10 +235,16 @@ class Run:
         return markdown(head, (cells(key, rows) for key, rows in grouped.groupby(keys, sort=False)))
 
 
+def authors_size_slope(name: str, dataset: str, largest: int) -> float:
+    """Slope of ln X against ln P over the authors' sizes up to ``largest``."""
+    theirs = training_set_sizes().query("dataset == @dataset and training_images <= @largest")
+    return float(np.polyfit(np.log(theirs["training_images"]), np.log(theirs[name]), 1)[0])
+
+
 def runs() -> dict[str, Any]:
     """What expressions can name: the runs, numpy, ``number`` and what compares runs."""
     found = {folder.name: Run(folder) for folder in sorted(RUNS.iterdir()) if any(folder.glob("*.csv"))}
-    functions = (number, same_claims, contradictions, claims_of_seeds)
+    functions = (number, same_claims, contradictions, claims_of_seeds, authors_size_slope)
     return {**found, "np": np, **{function.__name__: function for function in functions}}
 
 
