@@ -237,7 +237,8 @@ class Run:
 
 def authors_size_slope(name: str, dataset: str, largest: int) -> float:
     """Slope of ln X against ln P over the authors' sizes up to ``largest``."""
-    theirs = training_set_sizes().query("dataset == @dataset and training_images <= @largest")
+    theirs = training_set_sizes()
+    theirs = theirs[(theirs["dataset"] == dataset) & (theirs["training_images"] <= largest)]
     return float(np.polyfit(np.log(theirs["training_images"]), np.log(theirs[name]), 1)[0])
 
 
