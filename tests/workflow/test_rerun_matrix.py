@@ -188,6 +188,8 @@ ROWS = [
     Row({"data.root": "elsewhere"}, "prepare_dataset", "folder"),
     Row({"data.root": "elsewhere"}, "prepare_dataset", "own"),
     Row({"data.function": "code/gratings_again.py:gratings"}, "prepare_dataset", "own"),
+    Row({"data.label": "digits"},
+        "fig01, fig03, fig04, fig10, fig11, initialization, deformations, learning_curves, over_training"),
     Row({"data.imagefolder.channels": 1}, "prepare_dataset", "folder"),
     Row({"data.imagefolder.size": 24}, "prepare_dataset", "folder"),
     Row({"data.imagefolder.fit": "stretch"}, "prepare_dataset", "folder"),
