@@ -27,12 +27,13 @@ from relstab.architectures import ARCHITECTURES
 from relstab.figures.authors import efficientnet, geometric_means, training_set_sizes
 from relstab.files.hdf5 import read_attributes
 from relstab.tables.networks import keys_of, output_sensitivities, read_table
+from relstab.tables.noise_ratio import noise_ratio
 from relstab.tables.number_text import interval_text, number_text
 
 DOCS = Path(__file__).parent
 RUNS = DOCS / "results"
 # Pages about results, of which every decimal number has a mark.
-PAGES = ("results.md", "digits.md")
+PAGES = ("results.md", "digits.md", "scale_detection.md")
 # Tables that are copied as they are, and figures.
 TABLES = ("networks", "claims", "correlation", "scale_detection", "scale_detection_networks", "scale_detection_correlation")
 FIGURES = ("fig01*", "fig03*", "fig04*", "fig07*", "fig10*", "fig11*", "training_sizes")
@@ -204,14 +205,44 @@ class Run:
 
         return markdown("δ | convention | seeds | D | G | R", sorted(rows(), key=lambda row: (float(row[0]), row[1])))
 
+    def _exponent(self, experiment: str, name: str, state: str, activation: str) -> pd.Series:
+        representation = "whole" if state == "homogeneous" else "average"
+        keys = {"experiment": experiment, "sensitivity": name, "state": state, "activation": activation}
+        return self._row("scale_detection", **keys, noise="rectified", representation=representation)
+
+    def exponent(self, experiment: str, name: str, state: str = "decayed", activation: str = "relu") -> str:
+        """Exponent of D_k or G_k of simple CNNs and its interval."""
+        return interval(self._exponent(experiment, name, state, activation), "exponent")
+
+    def exponent_value(self, experiment: str, name: str, state: str = "decayed", activation: str = "relu") -> float:
+        """The exponent alone."""
+        return float(self._exponent(experiment, name, state, activation)["exponent"])
+
     def exponents_table(self) -> str:
-        """Exponents of D_k and G_k that claims 9 and 10 are about."""
-        table = self.tables["scale_detection"]
-        table = table[(table["noise"] == "rectified") & (table["representation"] == "average") & table["exponent"].notna()]
-        table = table[table["state"].isin(["decayed", "homogeneous"])]
-        return markdown("experiment | activation | sensitivity | predicted | at this size | measured", (
-            (row["experiment"], row["activation"], row["sensitivity"], number(row["predicted"]), number(row["finite_size"]),
-             interval(row, "exponent")) for _, row in table.iterrows()))  # fmt: skip
+        """Test error, and exponents of D_k and G_k that claims 9 and 10 are about, of simple CNNs with ReLU."""
+
+        def rows() -> Iterable[Iterable[str]]:
+            for row in self.tables["simple_cnns"].query("activation == 'relu'").to_dict("records"):
+                if row["state"] == "trained" and row["last_state"] == "decayed":
+                    continue
+                fits = [self._exponent(row["experiment"], name, row["state"], "relu") for name in ("D", "G")]
+                yield (
+                    row["experiment"], f"{row['filter_size']:g}", f"{row['stride']:g}", number(row["test_error"], 4),
+                    *(cell for fit in fits for cell in (
+                        f"{fit['first_layer']:g} to {fit['last_layer']:g}", number(fit["predicted"], 0),
+                        number(fit["finite_size"]), interval(fit, "exponent"))),
+                )  # fmt: skip
+
+        columns = [f"{name}_k: {what}" for name in "DG" for what in ("layers", "predicted", "at this size", "measured")]
+        return markdown(" | ".join(["experiment", "F", "stride", "test error", *columns]), rows())
+
+    def simple_cnns(self, column: str, experiment: str, state: str, activation: str = "relu") -> float:
+        """test_error or least_error of the simple CNNs of an experiment, mean over seeds."""
+        return float(self._row("simple_cnns", experiment=experiment, state=state, activation=activation)[column])
+
+    def noise_ratio(self, state: str, where: str) -> str:
+        """G of ReLU over G of tanh and its interval, at the "output" or the deepest layer that pools ("pooling")."""
+        return interval(self._row("noise_ratio", state=state, where=where), "ratio", 1)
 
     def network_table(self) -> str:
         """Every network that learned: one row per architecture, noise level and size of the training set, means over seeds."""
@@ -302,6 +333,18 @@ def add(results: Path) -> None:
     sensitivity[(sensitivity["layer"] == "output") | convolutional].to_csv(
         folder / "outputs.csv", index=False, float_format="%.6g"
     )
+    if (results / "tables/scale_detection_layers.csv").exists():
+        layers = read_table(results / "tables/scale_detection_layers.csv")
+        keys = ["experiment", "activation", "state", "filter_size", "stride"]
+        cnns = layers[layers["state"] != "init"].groupby(keys, sort=False)[["test_error", "least_error"]].mean().reset_index()
+        cnns["last_state"] = cnns.groupby(["experiment", "activation"])["state"].transform("last")
+        cnns.to_csv(folder / "simple_cnns.csv", index=False, float_format="%.6g")
+        ratios = [
+            noise_ratio(layers, state=state, where=where).assign(state=state, where=where)
+            for state in ("trained", "decayed")
+            for where in ("output", "pooling")
+        ]
+        pd.concat(ratios).to_csv(folder / "noise_ratio.csv", index=False, float_format="%.6g")
     for pattern in FIGURES:
         for figure in (results / "figures").glob(f"{pattern}.png"):
             shutil.copy(figure, folder)
