@@ -5,6 +5,7 @@ strides s = F.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from relstab.bootstrap import Bootstrap, Interval
 from relstab.scale_detection.homogeneous import autocorrelations, exact_autocorrelations
 
-__all__ = ["Exponents", "fit_exponent", "predicted_exponents", "slopes"]
+__all__ = ["Exponents", "fit_exponent", "predicted_exponents"]
+
+Array = NDArray[np.float64]
 
 # The layer at which exponents for strides are taken: the contributions of other eigenvalues have died out by then.
 _DEEP = 60
@@ -59,15 +62,19 @@ def predicted_exponents(filter_size: int, stride: int) -> Exponents:
     return Exponents(-round(alpha, 12) + 0.0, 1.0, round(float(growth), 12))
 
 
-def slopes(receptive_field: NDArray[np.float64], sensitivity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least-squares slope of log X_k against log A_k over layers, [networks], from A_k and X_k, [networks, layers]."""
-    x = np.log(receptive_field)
-    x = x - x.mean(1, keepdims=True)
-    return np.asarray((x * np.log(sensitivity)).sum(1) / (x * x).sum(1))
+def _slopes(log_field: Array, log_sensitivity: Array) -> Array:
+    """Least-squares slope of log X_k against log A_k over layers, [networks], from both, [networks, layers]."""
+    x = log_field - log_field.mean(1, keepdims=True)
+    return np.asarray((x * log_sensitivity).sum(1) / (x * x).sum(1))
 
 
 def fit_exponent(
-    receptive_field: ArrayLike, sensitivity: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    receptive_field: ArrayLike,
+    sensitivity: ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    layers: Callable[[Array], NDArray[np.int64]] | None = None,
 ) -> Interval:
     """Mean over networks of the least-squares slope of log X_k against log A_k over layers, with its bootstrap interval.
 
@@ -75,14 +82,28 @@ def fit_exponent(
         receptive_field: A_k, [networks, layers] or [layers], positive.
         sensitivity: X_k, D_k or G_k, [networks, layers], positive.
         confidence, resamples, seed: of the interval.
+        layers: how many layers the slope is over, counted from the first, in the sample and in each resample, [1 + resamples],
+            as a function of the share of each network in it, [1 + resamples, networks]; by default all. A resample takes at least
+            two. A network without a value in a layer that the sample does not use is left out of the resamples that use it.
     """
     field, values = np.atleast_2d(np.asarray(receptive_field, float)), np.atleast_2d(np.asarray(sensitivity, float))
     field = np.broadcast_to(field, values.shape)
-    if values.shape[1] < 2:
-        raise ValueError(f"expected at least 2 layers for a slope, got {values.shape[1]}")
-    if not ((field > 0) & (values > 0)).all():
+    bootstrap = Bootstrap(np.arange(len(values)), resamples, seed)
+    counts = np.full(1 + resamples, values.shape[1]) if layers is None else layers(bootstrap.counts / len(values))
+    used = counts[0]
+    if used < 2:
+        raise ValueError(f"expected at least 2 layers for a slope, got {used}")
+    if not ((field > 0) & (values > 0))[:, :used].all():
         raise ValueError(
             "expected positive receptive fields and sensitivities, whose logarithms are taken, got values of 0 or less"
         )
-    bootstrap = Bootstrap(np.arange(len(values)), resamples, seed)
-    return bootstrap.interval(bootstrap.mean(slopes(field, values)), confidence)
+    counts = np.maximum(counts, 2)
+    statistic = np.empty(1 + resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, y = np.log(field), np.log(values)
+        for count in np.unique(counts):
+            slopes = _slopes(x[:, :count], y[:, :count])
+            usable = np.isfinite(slopes)
+            weights = bootstrap.counts[counts == count][:, usable]
+            statistic[counts == count] = (weights * slopes[usable]).sum(1) / weights.sum(1)
+    return bootstrap.interval(statistic, confidence)

@@ -1,15 +1,14 @@
 """Tables of the scale-detection tasks: what was measured by layer, and the exponents fitted to it beside those predicted."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from relstab.bootstrap import Bootstrap, Interval
 from relstab.runs.seeding import derive_seed
-from relstab.scale_detection.exponents import fit_exponent, predicted_exponents, slopes
+from relstab.scale_detection.exponents import fit_exponent, predicted_exponents
 from relstab.scale_detection.homogeneous import HOMOGENEOUS, pair_theory, receptive_fields
 from relstab.scale_detection.tasks import ScaleTask
 
@@ -124,15 +123,6 @@ def pooling_layers(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
     return list(range(first, first + int(inside))), list(range(first, first + int(pools)))
 
 
-def _fit(field: Array, values: Array, counts: Counts, bootstrap: Bootstrap, confidence: float) -> Interval:
-    """Mean over networks of the slope of ln X_k against ln A_k over the first layers, as many as ``counts`` in each resample."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # a network may have no value in a layer that few resamples use
-        by_count = np.stack([slopes(field[:, :count], values[:, :count]) for count in range(2, values.shape[1] + 1)], 1)
-        weights = bootstrap.counts[:, :, None] * np.isfinite(by_count)
-        mean = (weights * np.where(np.isfinite(by_count), by_count, 0)).sum(1) / weights.sum(1)
-    return bootstrap.interval(mean[np.arange(len(mean)), np.maximum(counts, 2) - 2], confidence)
-
-
 def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Exponents of D_k and G_k against A_k over the layers that pool, fitted and predicted.
 
@@ -155,7 +145,7 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
         reference, chosen = _chosen_layers(str(keys[0]), inner)
         predicted = predicted_exponents(int(head["filter_size"]), int(head["stride"]))
         for group, part in inner.groupby(["state", "noise", "representation"], sort=False):
-            for place, (name, layers_of) in enumerate(chosen.items()):
+            for name, layers_of in chosen.items():
                 here = part[part["k"].isin(range(min(layers_of, default=1), int(head["depth"]) + 1))]
                 values, field, theory = (
                     here.pivot(index=_NETWORK, columns="k", values=column).to_numpy(float)
@@ -167,18 +157,11 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
                 networks = int(np.sum(usable))
                 if networks and used >= 2:
                     stream = derive_seed("exponent", seed, *map(str, keys), *map(str, group), name)
-                    bootstrap = Bootstrap(np.arange(networks), resamples, stream)
-                    counts = np.full(len(bootstrap.counts), used)
-                    if reference is not None:
-                        log_d, log_a, log_theory = reference
-                        shares = bootstrap.counts[1:] / networks
-                        means = shares @ log_d[usable], shares @ log_a[usable]
-                        counts[1:] = _pooling_counts(*means, log_theory, head)[place]
-                    exponent, low, high = _fit(field[usable], values[usable], counts, bootstrap, confidence)
+                    pooling = None if reference is None else _resampled(reference, usable, head, name, used)
+                    exponent, low, high = fit_exponent(field[usable], values[usable], confidence, resamples, stream, pooling)
                     theory = theory[:1, :used]
                     if np.isfinite(theory).all() and (theory > 0).all():
-                        closed = _closed_fields(head, layers_of)
-                        finite = fit_exponent(closed, theory).value
+                        finite = fit_exponent(_closed_fields(head, layers_of), theory, resamples=1).value
                 ends = [min(layers_of), max(layers_of)] if layers_of else [0, 0]
                 rows.append(
                     [*keys, head["rule"], int(head["filter_size"]), int(head["stride"]), *group, name, *ends,
@@ -186,6 +169,20 @@ def exponent_table(layers: pd.DataFrame, confidence: float = 0.95, resamples: in
                 )  # fmt: skip
     columns = [*KEYS, "rule", "filter_size", "stride", "state", "noise", "representation", "sensitivity", "first_layer"]
     return pd.DataFrame(rows, columns=[*columns, "last_layer", "predicted", "finite_size", "exponent", "low", "high", "networks"])
+
+
+def _resampled(
+    reference: tuple[Array, Array, Array], usable: NDArray[np.bool_], head: pd.Series, name: str, used: int
+) -> Callable[[Array], Counts]:
+    """How many layers pool in each resample of the usable networks, for :func:`fit_exponent`; in the sample ``used``."""
+    log_d, log_a, log_theory = reference
+
+    def layers(shares: Array) -> Counts:
+        counts = _pooling_counts(shares @ log_d[usable], shares @ log_a[usable], log_theory, head)[name == "G"]
+        counts[0] = used  # of all networks, usable or not
+        return counts
+
+    return layers
 
 
 def _chosen_layers(experiment: str, inner: pd.DataFrame) -> tuple[tuple[Array, Array, Array] | None, dict[str, list[int]]]:

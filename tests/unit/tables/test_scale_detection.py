@@ -142,7 +142,7 @@ def test_layers_pool_while_the_sensitivity_to_moves_falls_as_it_should():
     assert pooling_layers(rows.assign(scale=1)) == ([], [])
 
 
-def test_the_interval_of_an_exponent_takes_in_which_layers_pool():
+def test_the_interval_of_an_exponent_includes_the_choice_of_layers():
     """D_k bends at layer 3: it falls by 0.1 or 0.88 of the closed form. Layers 1 and 2 pool, in some resamples all four."""
     rows = measured().assign(theory_D=lambda table: 1 / table["receptive_field"], theory_G=np.nan)
     share = np.where(rows["seed"] % 2 == 0, 0.1, 0.88)
