@@ -28,7 +28,7 @@ from relstab.figures.authors import efficientnet, geometric_means, training_set_
 from relstab.files.hdf5 import read_attributes
 from relstab.tables.networks import keys_of, output_sensitivities, read_table
 from relstab.tables.noise_ratio import noise_ratio
-from relstab.tables.number_text import interval_text, number_text
+from relstab.tables.number_text import number_text, with_interval
 
 DOCS = Path(__file__).parent
 RUNS = DOCS / "results"
@@ -49,7 +49,7 @@ def number(value: float, digits: int = 2) -> str:
 
 def interval(row: pd.Series, name: str, digits: int = 2) -> str:
     """A statistic with the two ends of its interval, where it has one."""
-    return f"{number(row[name], digits)} {interval_text(row['low'], row['high'], f'.{digits}f')}".rstrip()
+    return with_interval(row[name], row["low"], row["high"], f".{digits}f", missing="–")
 
 
 def _with_ends(row: pd.Series, name: str) -> str:
@@ -164,7 +164,7 @@ class Run:
         outputs = self.outputs[self.outputs["architecture"] == architecture]
         fit = linregress(np.log(outputs["training_images"]), np.log(outputs[name]))
         half = student.ppf((1 + confidence) / 2, len(outputs) - 2) * fit.stderr
-        return f"{number(fit.slope)} {interval_text(fit.slope - half, fit.slope + half, '.2f')}"
+        return with_interval(fit.slope, fit.slope - half, fit.slope + half)
 
     def sizes_table(self, dataset: str, architecture: str = "resnet18") -> str:
         """The same beside the authors' networks of the nearest size, on "mnist" or "cifar10"."""
@@ -214,17 +214,12 @@ class Run:
         """Exponent of D_k or G_k of simple CNNs and its interval."""
         return interval(self._exponent(experiment, name, state, activation), "exponent")
 
-    def exponent_value(self, experiment: str, name: str, state: str = "decayed", activation: str = "relu") -> float:
-        """The exponent alone."""
-        return float(self._exponent(experiment, name, state, activation)["exponent"])
-
     def exponents_table(self) -> str:
         """Test error, and exponents of D_k and G_k that claims 9 and 10 are about, of simple CNNs with ReLU."""
 
         def rows() -> Iterable[Iterable[str]]:
-            for row in self.tables["simple_cnns"].query("activation == 'relu'").to_dict("records"):
-                if row["state"] == "trained" and row["last_state"] == "decayed":
-                    continue
+            cnns = self.tables["simple_cnns"].query("activation == 'relu'").drop_duplicates("experiment", keep="last")
+            for row in cnns.to_dict("records"):
                 fits = [self._exponent(row["experiment"], name, row["state"], "relu") for name in ("D", "G")]
                 yield (
                     row["experiment"], f"{row['filter_size']:g}", f"{row['stride']:g}", number(row["test_error"], 4),
@@ -270,7 +265,7 @@ def authors_size_slope(name: str, dataset: str, largest: int) -> float:
     """Slope of ln X against ln P over the authors' sizes up to ``largest``."""
     theirs = training_set_sizes()
     theirs = theirs[(theirs["dataset"] == dataset) & (theirs["training_images"] <= largest)]
-    return float(np.polyfit(np.log(theirs["training_images"]), np.log(theirs[name]), 1)[0])
+    return float(linregress(np.log(theirs["training_images"]), np.log(theirs[name])).slope)
 
 
 def runs() -> dict[str, Any]:
@@ -337,7 +332,6 @@ def add(results: Path) -> None:
         layers = read_table(results / "tables/scale_detection_layers.csv")
         keys = ["experiment", "activation", "state", "filter_size", "stride"]
         cnns = layers[layers["state"] != "init"].groupby(keys, sort=False)[["test_error", "least_error"]].mean().reset_index()
-        cnns["last_state"] = cnns.groupby(["experiment", "activation"])["state"].transform("last")
         cnns.to_csv(folder / "simple_cnns.csv", index=False, float_format="%.6g")
         ratios = [
             noise_ratio(layers, state=state, where=where).assign(state=state, where=where)

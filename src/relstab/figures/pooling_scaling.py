@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from relstab.figures.style import WIDTH, log_axis, note_empty
 from relstab.scale_detection.homogeneous import receptive_fields
-from relstab.tables.number_text import interval_text, number_text
+from relstab.tables.number_text import number_text, with_interval
 
 __all__ = ["TASKS", "draw"]
 
@@ -81,10 +81,10 @@ def _fitted(name: str, row: "pd.Series[Any] | None") -> str:
     """Fitted exponent, its interval, and the predicted exponent."""
     if row is None:
         return f"${name}_k$: no exponent fitted"
-    interval = interval_text(row["low"], row["high"])
+    measured = with_interval(row["exponent"], row["low"], row["high"])
     predicted = number_text(row["predicted"], ".3g")
     size = f"; at this size {number_text(row['finite_size'])}" if np.isfinite(row["finite_size"]) else ""
-    return f"${name}_k$: {number_text(row['exponent'])}{interval and ' ' + interval} (predicted {predicted}{size})"
+    return f"${name}_k$: {measured} (predicted {predicted}{size})"
 
 
 def _row(exponents: pd.DataFrame, name: str) -> "pd.Series[Any] | None":

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from relstab.figures.pooling_scaling import TASKS
 from relstab.figures.style import WIDTH, draw_layers, log_axis, note_empty
 from relstab.tables.noise_ratio import LEARNED, noise_ratio, relu_and_tanh
+from relstab.tables.number_text import with_interval
 
 __all__ = ["draw"]
 
@@ -81,6 +82,5 @@ def _title(ratio: "pd.Series[float]", state: str, experiment: str) -> str:
     experiment += ", after weight decay" if state == "decayed" else ""
     if np.isnan(ratio["ratio"]):
         return experiment
-    interval = "" if np.isnan(ratio["low"]) else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
     which = "f" if state == "trained" else f"{ratio['k']:.0f}"
-    return f"{experiment}\n$G_{which}$, ReLU / tanh: {ratio['ratio']:.2f}{interval}"
+    return f"{experiment}\n$G_{which}$, ReLU / tanh: {with_interval(ratio['ratio'], ratio['low'], ratio['high'])}"

@@ -5,16 +5,16 @@ from pathlib import Path
 import pandas as pd
 
 from relstab.report.words import first_rows, shown_verdicts, verdict_sentence
-from relstab.tables.number_text import interval_text, number_text
+from relstab.tables.number_text import with_interval
 
 __all__ = ["summary_lines"]
 
 
-def _claim_rows(claims: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+def _claim_rows(first: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Claim, verdict, statistic with its interval, statement."""
-    rows, first = [], first_rows(claims)
-    for row in first.assign(verdict=shown_verdicts(first)).to_dict("records"):
-        statistic = f"{number_text(row['statistic'])} {interval_text(row['low'], row['high'])}".strip()
+    rows = []
+    for row in first.to_dict("records"):
+        statistic = with_interval(row["statistic"], row["low"], row["high"])
         rows.append((str(row["claim"]), str(row["verdict"]), statistic, str(row["statement"])))
     return rows
 
@@ -37,7 +37,9 @@ def summary_lines(claims: pd.DataFrame, results: str | Path, width: int, command
         width: of the lines; statements are cut off at it.
         command: writes the report of this run.
     """
-    rows = [("claim", "verdict", "statistic", "statement"), *_claim_rows(claims)]
+    first = first_rows(claims)
+    first = first.assign(verdict=shown_verdicts(first))
+    rows = [("claim", "verdict", "statistic", "statement"), *_claim_rows(first)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []
     for row in rows:
@@ -45,8 +47,7 @@ def summary_lines(claims: pd.DataFrame, results: str | Path, width: int, command
         lines.append(line if len(line) <= width else f"{line[: width - 1]}\N{HORIZONTAL ELLIPSIS}")
     results = Path(results)
     figures = len(list((results / "figures").glob("*.png")))
-    first = first_rows(claims)
-    without = first.loc[(shown_verdicts(first) == "undecided") & first["low"].isna(), "claim"].astype(str)
+    without = first.loc[(first["verdict"] == "undecided") & first["low"].isna(), "claim"].astype(str)
     why = f"No interval, for want of networks that learned or of architectures: {', '.join(without)} (docs/conventions.md)"
     return [
         *lines,

@@ -9,7 +9,7 @@ import pandas as pd
 from relstab.data.datasets import dataset_label
 from relstab.figures import FIGURES
 from relstab.figures.style import label_of
-from relstab.tables.number_text import interval_text, number_text
+from relstab.tables.number_text import with_interval
 
 __all__ = [
     "CLAIM_FIGURES",
@@ -110,7 +110,7 @@ def first_rows(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_verdicts(claims: pd.DataFrame) -> "pd.Series[str]":
-    """The verdicts for a reader: a claim about which the run has no networks is not called undecided."""
+    """The verdicts as the report shows them: "no networks" for a claim about which the run has none."""
     return claims["verdict"].astype(str).where(claims["networks"] > 0, _NO_NETWORKS)
 
 
@@ -140,7 +140,7 @@ def correlation_sentences(correlation: pd.DataFrame, data: Mapping[str, Any]) ->
     for noise, rows in trained.groupby("noise"):
         by_name = rows.drop_duplicates("sensitivity").set_index("sensitivity")
         values = [
-            f"rho(eps, {name}) = {number_text(row['rho'])} {interval_text(row['low'], row['high'])}".rstrip()
+            f"rho(eps, {name}) = {with_interval(row['rho'], row['low'], row['high'])}"
             for name, row in by_name.iterrows()
             if pd.notna(row["rho"])
         ]

@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["interval_text", "number_text"]
+__all__ = ["interval_text", "number_text", "with_interval"]
 
 
 def number_text(value: float, form: str = ".2f", missing: str = "") -> str:
@@ -19,3 +19,8 @@ def number_text(value: float, form: str = ".2f", missing: str = "") -> str:
 def interval_text(low: float, high: float, form: str = ".2f") -> str:
     """Both ends in brackets; "" where there is no interval."""
     return "" if math.isnan(low) else f"[{number_text(low, form)}, {number_text(high, form)}]"
+
+
+def with_interval(value: float, low: float, high: float, form: str = ".2f", missing: str = "") -> str:
+    """A number and, where there is one, its interval: "1.14 [0.96, 1.31]"."""
+    return f"{number_text(value, form, missing)} {interval_text(low, high, form)}".strip()
