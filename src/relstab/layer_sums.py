@@ -24,7 +24,7 @@ __all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 # Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
 # of 4,096 terms however wide the layer is.
 _BLOCK = 4096
-# Entries of one version that are worked on at a time: few, so that what is written of them stays in the processor's cache.
+# Entries of one version per step: few enough that the differences, which are written, stay in the processor's cache.
 _ENTRIES = {"cpu": 2**18, "cuda": 2**24}
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
@@ -156,10 +156,9 @@ class LayerAccumulator:
         norms = versions.new_empty(len(versions), batch, -(-features // _BLOCK))
         blocks = max(1, _ENTRIES.get(versions.device.type, _ENTRIES["cuda"]) // (batch * _BLOCK))
         width, projections = blocks * _BLOCK, []
-        for place, (part, out, sums) in enumerate(
-            zip(versions.split(width, 2), norms.split(blocks, 2), self._sum.split(width), strict=True)
-        ):
-            columns = slice(place * width, (place + 1) * width)
+        parts = versions.split(width, 2), norms.split(blocks, 2), self._sum.split(width)
+        for start, part, out, sums in zip(range(0, features, width), *parts, strict=True):
+            columns = slice(start, start + width)
             changes = part[1:] if self.are_changes else torch.sub(part[1:], part[0], out=self.scratch.like(part[1:], "changes"))
             _block_norms(changes, out[1:])
             centred = part[0]

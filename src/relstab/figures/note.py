@@ -20,9 +20,9 @@ def _counted(numbers: set[int], noun: str) -> str:
 
 def figure_note(entry: FigureEntry, config: Config) -> str:
     """The line below a figure of a run; "" for figures that show no measurement."""
-    tables, scale = set(entry.tables.values()), config.scale_detection
+    tables, scale, data = set(entry.tables.values()), config.scale_detection, dataset_label(dict(config.data))
     if tables <= {"scale_detection_samples"}:
-        parts = [dataset_label(dict(config.data)), "one of the probes"] if "probe" in entry.needs else []
+        parts = [data, "one of the probes"] if "probe" in entry.needs else []
     elif any(name.startswith("imagenet") for name in tables):
         parts = [IMAGENET, f"P = {config.imagenet.probes:,} probes" if "imagenet_sensitivity" in tables else ""]
     elif "scale_detection_networks" in tables:
@@ -37,5 +37,5 @@ def figure_note(entry: FigureEntry, config: Config) -> str:
         sizes = {*kept} if isinstance(kept, list) else {kept} if kept else set()
         sizes = sizes if entry.every_size or not sizes else {max(sizes)}
         probes = f"P = {config.probes.images:,} probes" if tables & _MEASURED else ""
-        parts = [dataset_label(dict(config.data)), _counted(sizes, "training image"), probes, _counted(seeds, "seed")]
+        parts = [data, _counted(sizes, "training image"), probes, _counted(seeds, "seed")]
     return ", ".join(filter(None, parts))
