@@ -85,6 +85,7 @@ def test_a_run_in_which_nothing_learned_says_so(tables):
 
 def test_every_claim_names_figures_that_exist():
     assert {name for names in CLAIM_FIGURES.values() for name in names} <= set(FIGURES)
+    assert {re.sub(r"\D", "", claim) for claim in CLAIM_FIGURES} == {str(number) for number in range(1, 13)}
     assert figure_title("fig03_shuffled_layers") == "Figure 3. Shuffled layers"
     assert figure_title("my_figure") == "My figure"
     assert figure_title("relu_tanh") == "ReLU and tanh"
