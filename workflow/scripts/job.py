@@ -126,7 +126,7 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
         except KeyboardInterrupt:
             traceback.print_exc(file=log)
             report("stopped by Ctrl-C; the next run takes it up again")
-            sys.exit(130)  # as a shell says it
+            sys.exit(130)  # the status that shells give to Ctrl-C
         except Exception as error:
             traceback.print_exc(file=log)
             report(_sentence(error, snakemake.input))

@@ -62,7 +62,7 @@ class Data(Section):
         f"{', '.join([*DATASETS, IMAGE_FOLDER])}, or, beside function, a name of your choice. mnist5k is 5,000 digits of "
         "MNIST that come with a package.",
     )
-    label: str | None = key(None, "Its name in figures and the report; null: name, or of imagefolder the root.")
+    label: str | None = key(None, "Its name in figures and the report; null: name, and for imagefolder 'images of' and the root.")
     function: Reference | None = key(None, "A user data set, path/to/file.py:function; see configs/own.yaml. null: none.")
     root: AnyPath | None = key(
         None,

@@ -19,7 +19,7 @@ IMAGE_FOLDER = "imagefolder"
 
 
 def dataset_label(data: Mapping[str, Any]) -> str:
-    """What figures and the report call the data set of a run, whose section ``data`` of the config is given."""
+    """Name of the data set of a run in figures and the report; ``data`` is this section of the config."""
     return str(data["label"] or (f"images of {data['root']}" if data["name"] == IMAGE_FOLDER else data["name"]))
 
 

@@ -209,7 +209,7 @@ def test_a_job_repeats_each_warning_once_on_the_terminal(tmp_path):
     assert "deprecated" in log
 
 
-def test_a_job_stopped_by_ctrl_c_says_so_in_one_line(tmp_path):
+def test_a_job_stopped_by_ctrl_c_prints_one_line(tmp_path):
     code = JOB.replace('warnings.warn("deprecated", DeprecationWarning)', "__import__('os').kill(__import__('os').getpid(), 2)")
     done = subprocess.run(
         [sys.executable, "-c", code, ROOT / "workflow/scripts"],
