@@ -22,10 +22,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from relstab.runs.allocation import kept_memory
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.simple_cnn import SimpleCNN, SimpleDesign
 from relstab.scale_detection.tasks import ScaleTask, split_pairs
-from relstab.training.allocation import kept_memory
 
 HERE = Path(__file__).parent
 TASK = ScaleTask("block", 128, 32)
@@ -110,7 +110,7 @@ def main() -> None:
         PLAIN: (lambda: plain_epoch(network, optimizer, images, labels), count),
     }
     seconds: dict[str, list[float]] = {method: [] for method in epochs}
-    with kept_memory():
+    with kept_memory(torch.device("cpu")):
         # One epoch each to warm up, of a single network where methods do them one by one.
         warm_up = (epochs[AT_ONCE][0], lambda: ensemble_epoch(singles[0], images, labels), epochs[PLAIN][0])
         for epoch in warm_up:

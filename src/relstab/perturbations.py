@@ -28,6 +28,7 @@ from relstab.diffeomorphism import deform, displacement_field, temperature
 from relstab.interpolation import warp
 from relstab.noise import image_norms, isotropic_noise
 from relstab.recorder import Recorder, Trial, placed, unwrapped
+from relstab.runs.allocation import kept_memory
 from relstab.runs.devices import repeatable
 from relstab.sensitivity_table import LayerSums, ratio_and_error
 
@@ -357,7 +358,7 @@ def _prepared(model: nn.Module, images: Tensor, layers: Any) -> tuple[nn.Module,
 
 def _recorded(recorder: Recorder, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[LayerSums]:
     """Sums after the batches, each the positions of its images and its versions."""
-    with evaluating(model), recorder.watching():
+    with kept_memory(placed(model, torch.empty(0)).device), evaluating(model), recorder.watching():
         for rows, stacked in batches:
             recorder.send(rows.numpy(), stacked)
     return recorder.finish()

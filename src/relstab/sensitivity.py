@@ -28,6 +28,7 @@ from relstab.activations import evaluating
 from relstab.batch_norm import VersionNorms, has_batch_norm
 from relstab.probes import VERSIONS, Probes
 from relstab.recorder import Recorder, RepresentationStore, Trial, floating_tensors, placed, unwrapped
+from relstab.runs.allocation import kept_memory
 from relstab.runs.devices import repeatable
 from relstab.sensitivity_table import COLUMNS, LayerSums, sensitivity_rows
 
@@ -64,11 +65,10 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
 
 
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
-# batches gain nothing, and beyond this the allocator returns memory to the system and gets it back page by page. A GPU needs
-# larger batches to be busy.
+# batches leave the cache. A GPU needs larger batches to be busy.
 _LAYER_BYTES = {"cpu": 12 * 2**20, "cuda": 256 * 2**20}
-# At least this many images per batch, so that the per-layer bookkeeping is amortised; also the size of the first batch.
-_SMALLEST_BATCH = 3
+# At least this many images per batch, since each reads and writes the sums, 12 to 16 bytes per feature. The first has as many.
+_SMALLEST_BATCH = 6
 _LARGEST_BATCH = 4096
 
 
@@ -188,6 +188,7 @@ def accumulate_sums(
     # The bar appears on a terminal, after 10 s.
     with (
         repeatable(device),
+        kept_memory(device),
         evaluating(model),
         contextlib.ExitStack() as stack,
         tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
@@ -262,7 +263,7 @@ def measure_sensitivity(
             in every batch (a warning names them). A module that is called several times has one row per call. "paper" and
             "blocks" find layers, see :func:`relstab.find_layers`.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
-            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but at least 3.
+            activations of the widest layer below 12 MiB on a CPU and 256 MiB on a GPU, but at least 6.
         constant: what to do with layers whose representation is the same for all images, so that the denominator is 0: "nan"
             returns rows of NaN and warns once, "raise" raises a ValueError.
         batch_norm: "running" normalises all images by the running statistics. "per_version" normalises x, tau x and x + eta each

@@ -582,7 +582,7 @@ def test_activations_that_are_not_finite_name_the_layer(bad):
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(1)), r"at least 2 images, .* got 1 image\(s\)"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), []), r"at least 2 images, .* got 0 image\(s\)"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_size=0), "expected batch_size .*, got 0"),
-        (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"got shape \(6912,\) for 9 images"),
+        (lambda: relstab.measure_sensitivity(nn.Flatten(0), random_probes()), r"got shape \(13824,\) for 18 images"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), constant="skip"), "'nan' or 'raise', got 'skip'"),
         (lambda: relstab.measure_sensitivity(nn.Identity(), random_probes(), batch_norm="none"), "'per_version', got 'none'"),
         (lambda: relstab.measure_sensitivity(print, random_probes()), "expected model to be a torch.nn.Module, got builtin"),

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from relstab.runs.allocation import kept_memory
 from relstab.runs.devices import choose_device, repeatable
 from relstab.runs.seeding import make_generator
 from relstab.scale_detection.design import EnsembleRecipe, SimpleDesign
 from relstab.scale_detection.ensemble import Ensemble, initial_parameters
 from relstab.scale_detection.ensemble_steps import EnsembleSteps
 from relstab.scale_detection.tasks import Pairs, ScaleTask
-from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoint, Checkpoints, digest
 from relstab.training.checkpointer import Checkpointer
 
@@ -281,7 +281,7 @@ def train_ensemble(
         raise ValueError("expected at least one seed, got none")
     place = choose_device(str(device))
     identities: list[list[str | int | float]] = [[*identity, seed] for seed in seeds]
-    with kept_memory() if place.type == "cpu" else contextlib.nullcontext(), repeatable(place), _no_subnormals():
+    with kept_memory(place), repeatable(place), _no_subnormals():
         first = initial_parameters(design, identities)
         run = _EnsembleRun(
             task=task,

@@ -6,7 +6,6 @@ channels_last, and products and convolutions in bfloat16 where the hardware has 
 training run depends on: on a CPU, a run that was killed and continued ends with the weights of one that was not, bit for bit.
 """
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +20,9 @@ from relstab.batch_norm import estimate_batch_statistics
 from relstab.files.dataset import Dataset, normalise
 from relstab.files.network import NetworkKey, TrainedNetwork, copy_state
 from relstab.noise import add_noise
+from relstab.runs.allocation import kept_memory
 from relstab.runs.devices import choose_device, choose_precision, fits, repeatable
 from relstab.runs.seeding import derive_seed, make_generator
-from relstab.training.allocation import kept_memory
 from relstab.training.checkpoint import Checkpoints, digest
 from relstab.training.checkpointer import Checkpointer
 from relstab.training.tensorboard import event_file
@@ -112,7 +111,7 @@ def train_network(
     """
     place = choose_device(str(device))
     with (
-        kept_memory() if place.type == "cpu" else contextlib.nullcontext(),
+        kept_memory(place),
         repeatable(place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
     ):
