@@ -72,6 +72,7 @@ bench: install
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/ensemble.py
 	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/pip install --quiet tmeasures==1.2.11 statsmodels && $(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/image_folder.py
 	$(BIN)/python benchmarks/overhead.py results

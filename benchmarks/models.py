@@ -146,6 +146,7 @@ def row(source, name, build, size):
         last = table.iloc[-1]
         result = f"D {last['D']:.3g}, G {last['G']:.3g}, R {last['R']:.3g}"
         layers = len(relstab.find_layers(model, images[:2]))
+        measured = "" if len(table) - 2 == layers else f", {len(table) - 2} measured"
         try:
             blocks = len(relstab.find_layers(model, images[:2], "blocks"))
         except ValueError:
@@ -153,7 +154,7 @@ def row(source, name, build, size):
     except Exception as error:
         return f"| {source} | {name} | {size} | {other} | | refused: {' '.join(str(error).split())[:200]} |"
     print(name, layers, other, blocks, f"{time.perf_counter() - began:.1f} s", flush=True)
-    return f"| {source} | {name} | {size} | {layers}{'' if layers == other else f' ({other})'} | {blocks} | {result} |"
+    return f"| {source} | {name} | {size} | {layers}{'' if layers == other else f' ({other})'}{measured} | {blocks} | {result} |"
 
 
 def main():
@@ -167,6 +168,7 @@ weights, as `relstab.find_layers` finds them; in brackets a count made another w
 without the gates (by their classes). Both agree for {agree}. *Blocks* are those of `layers="blocks"`. The last column is that of the
 output; at initialization, with four images, its values say that the network is measured, and no more.
 
+Where fewer are measured, the others work on windows of the images, whose first axis is not that of the images; a warning names them.
 The counts differ where the graph of autograd also sees what is no image: MLPs of position biases (swin_v2_t), split attention
 (resnest14d), and what chooses the weights of convolutions (tf_efficientnet_cc_b0_4e).
 

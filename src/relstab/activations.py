@@ -138,7 +138,7 @@ class _Activation:
 
     name: str
     call: int
-    block: tuple[type, str]
+    block: tuple[type, type, str]
     gate: bool = False
 
 
@@ -244,7 +244,9 @@ class Trace(FunctionalActivations):
         while isinstance(self._modules.get(owner), _CONTAINERS) and owner:
             owner, _, part = owner.rpartition(".")
             last = f"{part}.{last}"
-        node.layer = _Activation(name, self._calls[name], (type(self._modules[owner]), last))
+        # The owner's owner, because a class such as Mlp may serve in gates and elsewhere.
+        above = type(self._modules.get(owner.rpartition(".")[0]))
+        node.layer = _Activation(name, self._calls[name], (above, type(self._modules[owner]), last))
         self.activations.append(node.layer)
 
     def returned(self, call: _Call, output: Any) -> None:

@@ -331,7 +331,7 @@ def _rows(layer: LayerSums, names: Sequence[str], reference: str, place: dict[st
         yield row | {"ratio": ratio, "ratio_sem": ratio_sem, "denominator": denominator}
 
 
-def _table(sums: Sequence[LayerSums], names: Sequence[str], reference: str | None, found: Any) -> "pd.DataFrame":
+def _table(sums: Sequence[LayerSums], found: Any, names: Sequence[str], reference: str | None) -> "pd.DataFrame":
     import pandas as pd
 
     reference = reference or ("noise" if "noise" in names else names[0])
@@ -353,7 +353,7 @@ def _prepared(model: nn.Module, images: Tensor, layers: Any) -> tuple[nn.Module,
     images = placed(model, images)
     which = layers if layers in ("paper", "blocks") else None
     trial = Trial(model, images, which, required=which is not None)
-    return model, images, ["input", *dict.fromkeys(name for name, _ in trial.layers), "output"] if trial.layers else layers, trial
+    return model, images, trial.rows() if which is not None else layers, trial
 
 
 def _recorded(recorder: Recorder, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[LayerSums]:
@@ -406,7 +406,7 @@ def measure_perturbations(
     with repeatable(images.device):
         batches = ((rows, torch.cat([version[rows] for version in stacks])) for rows in _parts(len(images), batch_size))
         sums = _recorded(recorder, model, batches)
-    return _table(sums, list(versions), reference, trial.layers)
+    return _table(*trial.of_layers(sums), list(versions), reference)
 
 
 def lie_derivatives(
@@ -447,4 +447,4 @@ def lie_derivatives(
             batches = ((rows, forward_ad.make_dual(images[rows], direction[rows])) for rows in _parts(len(images), batch_size))
             by_kind.append(_recorded(recorder, model, batches))
     sums = [replace(same[0], numerators=np.concatenate([s.numerators for s in same])) for same in zip(*by_kind, strict=True)]
-    return _table(sums, names, reference, trial.layers)
+    return _table(*trial.of_layers(sums), names, reference)

@@ -6,7 +6,7 @@ import functools
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from relstab.runs.devices import repeatable
 from relstab.runs.nearest import nearest
 from relstab.sensitivity_table import LayerSums
 
-__all__ = ["Recorder", "RepresentationStore", "Trial", "departure", "floating_tensors", "placed", "unwrapped"]
+__all__ = ["Recorder", "RepresentationStore", "Trial", "departure", "floating_tensors", "numbered", "placed", "unwrapped"]
 
 _Key = tuple[str, str, int]
 """Name and kind of a layer, and the number of its call in a pass; 0 for all calls."""
@@ -141,6 +141,16 @@ def placed(model: nn.Module, images: Tensor) -> Tensor:
     return images.to(reference.device, dtype)
 
 
+def numbered(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Each name, and how many times it came up to there."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append((name, seen[name]))
+    return result
+
+
 def _function_call(name: str, kind: str) -> _Key:
     return name, kind, 0
 
@@ -199,10 +209,11 @@ class Trial:
         images: of the measurement; the first two, and four for the check.
         which: layers to find, see :func:`relstab.find_layers`.
         check: whether to look for a :func:`departure`.
-        required: whether a network in which they are not found is an error, and not one for the measurement to report.
+        required: whether they are the rows, so that a network without them is an error.
 
     Attributes:
-        layers: those that were found, or None.
+        layers: those that were found, or None; those that are not by image are left out.
+        left_out: names of these.
         departure: why the network is not a function of one image, or None.
         not_by_image: layers whose output does not have the images along its first axis, and the error of each. A layer [tokens,
             batch, features] with three times as many tokens as images has them there for one size of batch alone.
@@ -217,8 +228,10 @@ class Trial:
         required: bool = False,
     ) -> None:
         self.layers: list[tuple[str, int]] | None = None
+        self.left_out: list[str] = []
         self.departure: str | None = None
         self.not_by_image: dict[_Key, _NotByImageError] = {}
+        self._paper_alone = which == "paper" and required
         self._calls: Counter[tuple[str, str]] = Counter()
         if len(images) < (1 if which or check else 2):
             return
@@ -226,7 +239,11 @@ class Trial:
         for trace in (Trace(model, batch), None) if which else (None,):
             try:
                 output = self._run(model, batch, trace)
-                self.layers = trace.found(which) if trace is not None and which is not None else None
+                if trace is not None and which is not None:
+                    found = trace.found(which)
+                    odd = {name for name, *_ in self.not_by_image}
+                    self.layers = [layer for layer in found if layer[0] not in odd]
+                    self.left_out = list(dict.fromkeys(name for name, _ in found if name in odd))
             except Exception:  # a model may take one size of batch alone; the measurement reports any other error
                 if required:
                     raise
@@ -235,6 +252,27 @@ class Trial:
                 with contextlib.suppress(Exception):
                     self.departure = departure(model, images, output)
             return
+
+    def rows(self) -> list[str]:
+        """Names of the input, the layers that were found, and the output; a warning names layers that were left out."""
+        if not self.layers and self.left_out:
+            raise next(error for (name, *_), error in self.not_by_image.items() if name == self.left_out[0])
+        if self.left_out:
+            names = ", ".join(self.left_out)
+            warnings.warn(f"left out, since they return nothing by image in every batch: {names}", stacklevel=4)
+        return ["input", *dict.fromkeys(name for name, _ in self.layers or ()), "output"]
+
+    def of_layers(self, sums: list[LayerSums]) -> tuple[list[LayerSums], list[tuple[str, int]] | None]:
+        """Of the sums of :meth:`rows`, those of the calls that were found, and these layers as they are numbered then.
+
+        A module may apply its activation also where no weights came before.
+        """
+        if not self._paper_alone:
+            return sums, self.layers
+        calls = numbered(layer.layer for layer in sums)
+        found = {*(self.layers or ())}
+        chosen = [layer for layer, call in zip(sums, calls, strict=True) if layer.kind in ("input", "output") or call in found]
+        return chosen, numbered(layer.layer for layer in chosen if layer.kind not in ("input", "output"))
 
     def _run(self, model: nn.Module, images: Tensor, trace: Trace | None) -> list[Tensor]:
         self._calls.clear()

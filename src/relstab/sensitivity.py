@@ -302,10 +302,9 @@ def measure_sensitivity(
         _warn_unless_function(trial.departure)
     elif layers in ("paper", "blocks"):
         raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
-    found = trial.layers if trial is not None else None
-    if layers is not None and found:
-        layers = ["input", *dict.fromkeys(name for name, _ in found), "output"]
-    sums = accumulate_sums(model, probes, layers, batch_size, store, batch_norm, output, trial)
+    rows = trial.rows() if trial is not None and layers in ("paper", "blocks") else layers
+    sums = accumulate_sums(model, probes, rows, batch_size, store, batch_norm, output, trial)
+    sums, found = trial.of_layers(sums) if trial is not None else (sums, None)
     _report_constants(sums, constant)
     import pandas as pd  # here, because a job that only writes HDF5 does not need it
 

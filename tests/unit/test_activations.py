@@ -91,6 +91,99 @@ def test_a_gate_at_one_place_is_a_gate_as_in_the_other_blocks():
     assert names(model) == ["0.relu(1)", "0.relu(3)", "2.relu(1)", "2.relu(3)"]
 
 
+class Mlp(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(channels, 4), nn.GELU(), nn.Linear(4, channels)
+
+    def forward(self, x):
+        return self.fc2(self.act(self.fc1(x)))
+
+
+def test_a_class_that_makes_a_gate_in_one_block_makes_a_layer_in_another():
+    """As in CSATv2, whose spatial attention and transformer blocks use the same class."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = Mlp(3)
+
+        def forward(self, x):
+            return x * torch.sigmoid(self.mlp(x.mean((2, 3))))[:, :, None, None]
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = Mlp(3)
+
+        def forward(self, x):
+            return x + self.mlp(x.transpose(1, 3)).transpose(1, 3)
+
+    assert names(nn.Sequential(Gated(), Residual())) == ["1.mlp.act"]
+
+
+class Windows(nn.Module):
+    """Folds 4 x 4 windows into the axis of the images, for two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.inner, self.outer = nn.Conv2d(3, 3, 1), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        windows = x.unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        windows = self.conv(self.inner(self.conv(windows)))
+        return self.outer(windows.unflatten(0, (len(x), -1)).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, images, layers: relstab.measure_sensitivity(model, relstab.make_probes(images), layers),
+        lambda model, images, layers: relstab.measure_perturbations(model, images, ["noise"], layers=layers, norm=1.0),
+    ],
+)
+def test_layers_that_were_found_and_are_not_by_image_are_left_out_with_a_warning(measure):
+    torch.manual_seed(0)
+    images, layers = torch.rand(8, 3, 32, 32), "paper"
+    with pytest.warns(UserWarning, match="^left out, since they return nothing by image in every batch: inner$") as caught:
+        table = measure(Windows(), images, layers)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert list(table["layer"]) == ["input", "outer", "output"]
+    assert table.attrs["paper_layers"] == [["outer", 1]]
+    model = Windows()
+    model.outer = nn.Identity()
+    with pytest.raises(ValueError, match=r"expected layer 'inner' to return a tensor of shape \[2, ...\], .* got shape \(128,"):
+        relstab.measure_sensitivity(model, relstab.make_probes(images), layers)
+
+
+class Shared(nn.Module):
+    """One module that is called before the weights, after them, and after a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU()
+
+    def forward(self, x):
+        x = self.relu(x)
+        y = self.relu(self.conv(x))
+        return self.conv(self.relu(x + y))
+
+
+def test_calls_that_follow_no_weights_are_no_rows():
+    torch.manual_seed(0)
+    model, probes = Shared(), small_probes()
+    assert relstab.find_layers(model, probes.images) == [("relu", 2)]
+    table = relstab.measure_sensitivity(model, probes, layers="paper")
+    every = relstab.measure_sensitivity(model, probes)
+    assert list(table["layer"]) == ["input", "relu", "output"]
+    assert list(table["depth"]) == [0, 0.5, 1]
+    assert table["D"].tolist() == every["D"].iloc[[0, 3, -1]].tolist()
+    assert table.attrs["paper_layers"] == [["relu", 1]]
+    assert every.attrs["paper_layers"] == [["relu", 2]]
+    by_kind = relstab.measure_perturbations(model, probes.images, ["noise"], norm=1.0, layers="paper")
+    assert list(by_kind["layer"]) == ["input", "relu", "output"]
+
+
 def test_what_makes_a_factor_and_also_reaches_the_output_otherwise_is_a_layer():
     """As in focal modulation: contexts are summed, and their mean over the image is one more term with a factor."""
 
