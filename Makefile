@@ -39,7 +39,7 @@ test-fast: install
 	$(UNIT)
 
 # The library alone, with the oldest versions that pyproject.toml allows; Python 3.11 has wheels of all of them.
-OLDEST := architectures cli data figures/test_plot.py files scale_detection tables training test_activations.py test_bootstrap.py \
+OLDEST := architectures cli data figures/test_plot.py files runs/test_allocation.py scale_detection tables training test_activations.py test_bootstrap.py \
 	test_channel_shuffle.py test_diffeomorphism.py test_filter_spectra.py test_interpolation.py test_noise_and_probes.py \
 	test_perturbations.py test_sensitivity.py
 test-oldest:
