@@ -28,7 +28,6 @@ import argparse
 import contextlib
 import logging
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +42,8 @@ from torch.utils.data import Dataset
 import relstab
 from relstab.architectures.torchvision import torchvision
 from relstab.noise import image_norms
+
+from sensitivity import seconds
 
 HERE = Path(__file__).parent
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -114,12 +115,6 @@ def passes(model: nn.Module, *versions: Tensor) -> None:
                 model(batch)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def prepared(build: Callable[[], nn.Module], size: int, count: int) -> tuple[nn.Module, relstab.Probes]:
     torch.manual_seed(0)
     model = build().eval()
@@ -156,14 +151,12 @@ def main(count: int, turns: int) -> None:
             "relstab, Lie derivative": lie,
             "double backward": lambda model=model, versions=versions, v=directions: double_backward(model, versions[0], v),
         }
-        times: dict[str, list[float]] = {method: [] for method in methods}
-        for method, work in methods.items():
+        for work in methods.values():
             work()
-            for _ in range(turns):
-                times[method].append(0.0)
-        for turn in range(turns):
+        times: dict[str, list[float]] = {method: [] for method in methods}
+        for _ in range(turns):
             for method, work in methods.items():
-                times[method][turn] = seconds(work)
+                times[method].append(seconds(work))
         floor = ""
         for method, measured in times.items():
             floor = method if "bare" in method else floor

@@ -21,7 +21,7 @@ from relstab.runs.devices import repeatable
 from relstab.runs.nearest import nearest
 from relstab.sensitivity_table import LayerSums
 
-__all__ = ["Recorder", "RepresentationStore", "Trial", "departure", "floating_tensors", "numbered", "placed", "unwrapped"]
+__all__ = ["Recorder", "RepresentationStore", "Trial", "departure", "floating_tensors", "placed", "unwrapped"]
 
 _Key = tuple[str, str, int]
 """Name and kind of a layer, and the number of its call in a pass; 0 for all calls."""
@@ -141,7 +141,7 @@ def placed(model: nn.Module, images: Tensor) -> Tensor:
     return images.to(reference.device, dtype)
 
 
-def numbered(names: Iterable[str]) -> list[tuple[str, int]]:
+def _numbered(names: Iterable[str]) -> list[tuple[str, int]]:
     """Each name, and how many times it came up to there."""
     seen: Counter[str] = Counter()
     result = []
@@ -149,6 +149,10 @@ def numbered(names: Iterable[str]) -> list[tuple[str, int]]:
         seen[name] += 1
         result.append((name, seen[name]))
     return result
+
+
+def _warn_left_out(names: Iterable[str], stacklevel: int) -> None:
+    warnings.warn(f"left out, since they return nothing by image in every batch: {', '.join(names)}", stacklevel=stacklevel + 1)
 
 
 def _function_call(name: str, kind: str) -> _Key:
@@ -258,8 +262,7 @@ class Trial:
         if not self.layers and self.left_out:
             raise next(error for (name, *_), error in self.not_by_image.items() if name == self.left_out[0])
         if self.left_out:
-            names = ", ".join(self.left_out)
-            warnings.warn(f"left out, since they return nothing by image in every batch: {names}", stacklevel=4)
+            _warn_left_out(self.left_out, stacklevel=4)
         return ["input", *dict.fromkeys(name for name, _ in self.layers or ()), "output"]
 
     def of_layers(self, sums: list[LayerSums]) -> tuple[list[LayerSums], list[tuple[str, int]] | None]:
@@ -269,10 +272,10 @@ class Trial:
         """
         if not self._paper_alone:
             return sums, self.layers
-        calls = numbered(layer.layer for layer in sums)
+        calls = _numbered(layer.layer for layer in sums)
         found = {*(self.layers or ())}
         chosen = [layer for layer, call in zip(sums, calls, strict=True) if layer.kind in ("input", "output") or call in found]
-        return chosen, numbered(layer.layer for layer in chosen if layer.kind not in ("input", "output"))
+        return chosen, _numbered(layer.layer for layer in chosen if layer.kind not in ("input", "output"))
 
     def _run(self, model: nn.Module, images: Tensor, trace: Trace | None) -> list[Tensor]:
         self._calls.clear()
@@ -468,10 +471,7 @@ class Recorder:
         # A layer that some batches did not reach would have D, G and R of other images than the rest.
         left_out = self._left_out | {layer.layer for layer in self._sums.values() if layer.images < len(order)}
         if left_out:
-            warnings.warn(
-                f"left out, since they return nothing by image in every batch: {', '.join(sorted(left_out))}",
-                stacklevel=stacklevel,
-            )
+            _warn_left_out(sorted(left_out), stacklevel)
         # The output comes last in each batch, but a layer may be called for the first time in a later batch.
         complete = sorted(self._sums.values(), key=lambda layer: layer.kind == "output")
         return [layer.finish(order) for layer in complete if layer.layer not in left_out]
