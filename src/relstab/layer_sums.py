@@ -9,8 +9,11 @@ digits of M. Then the origin is the mean of the first batch. A layer keeps S, an
 bytes per feature.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +24,15 @@ from relstab.sensitivity_table import LayerSums
 
 __all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 
+Compiled = Callable[..., tuple[NDArray[np.float64], Any]]
+
 # Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
 # of 4,096 terms however wide the layer is.
 _BLOCK = 4096
 # Entries of one version per step: few enough that the differences, which are written, stay in the processor's cache.
 _ENTRIES = {"cpu": 2**18, "cuda": 2**24}
+# Features of a layer from which numba, in networks that have such layers, saves more than the half second that it takes to load.
+_WIDE = 2**13
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
 # Images and features up to which a representation is kept for its medians.
@@ -64,11 +71,26 @@ def _block_norms(rows: Tensor, out: Tensor) -> None:
         torch.linalg.vector_norm(rows[..., features - rest :], dim=-1, keepdim=True, out=out[..., blocks:])
 
 
+@functools.cache
+def _compiled() -> "Compiled | None":
+    """:func:`relstab.compiled_sums.compiled_sums`, or None where numba or the threads of torch are missing."""
+    try:
+        from relstab.compiled_sums import compiled_sums, is_available
+    except ImportError:
+        return None
+    return compiled_sums if is_available() else None
+
+
 class Scratch:
-    """Memory for intermediate results that all layers share: on a CPU, fresh memory costs more than writing to it."""
+    """What the layers of one network share: memory, since on a CPU fresh memory costs more than writing to it, and numba's loop.
+
+    Attributes:
+        compiled: :func:`relstab.compiled_sums.compiled_sums` from the first wide layer on, where it is available.
+    """
 
     def __init__(self) -> None:
         self._memory: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self.compiled: Compiled | None = None
 
     def like(self, part: Tensor, name: str) -> Tensor:
         """A contiguous tensor of the shape, dtype and device of ``part``; the next call with this name returns it again."""
@@ -122,32 +144,61 @@ class LayerAccumulator:
             |f - o|^2, |f(T x) - f(x)|^2 of each version, and |f - m|^2 of this batch, [V + 2, B], on the layer's device. The
             caller fetches them, checks that they are finite and hands them to :meth:`keep`; on a GPU this waits for the device.
         """
-        versions = representation.unflatten(0, (self.perturbations + 1, -1))
-        batch, features = versions.shape[1:]
-        clean = versions[0]
+        batch, features = len(representation) // (self.perturbations + 1), representation.shape[1]
         if self._sum is not None and features != len(self._sum):
             raise ValueError(
                 f"expected layer {self.layer!r} to return the same number of features per image in every batch, "
                 f"got {len(self._sum)}, then {features}"
             )
-        first = self._sum is None
+        from_batch = self._estimate_images < batch
+        self._shares.append((batch, -1 / batch if from_batch else 1 / self._estimate_images))
+        if representation.device.type == "cpu":
+            if features >= _WIDE:
+                self.scratch.compiled = _compiled()
+            if self.scratch.compiled is not None:
+                return self._add_compiled(self.scratch.compiled, representation, batch, from_batch)
+        return self._add(representation.unflatten(0, (self.perturbations + 1, -1)), from_batch)
+
+    def _add(self, versions: Tensor, from_batch: bool) -> Tensor:
+        """:meth:`add` by operations of torch, on any device."""
+        clean = versions[0]
         if self._sum is None:
             # Counted from the first image, so that a constant representation gives differences of exactly 0.
-            self._origin = clean[0] + (clean - clean[0]).mean(0)
-            self._sum = _double(torch.zeros_like(self._origin))
-        from_batch = self._estimate_images < batch
-        if from_batch and not first:
+            self._origin = mean = clean[0] + (clean - clean[0]).mean(0)
+            self._sum = _double(torch.zeros_like(mean))
+            values, _ = self._sums(versions)
+            exact = _double(mean)
+            self._choose_origin(mean, float(values[0].sum()), float(exact.square().sum()), float(exact @ self._sum), len(clean))
+            return torch.cat([values, values[:1]])
+        if from_batch:
             self._set_estimate(clean.mean(0) if self._origin is None else (clean - self._origin).mean(0))
-        self._shares.append((batch, -1 / batch if from_batch else 1 / self._estimate_images))
         values, projection = self._sums(versions)
-        spread = values[:1] if self._estimate is None else values[:1] + (self._square - 2 * projection)
-        self.images += batch
-        if first:
-            self._choose_origin(values[0])
+        spread = values[:1] + (self._square - 2 * projection)
+        self.images += len(clean)
         if from_batch or self.images >= 2 * self._estimate_images:
             self._set_estimate(self._sum.to(clean, copy=True).div_(self.images))
             self._estimate_images = self.images
         return torch.cat([values, spread])
+
+    def _add_compiled(self, sums: "Compiled", rows: Tensor, batch: int, from_batch: bool) -> Tensor:
+        """:meth:`add` by the loop that numba compiled."""
+        if self._sum is None:
+            mean, self._sum = rows.new_empty(rows.shape[1]), rows.new_empty(rows.shape[1], dtype=torch.float64)
+            values, (square, product, _) = sums(rows, batch, mean, mean, self._sum, are_changes=self.are_changes, is_first=True)
+            self._choose_origin(mean, float(values[0].sum()), square, product, batch)
+            values[-1] = values[0]
+            return torch.from_numpy(values)
+        assert self._estimate is not None
+        self.images += batch
+        is_due = from_batch or self.images >= 2 * self._estimate_images
+        values, (square, _, next_square) = sums(
+            rows, batch, self._origin, self._estimate, self._sum, are_changes=self.are_changes, from_batch=from_batch,
+            images=self.images if is_due else 0,
+        )  # fmt: skip
+        values[-1] = values[0] + (square if from_batch else self._square) - 2 * values[-1]
+        if is_due:
+            self._square, self._estimate_images = next_square, self.images
+        return torch.from_numpy(values)
 
     def _sums(self, versions: Tensor) -> tuple[Tensor, Tensor]:
         """|f - o|^2 and |f(T x) - f(x)|^2, [V + 1, B], and (f - o) . estimate, [B], float64; ``_sum`` gets the sum of f - o."""
@@ -192,23 +243,28 @@ class LayerAccumulator:
             self._representation.append(versions[:, : _MEDIAN_IMAGES - kept].to("cpu", copy=True))
 
     def _set_estimate(self, estimate: Tensor) -> None:
-        if self._estimate is None:
-            self._estimate = estimate
-        else:
-            self._estimate.copy_(estimate)
+        assert self._estimate is not None
+        self._estimate.copy_(estimate)
         self._square = float(self._estimate @ self._estimate)
 
-    def _choose_origin(self, squares: Tensor) -> None:
-        """After the first batch, whose mean was the origin: move the origin to 0 if that mean is not large."""
+    def _choose_origin(self, mean: Tensor, squares: float, square: float, product: float, images: int) -> None:
+        """After the first batch, whose mean m was the origin: move the origin to 0 if that mean is not large.
+
+        Args:
+            mean: m, [features].
+            squares: sum of |f - m|^2.
+            square, product: |m|^2, and m . S.
+            images: of the batch.
+        """
         assert self._sum is not None
-        assert self._origin is not None
-        origin = _double(self._origin)
-        square = float(origin.square().sum())
-        self._first_squares = float(squares.sum())
-        if square <= _LARGE_MEAN * self._first_squares / self.images:
-            self._first_squares += 2 * float(origin @ self._sum) + self.images * square
-            self._sum.add_(origin, alpha=self.images)
-            self._origin = None
+        self.images = self._estimate_images = images
+        if square <= _LARGE_MEAN * squares / images:
+            self._first_squares = squares + 2 * product + images * square
+            self._sum.add_(mean.to(self._sum.device), alpha=images)
+            self._origin, self._estimate, self._square = None, mean, square
+        else:
+            self._first_squares = squares
+            self._origin, self._estimate = mean, torch.zeros_like(mean)
 
     def finish(self, order: NDArray[np.int64] | None = None) -> LayerSums:
         """Sums over all images that were added.
@@ -218,12 +274,12 @@ class LayerAccumulator:
         """
         assert self._sum is not None
         assert self._kept is not None
-        mean = self._sum / self.images
+        square = float(self._sum @ self._sum) / self.images**2
         kept = self._kept[:, : self._count].copy()
         squares, numerators, spread = kept[0], kept[1:-1], kept[-1]
-        m = self._first_squares + squares[self._shares[0][0] :].sum() - self.images * float(mean.square().sum())
+        m = self._first_squares + squares[self._shares[0][0] :].sum() - self.images * square
         if self._origin is not None:
-            mean += _double(self._origin)
+            square = float((self._sum / self.images + _double(self._origin)).square().sum())
         # The mean of n other images adds variance / n to the distances from it; the batch's own mean takes it away.
         batches, shares = zip(*self._shares, strict=True)
         spread -= np.repeat(shares, batches) * m / max(self.images - 1, 1)
@@ -234,7 +290,7 @@ class LayerAccumulator:
         # Each feature is off by a few units in its last place, about its own mean.
         assert self._estimate is not None
         rounding = torch.finfo(self._estimate.dtype).eps
-        is_constant = denominator <= (4 * rounding) ** 2 * float(mean.square().sum())
+        is_constant = denominator <= (4 * rounding) ** 2 * square
         medians = (math.nan, math.nan)
         if self._representation and not is_constant:
             medians = median_sensitivities(*torch.cat(self._representation, 1))
