@@ -40,11 +40,11 @@ test-fast: install
 
 # The library alone, with the oldest versions that pyproject.toml allows; Python 3.11 has wheels of all of them. No tensorboard.
 OLDEST := architectures cli data figures/test_plot.py files runs/test_allocation.py scale_detection tables \
-	training test_activations.py test_bootstrap.py test_channel_shuffle.py test_diffeomorphism.py test_filter_spectra.py \
-	test_interpolation.py test_noise_and_probes.py test_perturbations.py test_sensitivity.py
+	training test_activations.py test_bootstrap.py test_channel_shuffle.py test_compiled_sums.py test_diffeomorphism.py \
+	test_filter_spectra.py test_interpolation.py test_noise_and_probes.py test_perturbations.py test_sensitivity.py
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --constraint envs/oldest.txt ".[plot]" pytest hypothesis mlxtend seaborn
+	.venv-oldest/bin/python -m pip install --constraint envs/oldest.txt ".[fast,plot]" pytest hypothesis mlxtend seaborn
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" --ignore tests/unit/training/test_tensorboard.py \
 		$(addprefix tests/unit/,$(OLDEST))
 

@@ -35,6 +35,8 @@ _ENTRIES = {"cpu": 2**18, "cuda": 2**24}
 _WIDE = 2**13
 # |m|^2 over the mean of |f - m|^2 up to which the origin is 0: this ratio multiplies the rounding of the denominator.
 _LARGE_MEAN = 4.0
+# Images that there is memory for at first.
+_KEPT_IMAGES = 512
 # Images and features up to which a representation is kept for its medians.
 _MEDIAN_IMAGES, _MEDIAN_FEATURES = 2048, 2048
 
@@ -229,7 +231,7 @@ class LayerAccumulator:
             self._kept = np.empty((len(values), 0))
         end = self._count + values.shape[1]
         if end > self._kept.shape[1]:
-            longer = np.empty((len(values), 2 * end))
+            longer = np.empty((len(values), max(2 * end, _KEPT_IMAGES)))
             longer[:, : self._count] = self._kept[:, : self._count]
             self._kept = longer
         self._kept[:, self._count : end] = values

@@ -308,6 +308,16 @@ class Trial:
             return _copies(output)
 
 
+def _keep(layer: LayerAccumulator, values: NDArray[np.float64]) -> None:
+    """Keep what ``layer.add`` returned for a batch, if it is finite."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"expected finite activations, got NaN, infinite ones or ones too large to square from layer "
+            f"{layer.layer!r} ({layer.kind})"
+        )
+    layer.keep(values)
+
+
 class Recorder:
     """Sends batches of versions of images through a network and accumulates the sums of each layer, call by call.
 
@@ -441,7 +451,11 @@ class Recorder:
             primal, tangent = forward_ad.unpack_dual(matrix)
             matrix = torch.cat([primal, torch.zeros_like(primal) if tangent is None else tangent])
         matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-        self._pending.append((self._sums[key], self._sums[key].add(matrix)))
+        values = self._sums[key].add(matrix)
+        if values.device.type == "cpu":  # kept at once: small tensors that stay would lie between the large ones that come and go
+            _keep(self._sums[key], values.numpy())
+        else:
+            self._pending.append((self._sums[key], values))
         if kind == "output" and self._medians:
             self._sums[key].keep_representation(matrix)
 
@@ -452,12 +466,7 @@ class Recorder:
         device = self._pending[0][1].device
         batch = torch.stack([values.to(device, non_blocking=True) for _, values in self._pending]).cpu().numpy()
         for (layer, _), values in zip(self._pending, batch, strict=True):
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"expected finite activations, got NaN, infinite ones or ones too large to square from layer "
-                    f"{layer.layer!r} ({layer.kind})"
-                )
-            layer.keep(values)
+            _keep(layer, values)
         self._pending.clear()
 
     def finish(self, stacklevel: int = 4) -> list[LayerSums]:

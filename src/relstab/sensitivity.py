@@ -66,9 +66,9 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
 
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
 # batches take more memory and gain nothing. A GPU needs larger batches to be busy.
-_LAYER_BYTES = {"cpu": 96 * 2**20, "cuda": 256 * 2**20}
+_LAYER_BYTES = {"cpu": 48 * 2**20, "cuda": 256 * 2**20}
 # At least this many images per batch, since each reads and writes the sums, 12 to 16 bytes per feature. The first has as many.
-_SMALLEST_BATCH = 6
+_SMALLEST_BATCH = 8
 _LARGEST_BATCH = 4096
 
 
@@ -263,7 +263,7 @@ def measure_sensitivity(
             in every batch (a warning names them). A module that is called several times has one row per call. "paper" and
             "blocks" find layers, see :func:`relstab.find_layers`; rows of "paper" are the calls that follow weights.
         batch_size: images that go through the network at a time (each in three versions); by default as many as keep the
-            activations of the widest layer below 96 MiB on a CPU and 256 MiB on a GPU, but at least 6.
+            activations of the widest layer below 48 MiB on a CPU and 256 MiB on a GPU, but at least 8.
         constant: what to do with layers whose representation is the same for all images, so that the denominator is 0: "nan"
             returns rows of NaN and warns once, "raise" raises a ValueError.
         batch_norm: "running" normalises all images by the running statistics. "per_version" normalises x, tau x and x + eta each

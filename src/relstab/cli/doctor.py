@@ -117,6 +117,7 @@ def findings(results: Path) -> Iterator[Finding]:
     yield Finding("missing" if old else "ok", "Python", version, "install Python 3.11 or later" if old else "")
     yield from _torch()
     yield _package("matplotlib", "matplotlib", "plot_layers", "pip install 'relstab[plot]'")
+    yield _package("numba", "numba", "measuring wide layers on a CPU in less time", "pip install 'relstab[fast]'")
     yield _package("timm", "timm", "timm:NAME", "pip install timm")
     yield _snakemake()
     if shutil.which("sbatch"):

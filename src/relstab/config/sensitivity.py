@@ -14,7 +14,7 @@ class Sensitivity(Section):
     batch_size: Count | None = key(
         None,
         "Images per batch, each in three versions; null: as many as keep the activations of the widest layer below "
-        "96 MiB on a CPU, 256 MiB on a GPU.",
+        "48 MiB on a CPU, 256 MiB on a GPU.",
     )
     keep_activations: list[str] = key(
         [],
