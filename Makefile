@@ -44,7 +44,7 @@ OLDEST := architectures cli data figures/test_plot.py files runs/test_allocation
 	test_filter_spectra.py test_interpolation.py test_noise_and_probes.py test_perturbations.py test_sensitivity.py
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --constraint envs/oldest.txt ".[fast,plot]" pytest hypothesis mlxtend seaborn
+	.venv-oldest/bin/python -m pip install --constraint envs/oldest.txt ".[plot]" numba==0.61 pytest hypothesis mlxtend seaborn
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" --ignore tests/unit/training/test_tensorboard.py \
 		$(addprefix tests/unit/,$(OLDEST))
 

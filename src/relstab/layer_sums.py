@@ -24,7 +24,7 @@ from relstab.sensitivity_table import LayerSums
 
 __all__ = ["LayerAccumulator", "Scratch", "median_sensitivities"]
 
-Compiled = Callable[..., tuple[NDArray[np.float64], Any]]
+_Compiled = Callable[..., tuple[NDArray[np.float64], Any]]
 
 # Entries are added in the representation's own precision by blocks of this length, and blocks in float64: the rounding is that
 # of 4,096 terms however wide the layer is.
@@ -74,7 +74,7 @@ def _block_norms(rows: Tensor, out: Tensor) -> None:
 
 
 @functools.cache
-def _compiled() -> "Compiled | None":
+def _compiled() -> _Compiled | None:
     """:func:`relstab.compiled_sums.compiled_sums`, or None where numba or the threads of torch are missing."""
     try:
         from relstab.compiled_sums import compiled_sums, is_available
@@ -92,7 +92,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._memory: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
-        self.compiled: Compiled | None = None
+        self.compiled: _Compiled | None = None
 
     def like(self, part: Tensor, name: str) -> Tensor:
         """A contiguous tensor of the shape, dtype and device of ``part``; the next call with this name returns it again."""
@@ -182,7 +182,7 @@ class LayerAccumulator:
             self._estimate_images = self.images
         return torch.cat([values, spread])
 
-    def _add_compiled(self, sums: "Compiled", rows: Tensor, batch: int, from_batch: bool) -> Tensor:
+    def _add_compiled(self, sums: _Compiled, rows: Tensor, batch: int, from_batch: bool) -> Tensor:
         """:meth:`add` by the loop that numba compiled."""
         if self._sum is None:
             mean, self._sum = rows.new_empty(rows.shape[1]), rows.new_empty(rows.shape[1], dtype=torch.float64)
