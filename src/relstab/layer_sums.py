@@ -152,6 +152,7 @@ class LayerAccumulator:
                 f"expected layer {self.layer!r} to return the same number of features per image in every batch, "
                 f"got {len(self._sum)}, then {features}"
             )
+        # Then the images more than double, so that the next estimate is due, too.
         from_batch = self._estimate_images < batch
         self._shares.append((batch, -1 / batch if from_batch else 1 / self._estimate_images))
         if representation.device.type == "cpu":
@@ -177,7 +178,7 @@ class LayerAccumulator:
         values, projection = self._sums(versions)
         spread = values[:1] + (self._square - 2 * projection)
         self.images += len(clean)
-        if from_batch or self.images >= 2 * self._estimate_images:
+        if self.images >= 2 * self._estimate_images:
             self._set_estimate(self._sum.to(clean, copy=True).div_(self.images))
             self._estimate_images = self.images
         return torch.cat([values, spread])
@@ -192,7 +193,7 @@ class LayerAccumulator:
             return torch.from_numpy(values)
         assert self._estimate is not None
         self.images += batch
-        is_due = from_batch or self.images >= 2 * self._estimate_images
+        is_due = self.images >= 2 * self._estimate_images
         values, (square, _, next_square) = sums(
             rows, batch, self._origin, self._estimate, self._sum, are_changes=self.are_changes, from_batch=from_batch,
             images=self.images if is_due else 0,

@@ -159,8 +159,8 @@ def test_numba_is_loaded_for_wide_layers_alone(features, loads):
 
 
 @pytest.fixture
-def anew():
-    """What is found out once per process is found out again in the test, and after it."""
+def empty_caches():
+    """Whether numba and its code are there is asked again in the test, and again after it."""
     found = layer_sums._compiled, module._parallel, module._compiled
     for function in found:
         function.cache_clear()
@@ -169,7 +169,7 @@ def anew():
         function.cache_clear()
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("empty_caches")
 class TestElsewhere:
     def test_without_numba(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "relstab.compiled_sums")
