@@ -404,7 +404,9 @@ def measure_perturbations(
     stacks = [images, *versions.values()]
     recorder = Recorder(model, layers, trial, len(versions), output=output)
     with repeatable(images.device):
-        batches = ((rows, torch.cat([version[rows] for version in stacks])) for rows in _parts(len(images), batch_size))
+        batches = (
+            (rows, trial.placed(torch.cat([version[rows] for version in stacks]))) for rows in _parts(len(images), batch_size)
+        )
         sums = _recorded(recorder, model, batches)
     return _table(*trial.of_layers(sums), list(versions), reference)
 

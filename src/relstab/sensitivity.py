@@ -194,10 +194,10 @@ def accumulate_sums(
         tqdm(total=total, unit=" images", delay=10, disable=None, leave=False) as bar,
     ):
         if per_version:
-            stack.enter_context(_version_norms(model, probes, batch_size, functools.partial(placed, model)).applied())
+            stack.enter_context(_version_norms(model, probes, batch_size, trial.placed).applied())
         stack.enter_context(recorder.watching())
         for rows, part in _batches(probes, batch_size, recorder, device):
-            stacked = placed(model, torch.cat([part.images, part.deformed, part.noisy]))
+            stacked = trial.placed(torch.cat([part.images, part.deformed, part.noisy]))
             recorder.send(rows, stacked)
             bar.update(len(part))
     return recorder.finish()
@@ -296,15 +296,17 @@ def measure_sensitivity(
         raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
     probes, first = _peeked(probes)
     which: Any = layers if layers in ("paper", "blocks") else "paper" if layers is None else None
-    trial = None
-    if isinstance(first, Probes):
-        trial = Trial(unwrapped(model), first.images, which, check=True, required=layers in ("paper", "blocks"))
-        _warn_unless_function(trial.departure)
-    elif layers in ("paper", "blocks"):
-        raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
-    rows = trial.rows() if trial is not None and layers in ("paper", "blocks") else layers
-    sums = accumulate_sums(model, probes, rows, batch_size, store, batch_norm, output, trial)
-    sums, found = trial.of_layers(sums) if trial is not None else (sums, None)
+    trial, found, rows = None, None, layers
+    with kept_memory(placed(unwrapped(model), torch.empty(0)).device):
+        if isinstance(first, Probes):
+            trial = Trial(unwrapped(model), first.images, which, check=True, required=layers in ("paper", "blocks"))
+            _warn_unless_function(trial.departure)
+            rows = trial.rows() if layers in ("paper", "blocks") else layers
+        elif layers in ("paper", "blocks"):
+            raise ValueError(f"expected Probes or an iterable of Probes, got {type(first).__name__}")
+        sums = accumulate_sums(model, probes, rows, batch_size, store, batch_norm, output, trial)
+        if trial is not None:
+            sums, found = trial.of_layers(sums)
     _report_constants(sums, constant)
     import pandas as pd  # here, because a job that only writes HDF5 does not need it
 

@@ -1,0 +1,190 @@
+"""The layout in which images go through a network, and layers that return what the layer before returned."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import relstab
+from relstab import recorder
+
+FIGURES = ["D", "G", "R", "denominator"]
+ERRORS = ["D_sem", "G_sem", "R_sem"]
+
+
+def random_probes(count=12, shape=(3, 16, 16), dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    return relstab.make_probes(torch.randn(count, *shape, dtype=dtype, generator=generator), generator=generator)
+
+
+def without(monkeypatch, what):
+    """The measurement without a shortcut."""
+    if what == "channels_last":
+        monkeypatch.setattr(recorder, "_is_faster_in_channels_last", lambda *_: False)
+    else:
+        monkeypatch.setattr(recorder._LastSummed, "is_in", lambda *_: False)
+
+
+class Flattening(nn.Module):
+    """Its ``view`` needs images that are contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 10)
+
+    def forward(self, images):
+        return self.linear(self.convolution(images).relu().view(len(images), -1))
+
+
+class OrderOfMemory(nn.Module):
+    """Reads memory in its order, which torch forbids and cannot prevent: another layout gives other numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 14, 10)
+
+    def forward(self, images):
+        return self.linear(self.convolution(images).relu().as_strided((len(images), 4 * 14 * 14), (4 * 14 * 14, 1)))
+
+
+CONVOLUTIONS = nn.Sequential(
+    nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(),
+    nn.Linear(200, 10),
+)  # fmt: skip
+
+
+def layouts(model, probes):
+    """Whether each batch of images was in channels_last."""
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last) and not args[0].is_contiguous())
+    )
+    relstab.measure_sensitivity(model, probes)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_convolutions_in_float32_get_channels_last():
+    probes = random_probes(8)
+    relstab.estimate_batch_statistics(CONVOLUTIONS, probes.images)
+    # The trial, the check beside it in the images' own layout, the measurement.
+    assert layouts(CONVOLUTIONS, probes) == [True, False, True]
+    assert not any(layouts(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).double(), random_probes(dtype=torch.float64)))
+    assert not any(layouts(nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.ReLU()), probes))
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "per_version"])
+def test_channels_last_changes_rounding_alone(monkeypatch, batch_norm):
+    """float32 rounds at 6e-8 of the values; D is a ratio of squares of small changes, some hundred times as uncertain."""
+    probes = random_probes()
+    relstab.estimate_batch_statistics(CONVOLUTIONS, probes.images)
+    options = {"batch_norm": batch_norm, "batch_size": 4}
+    table = relstab.measure_sensitivity(CONVOLUTIONS, probes, **options)
+    other = relstab.measure_perturbations(CONVOLUTIONS, probes.images, {"noise": probes.noisy})
+    without(monkeypatch, "channels_last")
+    expected = relstab.measure_sensitivity(CONVOLUTIONS, probes, **options)
+    assert list(table["layer"]) == list(expected["layer"])
+    assert table.attrs["paper_layers"] == [["2", 1]]
+    np.testing.assert_allclose(table[FIGURES + ERRORS], expected[FIGURES + ERRORS], rtol=2e-5, atol=1e-7)
+    expected = relstab.measure_perturbations(CONVOLUTIONS, probes.images, {"noise": probes.noisy})
+    np.testing.assert_allclose(other["S"], expected["S"], rtol=2e-5)
+
+
+@pytest.mark.parametrize("build", [Flattening, OrderOfMemory])
+@pytest.mark.parametrize("layers", [None, "paper"])
+def test_networks_that_need_another_layout_get_it(monkeypatch, recwarn, build, layers):
+    torch.manual_seed(0)
+    model, probes = build(), random_probes()
+    table = relstab.measure_sensitivity(model, probes, layers)
+    assert table.attrs["paper_layers"] == [["relu(1)", 1]]
+    assert not recwarn, [str(warning.message) for warning in recwarn]
+    without(monkeypatch, "channels_last")
+    np.testing.assert_array_equal(table[FIGURES + ERRORS], relstab.measure_sensitivity(model, probes, layers)[FIGURES + ERRORS])
+
+
+@pytest.mark.parametrize("build", [Flattening, OrderOfMemory])
+def test_perturbations_are_measured_in_a_layout_that_the_network_takes(monkeypatch, build):
+    torch.manual_seed(0)
+    model, probes = build(), random_probes()
+    table = relstab.measure_perturbations(model, probes.images, {"noise": probes.noisy})
+    without(monkeypatch, "channels_last")
+    np.testing.assert_array_equal(table["S"], relstab.measure_perturbations(model, probes.images, {"noise": probes.noisy})["S"])
+
+
+class Permuting(nn.Module):
+    def forward(self, values):
+        return values.permute(0, 2, 3, 1)
+
+
+class WritesInPlace(nn.Module):
+    """Returns its input, to which it has written."""
+
+    def forward(self, values):
+        return values.mul_(2).sub_(1)
+
+
+SAME = {
+    "identity": nn.Identity(),
+    "dropout": nn.Dropout(),
+    "permutation": Permuting(),
+    "flatten": nn.Flatten(),
+    "part": nn.Upsample(scale_factor=2),
+    "in place": nn.ReLU(inplace=True),
+    "twice in place": nn.Sequential(WritesInPlace(), nn.Identity(), WritesInPlace()),
+    "copy": nn.MaxPool2d(1),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("inference", [False, True])
+def test_layers_that_return_their_input_have_its_sums(monkeypatch, name, dtype, inference):
+    """To the bit what summing them again gives, in batches of unequal size."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), SAME[name], nn.Conv2d(4, 4, 1) if name != "flatten" else nn.Linear(784, 4))
+    if name == "permutation":
+        model[2] = nn.Linear(4, 4)
+    model, probes = model.to(dtype), random_probes(11, dtype=dtype)
+    with torch.inference_mode(inference):
+        table = relstab.measure_sensitivity(model, [probes[:3], probes[3:]])
+        without(monkeypatch, "sharing")
+        np.testing.assert_array_equal(
+            table[FIGURES + ERRORS], relstab.measure_sensitivity(model, [probes[:3], probes[3:]])[FIGURES + ERRORS]
+        )
+
+
+def test_layers_that_return_their_input_are_not_summed_again(monkeypatch):
+    added = []
+    add = recorder.LayerAccumulator.add
+    monkeypatch.setattr(recorder.LayerAccumulator, "add", lambda self, rows: added.append(self.layer) or add(self, rows))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Identity(), nn.ReLU(inplace=True), nn.Flatten()).double()
+    table = relstab.measure_sensitivity(model, random_probes(dtype=torch.float64), batch_size=12)
+    assert added == ["input", "0", "3", "output"]
+    assert list(table["layer"]) == ["input", "0", "1", "2", "3", "4", "output"]
+    assert list(table["kind"]) == ["input", "Conv2d", "Dropout", "Identity", "ReLU", "Flatten", "output"]
+    kinds = table.set_index("kind")
+    assert kinds.loc["Conv2d", "D"] == kinds.loc["Dropout", "D"] == kinds.loc["Identity", "D"] != kinds.loc["ReLU", "D"]
+    assert np.isfinite(kinds.loc["output", "D_median"]), "the medians are those of the output"
+
+
+class AtFirst(nn.Module):
+    """Returns its input for the first batches, and a copy of it later."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def forward(self, values):
+        self.left -= 1
+        return values if self.left >= 0 else values.clone()
+
+
+def test_a_layer_that_returns_its_input_for_some_batches_is_never_wrong():
+    """After the trial and the check, of one batch each: left out with a warning, or summed from the first batch on."""
+    probes = random_probes(12)
+    with pytest.warns(UserWarning, match="left out, since they return nothing by image in every batch: 2$"):
+        table = relstab.measure_sensitivity(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), AtFirst(3)), probes, batch_size=4)
+    assert list(table["layer"]) == ["input", "0", "1", "output"]
+    table = relstab.measure_sensitivity(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), AtFirst(2)), probes, batch_size=4)
+    np.testing.assert_array_equal(table["D"][2], table["D"][3])
