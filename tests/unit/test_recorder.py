@@ -103,6 +103,39 @@ def test_networks_that_need_another_layout_get_it(monkeypatch, recwarn, build, l
     np.testing.assert_array_equal(table[FIGURES + ERRORS], relstab.measure_sensitivity(model, probes, layers)[FIGURES + ERRORS])
 
 
+class Centring(nn.Module):
+    """Subtracts the mean of the batch."""
+
+    def forward(self, values):
+        return values - values.mean(0)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_networks_that_mix_images_are_still_named_in_channels_last():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Centring())
+    with pytest.warns(UserWarning, match="the output for an image depends on the other images of its batch"):
+        assert layouts(model, random_probes(8))[-1]
+
+
+class Frames(nn.Module):
+    """Convolutions of the frames of a film [N, T, C, n, n]: there is no channels_last of five axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+
+    def forward(self, films):
+        return self.convolution(films.flatten(0, 1)).relu().unflatten(0, films.shape[:2]).mean((1, 3, 4))
+
+
+def test_images_of_five_axes_are_measured(generator):
+    clean = torch.randn(8, 2, 3, 8, 8, generator=generator)
+    probes = relstab.Probes(clean, clean + 0.1, clean + 0.1 * torch.randn(clean.shape, generator=generator))
+    torch.manual_seed(0)
+    assert np.isfinite(relstab.measure_sensitivity(Frames(), probes, ["input", "output"])["R"]).all()
+
+
 @pytest.mark.parametrize("build", [Flattening, OrderOfMemory])
 def test_perturbations_are_measured_in_a_layout_that_the_network_takes(monkeypatch, build):
     torch.manual_seed(0)
