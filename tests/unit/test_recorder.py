@@ -7,6 +7,7 @@ from torch import nn
 
 import relstab
 from relstab import recorder
+from relstab.sensitivity import accumulate_sums
 
 FIGURES = ["D", "G", "R", "denominator"]
 ERRORS = ["D_sem", "G_sem", "R_sem"]
@@ -118,6 +119,14 @@ def test_networks_that_mix_images_are_still_named_in_channels_last():
         assert layouts(model, random_probes(8))[-1]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layers", ["paper", "blocks"])
+def test_layers_that_are_asked_for_and_missing_are_an_error(dtype, layers):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 4)).to(dtype)
+    with pytest.raises(ValueError, match="found no"):
+        relstab.measure_sensitivity(model, random_probes(dtype=dtype), layers)
+
+
 class Frames(nn.Module):
     """Convolutions of the frames of a film [N, T, C, n, n]: there is no channels_last of five axes."""
 
@@ -157,12 +166,19 @@ class WritesInPlace(nn.Module):
         return values.mul_(2).sub_(1)
 
 
+class FirstChannels(nn.Module):
+    """Returns the beginning of its input's memory."""
+
+    def forward(self, values):
+        return values[:, :2]
+
+
 SAME = {
     "identity": nn.Identity(),
     "dropout": nn.Dropout(),
     "permutation": Permuting(),
     "flatten": nn.Flatten(),
-    "part": nn.Upsample(scale_factor=2),
+    "part": FirstChannels(),
     "in place": nn.ReLU(inplace=True),
     "twice in place": nn.Sequential(WritesInPlace(), nn.Identity(), WritesInPlace()),
     "copy": nn.MaxPool2d(1),
@@ -178,6 +194,8 @@ def test_layers_that_return_their_input_have_its_sums(monkeypatch, name, dtype, 
     model = nn.Sequential(nn.Conv2d(3, 4, 3), SAME[name], nn.Conv2d(4, 4, 1) if name != "flatten" else nn.Linear(784, 4))
     if name == "permutation":
         model[2] = nn.Linear(4, 4)
+    if name == "part":
+        model[2] = nn.Conv2d(2, 4, 1)
     model, probes = model.to(dtype), random_probes(11, dtype=dtype)
     with torch.inference_mode(inference):
         table = relstab.measure_sensitivity(model, [probes[:3], probes[3:]])
@@ -199,6 +217,15 @@ def test_layers_that_return_their_input_are_not_summed_again(monkeypatch):
     kinds = table.set_index("kind")
     assert kinds.loc["Conv2d", "D"] == kinds.loc["Dropout", "D"] == kinds.loc["Identity", "D"] != kinds.loc["ReLU", "D"]
     assert np.isfinite(kinds.loc["output", "D_median"]), "the medians are those of the output"
+
+
+def test_shared_sums_stand_in_the_order_of_the_probes():
+    """Which are measured in another one."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Identity(), nn.ReLU())
+    _, convolution, identity, _, _ = accumulate_sums(model, random_probes())
+    assert (convolution.layer, identity.layer) == ("0", "1")
+    np.testing.assert_array_equal(identity.numerators, convolution.numerators)
+    np.testing.assert_array_equal(identity.spread, convolution.spread)
 
 
 class AtFirst(nn.Module):
