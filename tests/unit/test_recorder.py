@@ -112,9 +112,11 @@ class Centring(nn.Module):
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
-def test_networks_that_mix_images_are_still_named_in_channels_last():
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.AvgPool2d(2)])
+def test_networks_that_mix_images_are_still_named_in_channels_last(activation):
+    """Also where no layers are found."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Centring())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), activation, Centring())
     with pytest.warns(UserWarning, match="the output for an image depends on the other images of its batch"):
         assert layouts(model, random_probes(8))[-1]
 
