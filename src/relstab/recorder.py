@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -371,19 +371,27 @@ def _writes(tensor: Tensor) -> int | None:
     return tensor._version if type(tensor) is Tensor and not tensor.is_inference() else None
 
 
-class _LastSummed(NamedTuple):
+def _some(matrix: Tensor) -> Tensor:
+    """Some thirty entries, spread over images and features; none on a GPU, which would have to be waited for."""
+    images, features = matrix.shape if matrix.device.type == "cpu" else (0, 0)
+    return matrix[: images : max(1, images // 4), : features : max(1, features // 8)].clone()
+
+
+class _LastSummed:
     """The last representation that was summed. It is kept until the next one, so that no other can take its memory."""
 
-    matrix: Tensor
-    writes: int | None
-    sums: LayerAccumulator
+    def __init__(self, matrix: Tensor, sums: LayerAccumulator) -> None:
+        self.sums = sums
+        self._matrix, self._writes, self._some = matrix, _writes(matrix), _some(matrix)
 
     def is_in(self, matrix: Tensor) -> bool:
-        """Whether ``matrix`` is the same memory, and nothing has been written to it since."""
-        if self.writes is None or self.writes != _writes(matrix):
+        """Whether ``matrix`` is the same memory, and nothing has been written to it since, also not past torch, by ``.data``."""
+        if self._writes is None or self._writes != _writes(matrix):
             return False
-        ours = self.matrix
-        return (matrix.data_ptr(), matrix.shape, matrix.stride()) == (ours.data_ptr(), ours.shape, ours.stride())
+        ours = self._matrix
+        if (matrix.data_ptr(), matrix.shape, matrix.stride()) != (ours.data_ptr(), ours.shape, ours.stride()):
+            return False
+        return torch.equal(self._some, _some(matrix))
 
 
 class Recorder:
@@ -528,7 +536,7 @@ class Recorder:
             sums.images += self._batch // self._versions if sums.of is same else 0
             return
         values = sums.add(matrix)
-        self._last = _LastSummed(matrix, _writes(matrix), sums)
+        self._last = _LastSummed(matrix, sums)
         if values.device.type == "cpu":  # kept at once: small tensors that stay would lie between the large ones that come and go
             _keep(sums, values.numpy())
         else:
