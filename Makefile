@@ -41,7 +41,7 @@ test-fast: install
 # The library alone, with the oldest versions that pyproject.toml allows; Python 3.11 has wheels of all of them. No tensorboard.
 OLDEST := architectures cli data figures/test_plot.py files runs/test_allocation.py scale_detection tables \
 	training test_activations.py test_bootstrap.py test_channel_shuffle.py test_compiled_sums.py test_diffeomorphism.py \
-	test_filter_spectra.py test_interpolation.py test_noise_and_probes.py test_perturbations.py test_sensitivity.py
+	test_filter_spectra.py test_interpolation.py test_noise_and_probes.py test_perturbations.py test_recorder.py test_sensitivity.py
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --constraint envs/oldest.txt ".[plot]" numba==0.61 pytest hypothesis mlxtend seaborn

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int, int, 
     "ResNet50, 224, P = 64": (lambda: torchvision.models.resnet50(), (3, 224, 224), 64, 5, (2, 8, 24), ("float32",)),
     "ConvNeXt-tiny, 224, P = 64": (lambda: torchvision.models.convnext_tiny(), (3, 224, 224), 64, 5, (2, 8, 24), ()),
     "ViT-B/32, 224, P = 64": (lambda: torchvision.models.vit_b_32(), (3, 224, 224), 64, 5, (4, 16, 64), ()),
-    # As many images as a measurement has; the textbook method would need 67 GB for ResNet50.
+    # The few images before a measurement count for less here; the textbook method would need 67 GB for ResNet50.
     "ResNet50, 224, P = 256": (lambda: torchvision.models.resnet50(), (3, 224, 224), 256, 2, (8,), ()),
     "ConvNeXt-tiny, 224, P = 256": (lambda: torchvision.models.convnext_tiny(), (3, 224, 224), 256, 2, (8,), ()),
     # The textbook method would need 19 GB for VGG11bn and 29 GB for ResNet18 in float32.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 __all__ = ["compiled_sums", "is_available"]
 
-# Images that are added in the activations' own precision, feature by feature; these sums are added in float64.
+# Images that are added in the activations' own precision, feature by feature, an even number; these sums are added in float64.
 _IMAGES = 16
 # Largest and smallest number of features whose sums are taken in the activations' own precision, and the number of blocks that a
 # narrow layer has, for more than one thread. The block depends on the layer alone, and so do the digits.
@@ -73,10 +73,10 @@ def _announce(address, count):  # type: ignore[no-untyped-def]  # pragma: no cov
 
 
 # Sums are taken in the order that is fastest; NaN and infinity stay what they are.
-_fast = functools.partial(numba.njit, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+_fast = numba.njit(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
-@_fast()
+@_fast
 def _sum_pair(count, zero, weight, o, e, column, a, a1, a2, b, b1, b2):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sums of two images a and b in two versions: |f - o|^2, |f(T x) - f(x)|^2 twice, (f - o) . e; ``column`` gets both f - o."""
     square_a, first_a, second_a, projection_a = zero, zero, zero, zero
@@ -97,7 +97,7 @@ def _sum_pair(count, zero, weight, o, e, column, a, a1, a2, b, b1, b2):  # type:
     return (square_a, first_a, second_a, projection_a), (square_b, first_b, second_b, projection_b)
 
 
-@_fast()
+@_fast
 def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
     """Take the sums of one block after the other, until other threads have taken the rest.
 
@@ -148,7 +148,7 @@ def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover
                     e[j] -= o[j]
         # Sums of each image, and over the images. Two perturbations are usual; then two images at a time read o, e and their own
         # versions from the cache half as often.
-        image, added = 0, 0
+        image = 0
         while image < batch:
             together = 2 if work.versions == 3 and image + 1 < batch else 1
             for near in range(image + together, min(image + 2 * together, batch)):
@@ -182,8 +182,7 @@ def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover
                         square += change * change
                     out[block, version, image] = square
             image += together
-            if image - added >= _IMAGES or image == batch:
-                added = image
+            if image % _IMAGES == 0 or image == batch:
                 for j in range(count):
                     sums[j] += column[j]
                     column[j] = zero

@@ -261,7 +261,7 @@ class Trial:
             batch = self.placed(images[:2])
             trace = Trace(model, batch) if is_traced else None
             try:
-                output = self._run(model, batch, trace)
+                output = self._run(batch, trace)
                 if trace is not None and which is not None:
                     found = trace.found(which)
                     odd = {name for name, *_ in self.not_by_image}
@@ -272,14 +272,14 @@ class Trial:
                     raise
                 continue
             if check or self.channels_last:
-                self._compare(model, images, output)
+                self._compare(images, output)
             return
 
-    def _compare(self, model: nn.Module, images: Tensor, output: list[Tensor]) -> None:
+    def _compare(self, images: Tensor, output: list[Tensor]) -> None:
         """Compare the output for two images with that among other images, in the layout of the images."""
         try:
-            self.departure = departure(model, images, output)
-            is_layout = self.departure == "company" and self.channels_last and departure(model, images) is None
+            self.departure = departure(self._model, images, output)
+            is_layout = self.departure == "company" and self.channels_last and departure(self._model, images) is None
         except Exception:  # as for the sizes of a batch above
             is_layout = True
         if is_layout:
@@ -310,7 +310,7 @@ class Trial:
         chosen = [layer for layer, call in zip(sums, calls, strict=True) if layer.kind in ("input", "output") or call in found]
         return chosen, _numbered(layer.layer for layer in chosen if layer.kind not in ("input", "output"))
 
-    def _run(self, model: nn.Module, images: Tensor, trace: Trace | None) -> list[Tensor]:
+    def _run(self, images: Tensor, trace: Trace | None) -> list[Tensor]:
         self._calls.clear()
         self.not_by_image.clear()
 
@@ -329,14 +329,14 @@ class Trial:
             if value.is_floating_point() and len(images) > 1:
                 look(_function_call(name, kind), value)
 
-        with repeatable(images.device), evaluating(model), contextlib.ExitStack() as stack:
-            for name, module in model.named_modules() if len(images) > 1 else ():
+        with repeatable(images.device), evaluating(self._model), contextlib.ExitStack() as stack:
+            for name, module in self._model.named_modules() if len(images) > 1 else ():
                 if name and not isinstance(module, torch.jit.ScriptModule):
                     stack.callback(module.register_forward_hook(functools.partial(hook, name)).remove)
-            stack.enter_context(FunctionalActivations(model, function))
+            stack.enter_context(FunctionalActivations(self._model, function))
             if trace is not None:
                 stack.enter_context(trace)
-            output = model(images)
+            output = self._model(images)
             if trace is not None:
                 trace.end(output)
             return _copies(output)

@@ -295,12 +295,13 @@ def measure_sensitivity(
     """
     if constant not in ("nan", "raise"):
         raise ValueError(f"expected constant to be 'nan' or 'raise', got {constant!r}")
+    model = unwrapped(model)
     probes, first = _peeked(probes)
     which: Any = layers if layers in ("paper", "blocks") else "paper" if layers is None else None
     trial, found, rows = None, None, layers
-    with kept_memory(placed(unwrapped(model), torch.empty(0)).device):
+    with kept_memory(placed(model, torch.empty(0)).device):
         if isinstance(first, Probes):
-            trial = Trial(unwrapped(model), first.images, which, check=True, required=layers in ("paper", "blocks"))
+            trial = Trial(model, first.images, which, check=True, required=layers in ("paper", "blocks"))
             _warn_unless_function(trial.departure)
             rows = trial.rows() if layers in ("paper", "blocks") else layers
         elif layers in ("paper", "blocks"):
