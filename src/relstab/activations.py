@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -177,9 +178,15 @@ class Trace(FunctionalActivations):
         self.weighted = 0
         self._modules = dict(model.named_modules())
         self._calls: Counter[str] = Counter()
-        # Tensors are kept, so that no two of them have the same id.
-        self._kept: list[Tensor] = [images]
-        self._nodes = {id(images): _Node([], of_images=True, size=images.numel())}
+        # Nodes by the ids of their tensors, and what takes a node away when its tensor ends, since another tensor may get its id.
+        self._nodes: dict[int, _Node] = {}
+        self._ends: dict[int, weakref.ref[Tensor]] = {}
+        self._follow(images, _Node([], of_images=True, size=images.numel()))
+
+    def _follow(self, tensor: Tensor, node: _Node) -> None:
+        key, nodes = id(tensor), self._nodes
+        nodes[key] = node
+        self._ends[key] = weakref.ref(tensor, lambda _: nodes.pop(key))
 
     def _node(self, tensor: Tensor) -> _Node:
         return self._nodes.get(id(tensor)) or _Node([], of_parameters=isinstance(tensor, nn.Parameter))
@@ -224,8 +231,7 @@ class Trace(FunctionalActivations):
         if function in ACTIVATION_FUNCTIONS and self._stack and node.of_images:
             self._activate(function, node)
         for tensor in results:
-            self._kept.append(tensor)
-            self._nodes[id(tensor)] = node
+            self._follow(tensor, node)
 
     def _activate(self, function: str, node: _Node) -> None:
         call = self._stack[-1]

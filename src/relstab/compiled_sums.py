@@ -26,8 +26,8 @@ _IMAGES = 16
 _LARGEST_BLOCK, _SMALLEST_BLOCK, _BLOCKS = 4096, 256, 16
 # What the compiled function gets: numbers, and addresses of arrays.
 _WORK = np.dtype([(name, np.int64) for name in (
-    "taken", "blocks", "block", "features", "batch", "versions", "stride", "are_changes", "is_first", "from_batch", "images",
-    "rows", "origin", "estimate", "total", "out", "squares",
+    "taken", "blocks", "block", "features", "batch", "versions", "stride", "are_changes", "images", "rows", "origin", "total",
+    "out", "squares",
 )])  # fmt: skip
 
 _VOID_POINTER = ir.IntType(8).as_pointer()
@@ -103,17 +103,16 @@ def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover
 
     Args:
         data: pointer to a _WORK. Its arrays are rows [(V + 1) B rows, ``stride`` entries from one to the next], origin (address 0
-            for an origin of 0), estimate, total, [features]; out [blocks, V + 2, B]; squares [blocks, 3].
-        real: type of rows, origin, and estimate; the others are float64.
+            for an origin of 0), total, [features]; out [blocks, V + 2, B]; squares [blocks, 2].
+        real: type of rows and origin; the others are float64.
     """
     work = numba.carray(data, 1, _WORK)[0]
     batch, stride, features = work.batch, work.stride, work.features
     rows = numba.carray(_pointer(work.rows), (work.versions * batch - 1) * stride + features, real)
     origin = numba.carray(_pointer(work.origin), features if work.origin else 0, real)
-    estimate = numba.carray(_pointer(work.estimate), features, real)
     total = numba.carray(_pointer(work.total), features, np.float64)
     out = numba.carray(_pointer(work.out), (work.blocks, work.versions + 1, batch), np.float64)
-    squares = numba.carray(_pointer(work.squares), (work.blocks, 3), np.float64)
+    squares = numba.carray(_pointer(work.squares), (work.blocks, 2), np.float64)
     o, e, column = np.zeros(work.block, real), np.zeros(work.block, real), np.zeros(work.block, real)
     zero = real(0)
     weight = real(0) if work.are_changes else real(1)
@@ -123,9 +122,17 @@ def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover
             return
         start = block * work.block
         count = min(work.block, features - start)
-        sums, own_estimate = total[start : start + count], estimate[start : start + count]
+        sums = total[start : start + count]
         # o and e.
-        if work.is_first or work.from_batch:
+        if not work.images:
+            o[:count] = zero
+        elif work.origin:
+            o[:count] = origin[start : start + count]
+        if work.images >= batch:
+            share = 1 / np.float64(work.images)
+            for j in range(count):
+                e[j] = sums[j] * share
+        else:
             # Counted from the first image, so that a constant representation gives differences of exactly 0.
             first = rows[start : start + count]
             for image in range(1, batch):
@@ -133,19 +140,12 @@ def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover
                 for j in range(count):
                     column[j] += clean[j] - first[j]
             for j in range(count):
-                e[j] = first[j] + column[j] / real(batch)
+                e[j] = first[j] + column[j] / real(batch) - o[j]
                 column[j] = zero
-        else:
-            e[:count] = own_estimate
-        if work.is_first:
+        if not work.images:
             for j in range(count):
-                o[j] = own_estimate[j] = e[j]
+                o[j] = origin[start + j] = e[j]
                 e[j] = sums[j] = zero
-        elif work.origin:
-            o[:count] = origin[start : start + count]
-            if work.from_batch:
-                for j in range(count):
-                    e[j] -= o[j]
         # Sums of each image, and over the images. Two perturbations are usual; then two images at a time read o, e and their own
         # versions from the cache half as often.
         image = 0
@@ -186,22 +186,16 @@ def _sum_blocks(data, real):  # type: ignore[no-untyped-def]  # pragma: no cover
                 for j in range(count):
                     sums[j] += column[j]
                     column[j] = zero
-        # Squares of o or e, and the next estimate.
-        square, product, next_square = 0.0, 0.0, 0.0
-        if work.is_first:
+        square, product = 0.0, 0.0
+        if work.images:
+            for j in range(count):
+                square += np.float64(e[j]) * e[j]
+        else:
             for j in range(count):
                 square += np.float64(o[j]) * o[j]
                 product += o[j] * sums[j]
-        elif work.from_batch:
-            for j in range(count):
-                square += np.float64(e[j]) * e[j]
-        if work.images:
-            share = 1 / np.float64(work.images)
-            for j in range(count):
-                mean = real(sums[j] * share)
-                own_estimate[j] = mean
-                next_square += np.float64(mean) * mean
-        squares[block, 0], squares[block, 1], squares[block, 2] = square, product, next_square
+                sums[j] += np.float64(batch) * o[j]
+        squares[block, 0], squares[block, 1] = square, product
 
 
 def _float32(data):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
@@ -247,32 +241,27 @@ def compiled_sums(
     rows: Tensor,
     batch: int,
     origin: Tensor | None,
-    estimate: Tensor,
     total: Tensor,
     *,
+    images: int,
     are_changes: bool = False,
-    is_first: bool = False,
-    from_batch: bool = False,
-    images: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums of one batch, with an estimate e of the mean of f - o.
 
-    The numbers do not depend on how many threads take them.
+    The estimate is the mean of the images before, total / images, or of this batch, if it has more images. The numbers do not
+    depend on how many threads take them.
 
     Args:
         rows: f(x) and f(T x) of each version, [(V + 1) B, features], float32 or float64, on the CPU.
         batch: B.
-        origin: o, [features], or None for 0.
-        estimate: e, [features].
-        total: [features], float64, to which the sum of f - o is added.
+        origin: o, [features], or None for 0. The first batch writes its mean there, and counts from it.
+        total: [features], float64, to which the sum of f - o is added. The first batch writes the sum of f there.
+        images: how many came before; 0 for the first batch, whose e is 0.
         are_changes: whether rows hold f(T x) - f(x) in place of f(T x).
-        is_first: whether to start: o is the mean of the batch, which ``estimate`` gets, e is 0, and so is the total before it.
-        from_batch: whether e is the mean of this batch instead.
-        images: if not 0, the estimate becomes total / images after the batch.
 
     Returns:
-        |f - o|^2, |f(T x) - f(x)|^2 of each version, and (f - o) . e, [V + 2, B]; and, [3], |o|^2 if ``is_first``, or |e|^2 if
-        ``from_batch``; o . total if ``is_first``; |e|^2 of the next estimate if there is one.
+        |f - o|^2, |f(T x) - f(x)|^2 of each version, and (f - o) . e, [V + 2, B]; and |e|^2 and 0, or, of the first batch, |o|^2
+        and the product of o and the sum of f - o.
     """
     if rows.shape[1] > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
@@ -280,11 +269,10 @@ def compiled_sums(
     versions = len(rows) // batch
     block = min(max(-(-features // _BLOCKS), _SMALLEST_BLOCK), _LARGEST_BLOCK)
     blocks = -(-features // block)
-    out, squares = np.empty((blocks, versions + 1, batch)), np.empty((blocks, 3))
+    out, squares = np.empty((blocks, versions + 1, batch)), np.empty((blocks, 2))
     work = np.array((
-        0, blocks, block, features, batch, versions, rows.stride(0), are_changes, is_first, from_batch, images,
-        rows.data_ptr(), 0 if origin is None else origin.data_ptr(), estimate.data_ptr(), total.data_ptr(),
-        out.ctypes.data, squares.ctypes.data,
+        0, blocks, block, features, batch, versions, rows.stride(0), are_changes, images, rows.data_ptr(),
+        0 if origin is None else origin.data_ptr(), total.data_ptr(), out.ctypes.data, squares.ctypes.data,
     ))  # fmt: skip
     function, threads = _compiled(rows.dtype), torch.get_num_threads()
     if threads == 1 or blocks == 1:

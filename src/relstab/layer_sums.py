@@ -5,8 +5,10 @@ The denominator, the mean of |f(x1) - f(x2)|^2 over all P^2 pairs of images, is 
     M = sum over images of |f(x) - m|^2 = Q - |S|^2 / P,   S = sum (f - o),   Q = sum |f - o|^2,
 
 with m the mean of f and o any origin. The origin is 0, unless the mean is so large beside the spread that rounding would take the
-digits of M. Then the origin is the mean of the first batch. A layer keeps S, an estimate of m, and o where it is not 0: 12 or 16
-bytes per feature.
+digits of M. Then the origin is the mean of the first batch. A layer keeps S, and o where it is not 0: 8 or 12 bytes per feature.
+
+The standard errors of D and G need |f(x) - m|^2 of each image. There, m is estimated by the images before the batch, or by the
+batch itself if it has more images.
 """
 
 import functools
@@ -120,14 +122,11 @@ class LayerAccumulator:
     perturbations: int = 2
     are_changes: bool = False
     images: int = 0
-    # S, o (None for 0), and Q of the first batch.
+    # S, o (None for 0), Q of the first batch, and the rounding of one entry.
     _sum: Tensor | None = None
     _origin: Tensor | None = None
     _first_squares: float = 0.0
-    # The estimate of m, counted from o; its square; and how many images it is the mean of.
-    _estimate: Tensor | None = None
-    _square: float = 0.0
-    _estimate_images: int = 0
+    _rounding: float = 0.0
     # What add returned, in one array that grows by doubling: small arrays kept from every batch would lie between the large ones
     # that come and go, and the memory of the process would grow with the images.
     _kept: NDArray[np.float64] | None = None
@@ -152,64 +151,62 @@ class LayerAccumulator:
                 f"expected layer {self.layer!r} to return the same number of features per image in every batch, "
                 f"got {len(self._sum)}, then {features}"
             )
-        # Then the images more than double, so that the next estimate is due, too.
-        from_batch = self._estimate_images < batch
-        self._shares.append((batch, -1 / batch if from_batch else 1 / self._estimate_images))
+        self._shares.append((batch, -1 / batch if self.images < batch else 1 / self.images))
+        add = self._add
         if representation.device.type == "cpu":
             if features >= _WIDE:
                 self.scratch.compiled = _compiled()
             if self.scratch.compiled is not None:
-                return self._add_compiled(self.scratch.compiled, representation, batch, from_batch)
-        return self._add(representation.unflatten(0, (self.perturbations + 1, -1)), from_batch)
+                add = functools.partial(self._add_compiled, self.scratch.compiled)
+        values = add(representation, batch)
+        self.images += batch
+        return values
 
-    def _add(self, versions: Tensor, from_batch: bool) -> Tensor:
+    def _add(self, representation: Tensor, batch: int) -> Tensor:
         """:meth:`add` by operations of torch, on any device."""
+        versions = representation.unflatten(0, (self.perturbations + 1, batch))
         clean = versions[0]
         if self._sum is None:
             # Counted from the first image, so that a constant representation gives differences of exactly 0.
             self._origin = mean = clean[0] + (clean - clean[0]).mean(0)
             self._sum = _double(torch.zeros_like(mean))
-            values, _ = self._sums(versions)
+            values, *_ = self._sums(versions, torch.zeros_like(mean))
             exact = _double(mean)
-            self._choose_origin(mean, float(values[0].sum()), float(exact.square().sum()), float(exact @ self._sum), len(clean))
+            if not self._keeps_origin(mean, float(values[0].sum()), float(exact.square().sum()), float(exact @ self._sum), batch):
+                self._sum.add_(mean.to(self._sum.device), alpha=batch)
             return torch.cat([values, values[:1]])
-        if from_batch:
-            self._set_estimate(clean.mean(0) if self._origin is None else (clean - self._origin).mean(0))
-        values, projection = self._sums(versions)
-        spread = values[:1] + (self._square - 2 * projection)
-        self.images += len(clean)
-        if self.images >= 2 * self._estimate_images:
-            self._set_estimate(self._sum.to(clean, copy=True).div_(self.images))
-            self._estimate_images = self.images
-        return torch.cat([values, spread])
+        estimate = None
+        if self.images < batch:
+            estimate = clean.mean(0) if self._origin is None else (clean - self._origin).mean(0)
+        values, projection, square = self._sums(versions, estimate)
+        return torch.cat([values, values[:1] + (square - 2 * projection)])
 
-    def _add_compiled(self, sums: _Compiled, rows: Tensor, batch: int, from_batch: bool) -> Tensor:
+    def _add_compiled(self, sums: _Compiled, rows: Tensor, batch: int) -> Tensor:
         """:meth:`add` by the loop that numba compiled."""
+        options = {"images": self.images, "are_changes": self.are_changes}
         if self._sum is None:
             mean, self._sum = rows.new_empty(rows.shape[1]), rows.new_empty(rows.shape[1], dtype=torch.float64)
-            values, (square, product, _) = sums(rows, batch, mean, mean, self._sum, are_changes=self.are_changes, is_first=True)
-            self._choose_origin(mean, float(values[0].sum()), square, product, batch)
+            values, (square, product) = sums(rows, batch, mean, self._sum, **options)
+            if self._keeps_origin(mean, float(values[0].sum()), square, product, batch):
+                torch.sum(rows[:batch] - mean, 0, dtype=torch.float64, out=self._sum)
             values[-1] = values[0]
             return torch.from_numpy(values)
-        assert self._estimate is not None
-        self.images += batch
-        is_due = self.images >= 2 * self._estimate_images
-        values, (square, _, next_square) = sums(
-            rows, batch, self._origin, self._estimate, self._sum, are_changes=self.are_changes, from_batch=from_batch,
-            images=self.images if is_due else 0,
-        )  # fmt: skip
-        values[-1] = values[0] + (square if from_batch else self._square) - 2 * values[-1]
-        if is_due:
-            self._square, self._estimate_images = next_square, self.images
+        values, (square, _) = sums(rows, batch, self._origin, self._sum, **options)
+        values[-1] = values[0] + square - 2 * values[-1]
         return torch.from_numpy(values)
 
-    def _sums(self, versions: Tensor) -> tuple[Tensor, Tensor]:
-        """|f - o|^2 and |f(T x) - f(x)|^2, [V + 1, B], and (f - o) . estimate, [B], float64; ``_sum`` gets the sum of f - o."""
+    def _sums(self, versions: Tensor, estimate: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """|f - o|^2 and |f(T x) - f(x)|^2, [V + 1, B], (f - o) . e, [B], and |e|^2, in float64; ``_sum`` gets the sum of f - o.
+
+        Args:
+            versions: [V + 1, B, features].
+            estimate: e, [features]; by default the mean of the images before, counted from o.
+        """
         assert self._sum is not None
         batch, features = versions.shape[1:]
         norms = versions.new_empty(len(versions), batch, -(-features // _BLOCK))
         blocks = max(1, _ENTRIES.get(versions.device.type, _ENTRIES["cuda"]) // (batch * _BLOCK))
-        width, projections = blocks * _BLOCK, []
+        width, projections, estimate_squares = blocks * _BLOCK, [], []
         parts = versions.split(width, 2), norms.split(blocks, 2), self._sum.split(width)
         for start, part, out, sums in zip(range(0, features, width), *parts, strict=True):
             columns = slice(start, start + width)
@@ -219,12 +216,16 @@ class LayerAccumulator:
             if self._origin is not None:
                 centred = torch.sub(centred, self._origin[columns], out=self.scratch.like(centred, "centred"))
             _block_norms(centred, out[0])
+            e = self._mean_before(sums, centred[0]) if estimate is None else estimate[columns]
+            projections.append(centred @ e)
+            estimate_squares.append(e @ e)
             sums.add_(torch.sum(centred, 0, out=self.scratch.like(centred[0], "sum")).to(sums.device))
-            if self._estimate is not None:
-                projections.append(centred @ self._estimate[columns])
         squares = _double(norms).square_()
         values = squares.sum(2) if squares.shape[2] > 1 else squares[..., 0]
-        return values, _double(torch.stack(projections)).sum(0) if projections else values[0]
+        return values, _double(torch.stack(projections)).sum(0), _double(torch.stack(estimate_squares)).sum(0)
+
+    def _mean_before(self, sums: Tensor, like: Tensor) -> Tensor:
+        return self.scratch.like(like, "estimate").copy_(sums).div_(self.images)
 
     def keep(self, values: NDArray[np.float64]) -> None:
         """Keep what :meth:`add` returned for a batch, [V + 2, B]."""
@@ -245,29 +246,20 @@ class LayerAccumulator:
             versions = representation.unflatten(0, (self.perturbations + 1, -1))
             self._representation.append(versions[:, : _MEDIAN_IMAGES - kept].to("cpu", copy=True))
 
-    def _set_estimate(self, estimate: Tensor) -> None:
-        assert self._estimate is not None
-        self._estimate.copy_(estimate)
-        self._square = float(self._estimate @ self._estimate)
-
-    def _choose_origin(self, mean: Tensor, squares: float, square: float, product: float, images: int) -> None:
-        """After the first batch, whose mean m was the origin: move the origin to 0 if that mean is not large.
+    def _keeps_origin(self, mean: Tensor, squares: float, square: float, product: float, images: int) -> bool:
+        """After the first batch: whether its mean m is so large that it remains the origin; otherwise the origin is 0.
 
         Args:
             mean: m, [features].
             squares: sum of |f - m|^2.
-            square, product: |m|^2, and m . S.
+            square, product: |m|^2, and m . S, S the sum of f - m.
             images: of the batch.
         """
-        assert self._sum is not None
-        self.images = self._estimate_images = images
-        if square <= _LARGE_MEAN * squares / images:
-            self._first_squares = squares + 2 * product + images * square
-            self._sum.add_(mean.to(self._sum.device), alpha=images)
-            self._origin, self._estimate, self._square = None, mean, square
-        else:
-            self._first_squares = squares
-            self._origin, self._estimate = mean, torch.zeros_like(mean)
+        self._rounding = torch.finfo(mean.dtype).eps
+        is_large = not square <= _LARGE_MEAN * squares / images  # also if they are NaN
+        self._origin = mean if is_large else None
+        self._first_squares = squares if is_large else squares + 2 * product + images * square
+        return is_large
 
     def finish(self, order: NDArray[np.int64] | None = None) -> LayerSums:
         """Sums over all images that were added.
@@ -291,9 +283,7 @@ class LayerAccumulator:
             spread, numerators = spread[inverse], numerators.take(inverse, 1)
         denominator = 2 * m / self.images
         # Each feature is off by a few units in its last place, about its own mean.
-        assert self._estimate is not None
-        rounding = torch.finfo(self._estimate.dtype).eps
-        is_constant = denominator <= (4 * rounding) ** 2 * square
+        is_constant = denominator <= (4 * self._rounding) ** 2 * square
         medians = (math.nan, math.nan)
         if self._representation and not is_constant:
             medians = median_sensitivities(*torch.cat(self._representation, 1))

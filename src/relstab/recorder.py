@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from relstab.activations import FunctionalActivations, Trace, evaluating, tensors
 from relstab.layer_sums import LayerAccumulator, Scratch
@@ -26,8 +27,8 @@ __all__ = ["Recorder", "RepresentationStore", "Trial", "departure", "floating_te
 
 _Key = tuple[str, str, int]
 """Name and kind of a layer, and the number of its call in a pass; 0 for all calls."""
-# Images of the batch on which a network is tried, and how many of them are in the smaller batch.
-_IMAGES, _FEWER = 3, 2
+# Differences of two outputs, as parts of their largest entry: up to the first they are rounding; from the second on they are not.
+_ROUNDING, _CHANGE = 1e-3, 1e-2
 
 
 def floating_tensors(value: Any) -> Iterator[Tensor]:
@@ -168,16 +169,19 @@ def _states_of_generators(images: Tensor) -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if images.is_cuda else [])]
 
 
-def _comparable(first: list[Tensor], second: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(a, b) for a, b in zip(first, second, strict=False) if a.shape == b.shape]
+def _agree(outputs: list[Tensor], others: list[Tensor], tolerance: float, images: int) -> bool:
+    """Whether two outputs have the same shapes for the first images of a batch, and numbers that are close."""
+    if len(outputs) != len(others):
+        return False
+    for output, other in zip(outputs, others, strict=True):
+        first, second = (tensor[:images] if tensor.ndim else tensor for tensor in (output, other))
+        scale = float(second.nan_to_num(0, 0, 0).abs().max()) if second.numel() else 0.0
+        if first.shape != second.shape or not torch.allclose(first, second, rtol=0, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True
 
 
-def _alike(first: list[Tensor], second: list[Tensor], rtol: float, atol: float) -> bool:
-    """Whether numbers are close where their shapes can be compared."""
-    return all(torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True) for a, b in _comparable(first, second))
-
-
-def departure(model: nn.Module, images: Tensor, fewer: list[Tensor] | None = None) -> Literal["random", "company"] | None:
+def departure(model: nn.Module, images: Tensor, of_two: list[Tensor] | None = None) -> Literal["random", "company"] | None:
     """Why a network in evaluation mode is not a function of one image; None where it is one.
 
     A "random" network draws random numbers: its R is about 1, whatever the network is. A "company" network gives an image another
@@ -185,25 +189,32 @@ def departure(model: nn.Module, images: Tensor, fewer: list[Tensor] | None = Non
 
     Args:
         model: any module.
-        images: [N, ...]; the first three are put through the network, and two of them alone. If these outputs differ, the three
-            are put through again, which tells the two causes apart.
-        fewer: the floating-point tensors that the network returned for the first two images, if they are known.
+        images: [N, ...]; two are put through the network, and one of them alone. If its outputs differ, or the network takes no
+            single image, three are put through, and again if these differ from the two, which tells the causes apart.
+        of_two: the floating-point tensors that the network returned for the first two images, if they are known.
     """
-    batch = placed(model, images[:_IMAGES])
+    batch = placed(model, images[:3])
+
+    def output(count: int) -> list[Tensor]:
+        return _copies(model(batch[:count]))
+
     with evaluating(model), repeatable(batch.device):
         before = _states_of_generators(batch)
-        output = _copies(model(batch))
+        of_two = of_two or output(2)
+        try:
+            is_function = _agree(of_two, output(1), _ROUNDING, 1)
+        except Exception:  # a model may need several images; those that cannot take three raise below
+            is_function = False
         if not all(map(torch.equal, before, _states_of_generators(batch))):
             return "random"
-        if fewer is None:
-            fewer = _copies(model(batch[:_FEWER]))
-        of_images = [tensor[: len(batch[:_FEWER])] if tensor.ndim and len(tensor) == len(batch) else tensor for tensor in output]
-        all_compared = len(_comparable(of_images, fewer)) == len(output) == len(fewer)
-        if all_compared and _alike(of_images, fewer, rtol=1e-3, atol=1e-8):
+        if is_function:
             return None
-        if not _alike(output, _copies(model(batch)), rtol=1e-3, atol=1e-8):
+        of_three = output(3)
+        if _agree(of_two, of_three, _ROUNDING, 2):
+            return None
+        if not _agree(output(3), of_three, _ROUNDING, 3):
             return "random"
-    return None if _alike(of_images, fewer, rtol=1e-2, atol=1e-3) else "company"
+        return None if _agree(of_two, of_three, _CHANGE, 2) else "company"
 
 
 def _is_faster_in_channels_last(model: nn.Module, images: Tensor) -> bool:
@@ -223,7 +234,7 @@ class Trial:
 
     Args:
         model: any module.
-        images: of the measurement; the first two, and three for the check.
+        images: of the measurement; the first two, and one of them alone for the check.
         which: layers to find, see :func:`relstab.find_layers`.
         check: whether to look for a :func:`departure`.
         required: whether they are the rows, so that a network without them is an error.
@@ -276,7 +287,7 @@ class Trial:
             return
 
     def _compare(self, images: Tensor, output: list[Tensor]) -> None:
-        """Compare the output for two images with that among other images, in the layout of the images."""
+        """Compare the output for two images with that for one of them alone, in the layout of the images."""
         try:
             self.departure = departure(self._model, images, output)
             is_layout = self.departure == "company" and self.channels_last and departure(self._model, images) is None
@@ -378,20 +389,19 @@ def _some(matrix: Tensor) -> Tensor:
 
 
 class _LastSummed:
-    """The last representation that was summed. It is kept until the next one, so that no other can take its memory."""
+    """Where the last representation that was summed is in memory, which it does not keep."""
 
     def __init__(self, matrix: Tensor, sums: LayerAccumulator) -> None:
         self.sums = sums
-        self._matrix, self._writes, self._some = matrix, _writes(matrix), _some(matrix)
+        self._memory = StorageWeakRef(matrix.untyped_storage())
+        self._where = matrix.data_ptr(), matrix.shape, matrix.stride()
+        self._writes, self._some = _writes(matrix), _some(matrix)
 
     def is_in(self, matrix: Tensor) -> bool:
         """Whether ``matrix`` is the same memory, and nothing has been written to it since, also not past torch, by ``.data``."""
-        if self._writes is None or self._writes != _writes(matrix):
+        if self._writes != _writes(matrix) or self._memory.expired():  # in which case another tensor may have its place
             return False
-        ours = self._matrix
-        if (matrix.data_ptr(), matrix.shape, matrix.stride()) != (ours.data_ptr(), ours.shape, ours.stride()):
-            return False
-        return torch.equal(self._some, _some(matrix))
+        return self._where == (matrix.data_ptr(), matrix.shape, matrix.stride()) and torch.equal(self._some, _some(matrix))
 
 
 class Recorder:
@@ -441,6 +451,7 @@ class Recorder:
         self._tangents, self._medians, self._store, self._output = tangents, medians, store, output
         self._sums: dict[_Key, LayerAccumulator | _SameSums] = {}
         self._last: _LastSummed | None = None
+        self._shared: set[int] = set()
         self._left_out: set[str] = set()
         self._order: list[NDArray[np.int64]] = []
         self._batch = 0
@@ -527,16 +538,21 @@ class Recorder:
             primal, tangent = forward_ad.unpack_dual(matrix)
             matrix = torch.cat([primal, torch.zeros_like(primal) if tangent is None else tangent])
         matrix = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-        same = self._last.sums if self._last is not None and kind != "output" and self._last.is_in(matrix) else None
-        if key not in self._sums:
-            self._sums[key] = _SameSums(name, kind, same) if same else self._accumulator(name, kind, self._scratch)
-        sums = self._sums[key]
-        if isinstance(sums, _SameSums):
-            # Should it return anything else one day, it lacks these images and is left out.
-            sums.images += self._batch // self._versions if sums.of is same else 0
-            return
+        sums = self._sums.get(key)
+        if not isinstance(sums, LayerAccumulator):
+            same = self._last.sums if self._last is not None and kind != "output" and self._last.is_in(matrix) else None
+            if sums is None and same is not None:
+                sums = self._sums[key] = _SameSums(name, kind, same)
+                self._shared.add(id(same))
+            if sums is not None:
+                # Should it return anything else one day, it lacks these images and is left out.
+                sums.images += self._batch // self._versions if sums.of is same else 0
+                return
+            sums = self._sums[key] = self._accumulator(name, kind, self._scratch)
+        # Layers that none shared the sums of at first are shared by none later.
+        is_watched = not sums.images or id(sums) in self._shared
         values = sums.add(matrix)
-        self._last = _LastSummed(matrix, sums)
+        self._last = _LastSummed(matrix, sums) if is_watched and _writes(matrix) is not None else None
         if values.device.type == "cpu":  # kept at once: small tensors that stay would lie between the large ones that come and go
             _keep(sums, values.numpy())
         else:

@@ -67,7 +67,7 @@ def _warn_of_batch_norms(model: nn.Module) -> None:
 # Bytes that the activations of one layer may take, three versions of a batch, when the batch size is automatic. On a CPU larger
 # batches take more memory and gain little. A GPU needs larger batches to be busy.
 _LAYER_BYTES = {"cpu": 48 * 2**20, "cuda": 256 * 2**20}
-# At least this many images per batch, since each reads and writes the sums, 12 to 16 bytes per feature. The first has as many.
+# At least this many images per batch, since each reads and writes the sums, 8 bytes per feature. The first has as many.
 _SMALLEST_BATCH = 8
 _LARGEST_BATCH = 4096
 

@@ -1,5 +1,7 @@
 """The layers of the paper in any network: modules and functions, gates, blocks; counts against those of the architectures."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -281,6 +283,21 @@ def test_weighted_layers_without_activations_are_an_error_with_the_cause():
         names(linear, which="blocks")
     with pytest.raises(ValueError, match="expected which to be 'paper' or 'blocks', got 'all'"):
         names(linear, which="all")
+
+
+def test_finding_layers_needs_the_memory_of_a_pass_alone():
+    """Each tensor ends once the next ones are computed, as it does without being followed."""
+    outputs, living = [], []
+
+    def count(_module, _args, output):
+        outputs.append(weakref.ref(output))
+        living.append(sum(tensor() is not None for tensor in outputs))
+
+    model = nn.Sequential(*[layer for _ in range(10) for layer in (nn.Conv2d(3, 3, 1), nn.ReLU())])
+    for layer in model:
+        layer.register_forward_hook(count)
+    assert len(relstab.find_layers(model, torch.randn(2, 3, 8, 8))) == 10
+    assert max(living) == 2
 
 
 def test_finding_layers_leaves_the_network_as_it_was():

@@ -34,22 +34,37 @@ def accumulated(batches, compiled, **options):
 
 def test_sums_are_those_of_their_definition(generator):
     """Small integers, so that every sum is exact: in several blocks, the last one not whole."""
-    features, batch = 9001, 5
+    features, batch = 9001, 4
     rows = torch.randint(-3, 4, (3 * batch, features), generator=generator).float()
-    origin, estimate = torch.randint(-2, 3, (2, features), generator=generator).float()
-    total = torch.arange(features, dtype=torch.float64)
+    origin, before = torch.randint(-2, 3, (2, features), generator=generator).float()
     clean, deformed, noisy = rows.double().unflatten(0, (3, batch))
-    values, (_, _, next_square) = compiled_sums(rows, batch, origin, estimate.clone(), total, images=1)
-    expected = [
-        (clean - origin).square().sum(1),
-        (deformed - clean).square().sum(1),
-        (noisy - clean).square().sum(1),
-        (clean - origin) @ estimate.double(),
-    ]
-    np.testing.assert_array_equal(values, torch.stack(expected))
-    expected_total = torch.arange(features, dtype=torch.float64) + (clean - origin).sum(0)
-    assert torch.equal(total, expected_total)
-    assert next_square == expected_total.square().sum()
+
+    def expected(origin, estimate):
+        centred = clean - origin
+        changes = [(version - clean).square().sum(1) for version in (deformed, noisy)]
+        return torch.stack([centred.square().sum(1), *changes, centred @ estimate])
+
+    for images in (4, 8):
+        total = images * before.double()
+        values, (square, _) = compiled_sums(rows, batch, origin, total, images=images)
+        np.testing.assert_array_equal(values, expected(origin, before.double()))
+        assert torch.equal(total, images * before + (clean - origin).sum(0))
+        assert square == before.square().sum()
+    # Fewer images before than in the batch.
+    total = 2 * before.double()
+    values, (square, _) = compiled_sums(rows, batch, origin, total, images=2)
+    own = (clean - origin).mean(0)
+    np.testing.assert_array_equal(values, expected(origin, own))
+    assert torch.equal(total, 2 * before + (clean - origin).sum(0))
+    assert square == own.square().sum()
+    # The first batch.
+    mean, total = torch.full((features,), torch.nan), torch.full((features,), torch.nan, dtype=torch.float64)
+    values, (square, product) = compiled_sums(rows, batch, mean, total, images=0)
+    own = clean.mean(0)
+    np.testing.assert_array_equal(values, expected(own, torch.zeros_like(own)))
+    assert torch.equal(mean.double(), own)
+    assert torch.equal(total, clean.sum(0))
+    assert (square, product) == (own.square().sum(), 0)
 
 
 @pytest.mark.parametrize("perturbations", [1, 2, 4])
@@ -94,9 +109,9 @@ def test_threads_change_no_digit(generator):
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            estimate, total = rows[0].clone(), torch.zeros(100_003, dtype=torch.float64)
-            values, squares = compiled_sums(rows, 4, None, estimate, total, from_batch=True, images=4)
-            results.append((torch.from_numpy(values), torch.from_numpy(squares), estimate, total))
+            mean, total = torch.empty(100_003), torch.empty(100_003, dtype=torch.float64)
+            batches = [compiled_sums(rows, 4, mean, total, images=images) for images in (0, 4, 2)]
+            results.append([mean, total, *(torch.from_numpy(part) for batch in batches for part in batch)])
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -197,5 +212,5 @@ class TestElsewhere:
 
         monkeypatch.setattr(module.numba, "cfunc", without_folder)
         rows = torch.randn(6, 7, generator=generator)
-        values, _ = compiled_sums(rows, 2, None, torch.zeros(7), torch.zeros(7, dtype=torch.float64))
+        values, _ = compiled_sums(rows, 2, None, torch.zeros(7, dtype=torch.float64), images=2)
         np.testing.assert_allclose(values[0], rows[:2].square().sum(1), rtol=1e-6)

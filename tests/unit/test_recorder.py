@@ -100,6 +100,15 @@ def test_networks_that_need_another_layout_get_it(monkeypatch, recwarn, build, l
     np.testing.assert_array_equal(table[FIGURES + ERRORS], relstab.measure_sensitivity(model, probes, layers)[FIGURES + ERRORS])
 
 
+class Scaling(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        return self.factor * values
+
+
 class Centring(nn.Module):
     """Subtracts the mean of the batch."""
 
@@ -179,6 +188,53 @@ class WritesPastTorch(nn.Module):
         return values
 
 
+class OfNumpy(nn.Module):
+    """Random, without torch's generators."""
+
+    def forward(self, values):
+        return values + float(np.random.default_rng().normal())
+
+
+class OfSeveral(nn.Module):
+    """Takes no single image."""
+
+    def forward(self, values):
+        assert len(values) > 1
+        return values
+
+
+class Rounding(nn.Module):
+    """Numbers that nearly cancel: ``error`` of the largest one, unlike from one size of a batch to the next."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, values):
+        return torch.tensor([0.0, 1.0]).expand(len(values), 2) + self.error * len(values)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (nn.Flatten(), None),
+        (nn.Sequential(nn.Flatten(), nn.Dropout()), None),
+        (Centring(), "company"),
+        (OfNumpy(), "random"),
+        (OfSeveral(), None),
+        (nn.Sequential(OfSeveral(), Centring()), "company"),
+        (nn.Sequential(OfSeveral(), OfNumpy()), "random"),
+        (Rounding(1e-4), None),
+        (Rounding(5e-3), None),
+        (Rounding(5e-2), "company"),
+    ],
+)
+def test_networks_that_are_no_function_of_one_image(model, expected):
+    images = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    for factor in (1, 1e-6):
+        assert recorder.departure(nn.Sequential(model, Scaling(factor)), images) == expected
+
+
 SAME = {
     "identity": nn.Identity(),
     "dropout": nn.Dropout(),
@@ -224,6 +280,17 @@ def test_layers_that_return_their_input_are_not_summed_again(monkeypatch):
     kinds = table.set_index("kind")
     assert kinds.loc["Conv2d", "D"] == kinds.loc["Dropout", "D"] == kinds.loc["Identity", "D"] != kinds.loc["ReLU", "D"]
     assert np.isfinite(kinds.loc["output", "D_median"]), "the medians are those of the output"
+
+
+def test_memory_that_another_tensor_took_is_not_shared():
+    """At the same place, with the same numbers."""
+    place = np.ones((4, 9), np.float32)
+    first = torch.from_numpy(place)
+    last = recorder._LastSummed(first, recorder.LayerAccumulator("f", "f"))
+    assert last.is_in(first.view(4, 9))
+    del first
+    other = torch.from_numpy(place)
+    assert not last.is_in(other)
 
 
 def test_shared_sums_stand_in_the_order_of_the_probes():

@@ -372,14 +372,33 @@ def test_the_model_is_left_as_it_was():
         assert torch.equal(value, before[key]), key
 
 
-def test_two_passes_of_five_images_in_all_come_before_the_measurement():
-    """One finds the layers and which of them are by image, the other compares the outputs among other images."""
+def test_passes_of_two_images_and_of_one_come_before_the_measurement():
+    """The first finds the layers and which of them are by image; its output is compared with that of the second."""
     sizes = []
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).double()
     model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     table = relstab.measure_sensitivity(model, random_probes(8), batch_size=8)
-    assert sizes == [2, 3, 24]
+    assert sizes == [2, 1, 24]
     assert table.attrs["paper_layers"] == [["1", 1]]
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_distances_from_the_mean_use_the_images_before(generator, mean):
+    """|f - e|^2 less the variance of e has the mean |f - m|^2; e is the mean of the images before, or of a larger batch."""
+    values = torch.randn(12, 5, dtype=torch.float64, generator=generator) + mean
+    accumulator, start = LayerAccumulator("f", "f", perturbations=1), 0
+    total = (values - values.mean(0)).square().sum()
+    expected = []
+    for images in (2, 5, 3, 2):
+        batch = values[start : start + images]
+        accumulator.keep(accumulator.add(torch.cat([batch, batch])).numpy())
+        own = start < images
+        distances = (batch - (batch if own else values[:start]).mean(0)).square().sum(1)
+        expected.append(distances + (1 / images if own else -1 / start) * total / 11)
+        start += images
+    sums = accumulator.finish()
+    np.testing.assert_allclose(sums.spread, torch.cat(expected), rtol=1e-10)
+    assert sums.denominator == pytest.approx(2 * float(total) / 12, rel=1e-12)
 
 
 def test_batches_of_probes_are_one_set(reference_network):
