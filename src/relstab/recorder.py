@@ -169,16 +169,19 @@ def _states_of_generators(images: Tensor) -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if images.is_cuda else [])]
 
 
-def _agree(outputs: list[Tensor], others: list[Tensor], tolerance: float, images: int) -> bool:
-    """Whether two outputs have the same shapes for the first images of a batch, and numbers that are close."""
-    if len(outputs) != len(others):
-        return False
-    for output, other in zip(outputs, others, strict=True):
-        first, second = (tensor[:images] if tensor.ndim else tensor for tensor in (output, other))
-        scale = float(second.nan_to_num(0, 0, 0).abs().max()) if second.numel() else 0.0
-        if first.shape != second.shape or not torch.allclose(first, second, rtol=0, atol=tolerance * scale, equal_nan=True):
-            return False
-    return True
+def _comparable(outputs: list[Tensor], others: list[Tensor], images: int) -> list[tuple[Tensor, Tensor]]:
+    """What two outputs say of the first images of a batch, where it has the same shape."""
+    pairs = [[tensor[:images] if tensor.ndim else tensor for tensor in pair] for pair in zip(outputs, others, strict=False)]
+    return [(first, second) for first, second in pairs if first.shape == second.shape]
+
+
+def _close(pairs: list[tuple[Tensor, Tensor]], tolerance: float) -> bool:
+    """Whether the numbers of each pair differ by no more than this part of the largest one."""
+    scales = [float(second.nan_to_num(0, 0, 0).abs().max()) if second.numel() else 0.0 for _, second in pairs]
+    return all(
+        torch.allclose(first, second, rtol=0, atol=tolerance * scale, equal_nan=True)
+        for (first, second), scale in zip(pairs, scales, strict=True)
+    )
 
 
 def departure(model: nn.Module, images: Tensor, of_two: list[Tensor] | None = None) -> Literal["random", "company"] | None:
@@ -202,7 +205,8 @@ def departure(model: nn.Module, images: Tensor, of_two: list[Tensor] | None = No
         before = _states_of_generators(batch)
         of_two = of_two or output(2)
         try:
-            is_function = _agree(of_two, output(1), _ROUNDING, 1)
+            pairs = _comparable(of_two, output(1), 1)
+            is_function = len(pairs) == len(of_two) and _close(pairs, _ROUNDING)
         except Exception:  # a model may need several images; those that cannot take three raise below
             is_function = False
         if not all(map(torch.equal, before, _states_of_generators(batch))):
@@ -210,11 +214,9 @@ def departure(model: nn.Module, images: Tensor, of_two: list[Tensor] | None = No
         if is_function:
             return None
         of_three = output(3)
-        if _agree(of_two, of_three, _ROUNDING, 2):
-            return None
-        if not _agree(output(3), of_three, _ROUNDING, 3):
+        if not _close(_comparable(output(3), of_three, 3), _ROUNDING):
             return "random"
-        return None if _agree(of_two, of_three, _CHANGE, 2) else "company"
+    return None if _close(_comparable(of_two, of_three, 2), _CHANGE) else "company"
 
 
 def _is_faster_in_channels_last(model: nn.Module, images: Tensor) -> bool:

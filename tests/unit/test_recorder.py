@@ -106,7 +106,7 @@ class Scaling(nn.Module):
         self.factor = factor
 
     def forward(self, values):
-        return self.factor * values
+        return tuple(self.factor * value for value in values) if isinstance(values, tuple) else self.factor * values
 
 
 class Centring(nn.Module):
@@ -214,10 +214,20 @@ class Rounding(nn.Module):
         return torch.tensor([0.0, 1.0]).expand(len(values), 2) + self.error * len(values)
 
 
+class TokensFirst(nn.Module):
+    """Returns, beside the images, tokens [T, B, features] and what belongs to no image."""
+
+    def forward(self, values):
+        return values, values.flatten(1).T.unsqueeze(2), torch.tensor(3.0)
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
         (nn.Flatten(), None),
+        (TokensFirst(), None),
+        (nn.Sequential(Centring(), TokensFirst()), "company"),
+        (nn.Sequential(OfNumpy(), TokensFirst()), "random"),
         (nn.Sequential(nn.Flatten(), nn.Dropout()), None),
         (Centring(), "company"),
         (OfNumpy(), "random"),
