@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import relstab
+from relstab.activations import Trace
 from relstab.architectures.torchvision import torchvision
 from relstab.paper_layers import paper_layers
 
@@ -298,6 +299,14 @@ def test_finding_layers_needs_the_memory_of_a_pass_alone():
         layer.register_forward_hook(count)
     assert len(relstab.find_layers(model, torch.randn(2, 3, 8, 8))) == 10
     assert max(living) == 2
+
+
+def test_the_id_of_a_tensor_that_ended_is_free_for_another():
+    images = torch.ones(1)
+    with Trace(nn.Identity(), images) as trace:
+        kept = images + 1
+        kept * 2
+    assert set(trace._nodes) == {id(images), id(kept)}
 
 
 def test_finding_layers_leaves_the_network_as_it_was():
