@@ -193,7 +193,7 @@ def departure(model: nn.Module, images: Tensor, of_two: list[Tensor] | None = No
     Args:
         model: any module.
         images: [N, ...]; two are put through the network, and one of them alone. If its outputs differ, or the network takes no
-            single image, three are put through, and again if these differ from the two, which tells the causes apart.
+            single image, three are put through twice, which tells the causes apart.
         of_two: the floating-point tensors that the network returned for the first two images, if they are known.
     """
     batch = placed(model, images[:3])
